@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake the user can mend; the message is one clear sentence with cause and cure."""
 
 
