@@ -93,7 +93,7 @@ class GPTConfig:
     x0_lambda_start: tuple[float, float] = (0.1, 0.1)
     """start: x0_lambda of the first and of the last layer, linear between them"""
     backout_start: float = 0.2
-    """start: backout_lambda. At the record's own commit it may have been 0; say so when you use it"""
+    """start: backout_lambda (at the commit of run 6 it may have come up as 0)"""
 
     def __post_init__(self) -> None:
         for name in ("resid_lambda_start", "x0_lambda_start"):
@@ -220,7 +220,7 @@ class GPTConfig:
         return keys * self.short_window_multiple
 
     def window_sizes(self) -> list[tuple[int, int]]:
-        """(left, right) of every layer; left counts the keys before the query, right is 0 (causal)."""
+        """(left, right) of every layer: keys seen before the query, and after it (0: causal)."""
         pattern = self.window_pattern
         sizes = {FULL_WINDOW: (self.sequence_len, 0), SHORT_WINDOW: (self.short_window, 0)}
         windows = [sizes[pattern[layer % len(pattern)]] for layer in range(self.n_layer)]

@@ -97,7 +97,7 @@ def sha256_of(path: Path | str) -> str:
 
 
 def require_free_space(folder: Path | str, needed: int, what: str) -> None:
-    """Raise UserError unless the disk of ``folder`` (or of its nearest parent) has ``needed`` bytes."""
+    """Raise UserError unless the disk that holds ``folder`` has ``needed`` bytes free."""
     folder = Path(folder).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -1,0 +1,370 @@
+"""The records by name: ``run1`` ... ``run6``, ``head``, and ``laptop``.
+
+A recipe is everything that was chosen for a run and nothing that follows from the choice (see
+``nanogpt2.depth`` for that). Each says only how it differs from the one before it. Figures:
+the leaderboard of "time to GPT-2" (A. Karpathy, nanochat, discussion 481 and after).
+
+Chapter: the speedrun.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.errors import UserError
+
+
+@dataclass(frozen=True)
+class AdamWGroup:
+    """How AdamW treats one kind of parameter (Loshchilov and Hutter, 1711.05101)."""
+
+    lr: float
+    betas: tuple[float, float] = (0.8, 0.95)
+    weight_decay: float = 0.0
+    width_scaled: bool = True
+    """multiply lr by (width / 768) ** -0.5"""
+    batch_scaled: bool = True
+    """multiply lr by sqrt(batch / 2**19)"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives lists
+
+
+@dataclass(frozen=True)
+class Muon:
+    """How Muon treats the matrices inside the blocks; see ``nanogpt2.optim.muon``."""
+
+    lr: float = 0.02
+    momentum: tuple[float, float] = (0.85, 0.95)
+    """start and end of the warm-up of the momentum"""
+    momentum_steps: int = 300
+    """length of that warm-up"""
+    momentum_end: float | None = None
+    """momentum at the last step, reached linearly over the warm-down of the learning rate"""
+    beta2: float = 0.95
+    """decay of NorMuon's second moment (Li et al., 2510.05491)"""
+    divisor: float = 1.02
+    """safety factor on the Frobenius norm before Polar Express (Amsel et al., 2505.16932)"""
+    iterations: int = 5
+    """steps of Polar Express, at most 5"""
+    weight_decay: float = 0.2
+    """base of the cautious weight decay (2411.16085); ``weight_decay_rule`` scales it"""
+    weight_decay_rule: Literal["depth", "horizon"] = "depth"
+    """depth: x (12 / d)^2; horizon: x sqrt(B / 2^19) D_ref / D"""
+    weight_decay_schedule: Literal["linear", "cosine"] = "linear"
+    """how it falls to 0 at the last step"""
+    equalize_rows: bool = False
+    """MuonEq: rows brought to one norm before Polar Express"""
+    fix_norm: bool = False
+    """Muon+: scaled to Frobenius norm sqrt(min(rows, cols)) after it"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "momentum", tuple(self.momentum))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was reported for a run on 8xH100; time leaves out evaluations."""
+
+    hours: float
+    val_bpb: float
+    core: float
+    date: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a run. The defaults are those of the 29 January 2026 run."""
+
+    name: str
+    summary: str
+    depth: int = 24
+    ratio: float = 12.0
+    """training tokens per scaling parameter; 10.5 is compute-optimal for run 1's model"""
+    iterations: int | None = None
+    """number of steps; None: from ``ratio``"""
+    batch_tokens: int | Literal["auto"] = 2**19
+    """tokens per step; auto: 2^round(log2(2^19 (D / D_ref)^0.383)) (2505.13738)"""
+    device_batch_size: int = 16
+    """rows per forward pass on one device; the rest is gradient accumulation"""
+    data: Literal["embedded", "fineweb-edu", "climbmix"] = "fineweb-edu"
+    precision: Literal["bf16", "fp8", "fp32"] = "bf16"
+    fp8_min_side: int = 16
+    """fp8 leaves linear layers alone that have a side shorter than this"""
+    head_dim: int = 128
+    aspect: int = 64
+    """width per layer, before rounding up to a multiple of ``head_dim``"""
+    model: GPTConfig = GPTConfig()
+    """switches, sequence length and vocabulary; depth sets the other sizes"""
+
+    matrices: Literal["muon", "adamw"] = "muon"
+    """who updates the matrices inside the blocks"""
+    muon: Muon = Muon()
+    matrices_adamw: AdamWGroup = AdamWGroup(0.003, betas=(0.9, 0.95), weight_decay=0.1)
+    """rates for ``matrices = "adamw"``"""
+    lm_head: AdamWGroup = AdamWGroup(0.004)
+    wte: AdamWGroup = AdamWGroup(0.3)
+    value_embeddings: AdamWGroup = AdamWGroup(0.3)
+    resid_lambdas: AdamWGroup = AdamWGroup(0.005, width_scaled=False)
+    x0_lambdas: AdamWGroup = AdamWGroup(0.5, betas=(0.96, 0.95), width_scaled=False)
+    mixers: AdamWGroup = AdamWGroup(0.2, width_scaled=False, batch_scaled=False)
+    """smear and backout"""
+    vectors: AdamWGroup = AdamWGroup(0.005)
+    """gains and biases, where a switch brings them back"""
+
+    warmup_steps: int = 0
+    warmdown_ratio: float = 0.5
+    """the last part of the run over which the learning rate falls linearly ..."""
+    final_lr: float = 0.0
+    """... to this part of its peak"""
+
+    record: Record | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise UserError(f"depth is {self.depth}; it must be at least 1")
+        if self.ratio <= 0:
+            raise UserError(f"ratio is {self.ratio}; tokens per parameter must be positive")
+        if self.iterations is not None and self.iterations < 1:
+            raise UserError(f"iterations is {self.iterations}; a run has at least 1 step")
+        if self.batch_tokens != "auto" and self.batch_tokens < 1:
+            raise UserError(f"batch_tokens is {self.batch_tokens}; give auto or at least 1")
+        if not 1 <= self.muon.iterations <= 5:
+            raise UserError(f"muon.iterations is {self.muon.iterations}; Polar Express has 1 to 5")
+        if not 0 <= self.warmdown_ratio <= 1:
+            raise UserError(f"warmdown_ratio is {self.warmdown_ratio}; it is between 0 and 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The inverse of ``to_dict``; unknown names raise UserError."""
+        return _from_dict(cls, values)
+
+
+_Data = TypeVar("_Data")
+
+
+def _from_dict(cls: type[_Data], values: Mapping[str, Any]) -> _Data:
+    nested = {
+        "model": GPTConfig.from_dict,
+        "muon": lambda v: _from_dict(Muon, v),
+        "record": lambda v: v and _from_dict(Record, v),
+    }
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    unknown = set(values) - set(known)
+    if unknown:
+        raise UserError(
+            f"the recipe has unknown fields {', '.join(sorted(unknown))}; "
+            "it was written by another version of nanogpt2, or by hand"
+        )
+    built = {}
+    for name, value in values.items():
+        if cls is Recipe and name in nested:
+            value = nested[name](value)
+        elif cls is Recipe and isinstance(value, Mapping):
+            value = _from_dict(AdamWGroup, value)
+        built[name] = value
+    return cls(**built)
+
+
+RUN1 = Recipe(
+    name="run1",
+    summary="d24 at 12 tokens per parameter: GPT-2's score in 3.04 hours",
+    record=Record(3.04, 0.74833, 0.2585, "2026-01-29", "348fbb3"),
+)
+RUN2 = replace(
+    RUN1,
+    name="run2",
+    summary="d26, trained shorter, products in fp8",
+    depth=26,
+    ratio=8.5,
+    precision="fp8",
+    record=Record(2.91, 0.74504, 0.2578, "2026-02-02", "a67eba3"),
+)
+RUN3 = replace(
+    RUN2,
+    name="run3",
+    summary="twice the batch, rates up by sqrt 2",
+    ratio=8.25,
+    batch_tokens=2**20,
+    record=Record(2.76, 0.74645, 0.2602, "2026-02-05", "2c062aa"),
+)
+RUN4 = replace(
+    RUN3,
+    name="run4",
+    summary="ClimbMix data, d24, batch and weight decay from the horizon",
+    depth=24,
+    ratio=9.5,
+    batch_tokens="auto",
+    data="climbmix",
+    fp8_min_side=128,
+    model=replace(RUN3.model, logit_softcap=20.0),
+    muon=replace(RUN3.muon, weight_decay_rule="horizon"),
+    record=Record(2.02, 0.71854, 0.2571, "2026-03-04", "324e69c"),
+)
+RUN5 = replace(
+    RUN4,
+    name="run5",
+    summary="automated research, round 1: rates, decay, starts, narrower windows",
+    ratio=8.7,
+    model=replace(
+        RUN4.model,
+        logit_softcap=15.0,
+        rope_base=100_000.0,
+        short_window_divisor=3,
+        short_window_multiple=128,
+        qk_scale=1.15,
+        wte_std=0.8,
+        mlp_start_scale=0.5,
+        value_gate_channels=12,
+        value_gate_range=3.0,
+        value_gate_start=0.02,
+    ),
+    muon=replace(
+        RUN4.muon,
+        beta2=0.9,
+        divisor=1.01,
+        weight_decay=0.28,
+        weight_decay_schedule="cosine",
+        momentum=(0.85, 0.97),
+        momentum_steps=400,
+    ),
+    lm_head=AdamWGroup(0.008, betas=(0.8, 0.96), weight_decay=0.01),
+    wte=AdamWGroup(0.3, betas=(0.8, 0.995), weight_decay=0.001),
+    value_embeddings=AdamWGroup(0.15, betas=(0.8, 0.995), weight_decay=0.01),
+    resid_lambdas=replace(RUN4.resid_lambdas, weight_decay=0.05),
+    warmup_steps=40,
+    warmdown_ratio=0.65,
+    final_lr=0.05,
+    record=Record(1.80, 0.71808, 0.2690, "2026-03-09", "6ed7d1d"),
+)
+RUN6 = replace(
+    RUN5,
+    name="run6",
+    summary="automated research, round 2: smear, backout, scalars that start by depth",
+    ratio=8.0,
+    model=replace(
+        RUN5.model,
+        qk_scale=1.2,
+        short_window_divisor=4,
+        mlp_start_scale=0.4,
+        resid_lambda_start=(1.15, 1.05),
+        x0_lambda_start=(0.20, 0.05),
+        smear=True,
+        backout=True,
+    ),
+    muon=replace(RUN5.muon, momentum_end=0.90),
+    record=Record(1.65, 0.71800, 0.2626, "2026-03-14", "a825e63"),
+)
+HEAD = replace(
+    RUN6,
+    name="head",
+    summary="run 6 with MuonEq and Muon+, as they came after the records",
+    muon=replace(RUN6.muon, equalize_rows=True, fix_norm=True),
+    record=None,
+)
+LAPTOP = replace(
+    RUN1,
+    name="laptop",
+    summary="run 1's model made small: two processor cores, the embedded corpus, six minutes",
+    depth=4,
+    ratio=1.0,
+    batch_tokens=4096,
+    data="embedded",
+    head_dim=64,
+    model=replace(RUN1.model, sequence_len=256, vocab_size=4096),
+    record=None,
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe for recipe in (LAPTOP, RUN1, RUN2, RUN3, RUN4, RUN5, RUN6, HEAD)
+}
+
+
+def get_recipe(name: str | Recipe) -> Recipe:
+    """The recipe of that name; UserError names the known ones (a Recipe passes through)."""
+    if isinstance(name, Recipe):
+        return name
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:
+    """``recipe`` with fields set from text, as ``--set name=value`` gives them.
+
+    A name is a field of the recipe (``ratio``), of its model (``rope_base``) or of a group
+    (``muon.lr``, ``wte.betas=0.9,0.99``). Raises UserError for a name or a value that does not fit.
+    """
+    for name, text in assignments.items():
+        head, _, rest = name.partition(".")
+        own = {f.name for f in fields(Recipe)} - {"name", "summary", "record", "model"}
+        model = {f.name for f in fields(GPTConfig)}
+        if head == "model" and rest in model:
+            head, rest = rest, ""
+        if head in {"n_layer", "n_embd", "n_head", "n_kv_head"} and not rest:
+            raise UserError(f"{head} follows from the depth; set depth, aspect or head_dim instead")
+        if head in own:
+            recipe = _assign(recipe, head, rest, text, name)
+        elif head in model and not rest:
+            recipe = replace(recipe, model=_assign(recipe.model, head, "", text, name))
+        else:
+            close = difflib.get_close_matches(name, sorted(own | model), 1)
+            hint = f"did you mean {close[0]}?" if close else "see nanogpt2.recipes.Recipe"
+            raise UserError(f"there is no setting {name!r}; {hint}")
+    return recipe
+
+
+def _assign(owner: _Data, name: str, rest: str, text: str, full: str) -> _Data:
+    old = getattr(owner, name)
+    if is_dataclass(old) and not isinstance(old, type):
+        names = [f.name for f in fields(old)]
+        if rest not in names:
+            raise UserError(f"there is no setting {full!r}; {name} has {', '.join(names)}")
+        return replace(owner, **{name: _assign(old, rest, "", text, full)})  # type: ignore[type-var]
+    if rest:
+        raise UserError(f"there is no setting {full!r}; {name} is a plain value")
+    kind = str(get_type_hints(type(owner))[name])
+    return replace(owner, **{name: _parse(text, kind, full)})  # type: ignore[type-var]
+
+
+def _parse(text: str, kind: str, name: str) -> Any:
+    """``text`` as a value of the annotated ``kind``."""
+    low = text.strip().lower()
+    if "bool" in kind:
+        if low in {"true", "yes", "on", "1"}:
+            return True
+        if low in {"false", "no", "off", "0"}:
+            return False
+        raise UserError(f"{name} is {text!r}; it is true or false")
+    try:
+        if "tuple" in kind:
+            first, second = (float(part) for part in text.strip("()[] ").split(","))
+            return (first, second)
+        if low == "none" and "None" in kind:
+            return None
+        if "Literal" in kind:
+            choices = [part.strip(" '\"") for part in kind[kind.index("Literal[") + 8 :].split("]")]
+            allowed = [part.strip(" '\"") for part in choices[0].split(",")]
+            if text in allowed:
+                return text
+            if "int" not in kind:
+                raise UserError(f"{name} is {text!r}; choose one of {', '.join(allowed)}")
+        if "int" in kind:
+            return int(text)
+        if "float" in kind:
+            return float(text)
+    except UserError:
+        raise
+    except ValueError:
+        wanted = "two numbers with a comma between them" if "tuple" in kind else "a number"
+        raise UserError(f"{name} is {text!r}; it must be {wanted}") from None
+    return text
