@@ -1,0 +1,19 @@
+"""Which precision a device is good at: asked at run time, never decided at import."""
+
+from __future__ import annotations
+
+import torch
+
+
+def good_at_bf16(device: torch.device | str) -> bool:
+    """Whether bf16 products are native on ``device``, and so faster than fp32 ones.
+
+    CUDA from compute capability 8.0 (Ampere) on; processors with AVX512-BF16 or AMX; not MPS.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in checks)
+    return False

@@ -1,0 +1,112 @@
+"""The three collectives that the optimizer uses, counted and, on request, timed.
+
+With one process each hands its input straight back, so that the optimizer has one code path for
+every world size. Chapter: ZeRO-2.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass
+class Event:
+    """One moment of a step, for the timeline: what happened to which parameters, in seconds."""
+
+    phase: str
+    name: str
+    start: float
+    stop: float
+
+
+@dataclass
+class Pending:
+    """A collective under way. It holds both buffers alive until ``wait`` has returned."""
+
+    result: Tensor
+    source: Tensor
+    work: Any = None
+
+    def wait(self) -> Tensor:
+        """Block until the collective is done; its result."""
+        if self.work is not None:
+            self.work.wait()
+            self.work = None
+        return self.result
+
+
+@dataclass
+class Collectives:
+    """Asynchronous reduce-scatter, all-gather and all-reduce over ``group`` (None: all ranks)."""
+
+    group: Any = None
+    calls: Counter[str] = field(default_factory=Counter)
+    """number of calls by name"""
+    bytes: Counter[str] = field(default_factory=Counter)
+    """size of the whole buffer of each call, summed by name; a ring moves (W-1)/W of it per rank"""
+    events: list[Event] | None = None
+    """set to a list to record a timeline"""
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks, 1 outside torch.distributed."""
+        return dist.get_world_size(self.group) if dist.is_initialized() else 1
+
+    @property
+    def rank(self) -> int:
+        """This rank's number."""
+        return dist.get_rank(self.group) if dist.is_initialized() else 0
+
+    def _count(self, name: str, whole: Tensor) -> None:
+        self.calls[name] += 1
+        self.bytes[name] += whole.numel() * whole.element_size()
+
+    def reduce_scatter(self, whole: Tensor) -> Pending:
+        """Sum (W n, ...) over the ranks; each rank gets its n rows."""
+        if self.world_size == 1:
+            return Pending(whole, whole)
+        self._count("reduce_scatter", whole)
+        part = whole.new_empty(whole.size(0) // self.world_size, *whole.shape[1:])
+        work = dist.reduce_scatter_tensor(part, whole, group=self.group, async_op=True)
+        return Pending(part, whole, work)
+
+    def all_gather(self, whole: Tensor, part: Tensor) -> Pending:
+        """Put every rank's ``part`` (n, ...) side by side into ``whole`` (W n, ...)."""
+        if self.world_size == 1:
+            return Pending(whole, part)
+        self._count("all_gather", whole)
+        work = dist.all_gather_into_tensor(whole, part, group=self.group, async_op=True)
+        return Pending(whole, part, work)
+
+    def all_reduce(self, whole: Tensor, counted: bool = True) -> Pending:
+        """Sum over the ranks, in place."""
+        if self.world_size == 1:
+            return Pending(whole, whole)
+        if counted:
+            self._count("all_reduce", whole)
+        work = dist.all_reduce(whole, group=self.group, async_op=True)
+        return Pending(whole, whole, work)
+
+    def record(self, phase: str, name: str, start: float) -> None:
+        """Note that ``phase`` of ``name`` ran from ``start`` (time.perf_counter) to now."""
+        if self.events is not None:
+            self.events.append(Event(phase, name, start, time.perf_counter()))
+
+
+def bounds(count: int, world_size: int, rank: int) -> tuple[int, int]:
+    """The slice [start, stop) of ``count`` rows that ``rank`` owns: ceil(count / W) each."""
+    each = -(-count // world_size)
+    return min(rank * each, count), min((rank + 1) * each, count)
+
+
+def padded(rows: Tensor, world_size: int) -> Tensor:
+    """``rows`` with zero rows appended until the number of rows is a multiple of ``world_size``."""
+    missing = -rows.size(0) % world_size
+    return rows if not missing else torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))

@@ -1,0 +1,83 @@
+"""Muon: momentum, then the nearest orthogonal matrix as the step.
+
+Source: Muon (K. Jordan et al., 2024, kellerjordan.github.io/posts/muon); Polar Express (arXiv
+2505.16932); the variance reduction is NorMuon's, by Li et al. (arXiv 2510.05491); cautious weight
+decay (arXiv 2411.16085). Switches: MuonEq (rows brought to one norm before) and Muon+ (one norm
+after). Chapter: Muon and the Polar Express.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nanogpt2.optim.polar_express import polar_express
+
+
+def neuron_axis(rows: int, cols: int) -> int:
+    """The axis NorMuon averages over: the inputs of a neuron where there are as many neurons."""
+    return -1 if rows >= cols else -2
+
+
+def equalize_rows(g: Tensor) -> Tensor:
+    """MuonEq: every row of each (rows, cols) matrix brought to the mean square norm of its rows."""
+    row = torch.linalg.vector_norm(g, dim=-1, keepdim=True).clamp_min(1e-6)
+    target = torch.linalg.matrix_norm(g, keepdim=True) / g.size(-2) ** 0.5
+    return g * (target / row)
+
+
+def fix_norm(x: Tensor) -> Tensor:
+    """Muon+: Frobenius norm sqrt(min(rows, cols)), the norm of an exactly orthogonal matrix."""
+    norm = torch.linalg.matrix_norm(x.float(), keepdim=True).clamp_min(1e-10)
+    return x * (min(x.shape[-2:]) ** 0.5 / norm)
+
+
+def reduce_variance(x: Tensor, second_moment: Tensor, weight2: Tensor) -> Tensor:
+    """NorMuon: divide each neuron by the root of its running mean square; keep the matrix norm.
+
+    ``x`` is (K, rows, cols); ``second_moment`` (K, rows, 1) or (K, 1, cols), fp32, updated.
+    """
+    axis = neuron_axis(x.size(-2), x.size(-1))
+    square = x.float().square().mean(axis, keepdim=True)
+    second_moment.lerp_(square, weight2)
+    scale = second_moment.clamp_min(1e-10).rsqrt()
+    # Norms before and after, from the means alone: one pass over x instead of three.
+    before = square.sum((-2, -1), keepdim=True).sqrt()
+    after = (square * scale.square()).sum((-2, -1), keepdim=True).sqrt().clamp_min(1e-10)
+    return x.float() * (scale * (before / after))
+
+
+def cautious_step(w: Tensor, x: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
+    """w <- w - lr x - lr wd w [x w >= 0], in place: decay only where the step shrinks w too."""
+    w.sub_(lr * (x + weight_decay * w * (x * w >= 0)))
+
+
+def muon_update(
+    w: Tensor,
+    g: Tensor,
+    momentum_buffer: Tensor,
+    second_moment: Tensor,
+    momentum: Tensor,
+    lr: Tensor,
+    weight_decay: Tensor,
+    weight2: Tensor,
+    iterations: int,
+    divisor: float,
+    row_equal: bool,
+    norm_fixed: bool,
+    dtype: torch.dtype,
+) -> None:
+    """One step for stacked matrices (K, rows, cols), ``w`` and the state in place.
+
+    ``lr`` already holds the shape factor max(1, rows/cols)^1/2. Scalars are 0-d tensors, so that
+    rates that change every step compile once.
+    """
+    momentum_buffer.lerp_(g, 1 - momentum)
+    g = g.lerp(momentum_buffer, momentum)  # Nesterov: look ahead by one more momentum step
+    if row_equal:
+        g = equalize_rows(g)
+    x = polar_express(g, iterations, divisor, dtype)
+    if norm_fixed:
+        x = fix_norm(x)
+    x = reduce_variance(x, second_moment, weight2)
+    cautious_step(w, x, lr, weight_decay)
