@@ -74,7 +74,7 @@ class Collectives:
             return Pending(whole, whole)
         self._count("reduce_scatter", whole)
         part = whole.new_empty(whole.size(0) // self.world_size, *whole.shape[1:])
-        work = dist.reduce_scatter_tensor(part, whole, group=self.group, async_op=True)
+        work = _reduce_scatter()(part, whole, group=self.group, async_op=True)
         return Pending(part, whole, work)
 
     def all_gather(self, whole: Tensor, part: Tensor) -> Pending:
@@ -82,7 +82,7 @@ class Collectives:
         if self.world_size == 1:
             return Pending(whole, part)
         self._count("all_gather", whole)
-        work = dist.all_gather_into_tensor(whole, part, group=self.group, async_op=True)
+        work = _all_gather()(whole, part, group=self.group, async_op=True)
         return Pending(whole, part, work)
 
     def all_reduce(self, whole: Tensor, counted: bool = True) -> Pending:
@@ -98,6 +98,15 @@ class Collectives:
         """Note that ``phase`` of ``name`` ran from ``start`` (time.perf_counter) to now."""
         if self.events is not None:
             self.events.append(Event(phase, name, start, time.perf_counter()))
+
+
+def _reduce_scatter() -> Any:
+    # torch 2.13 renamed both and warns on the old names
+    return getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def _all_gather() -> Any:
+    return getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 def bounds(count: int, world_size: int, rank: int) -> tuple[int, int]:

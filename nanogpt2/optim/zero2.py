@@ -262,7 +262,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return sum(t.numel() * t.element_size() for u in self.units for t in u.state.values())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore this rank's state in its own precision; torch would cast it to the parameter's."""
+        """Restore this rank's state in fp32; torch would cast it to the parameter's precision."""
         params = [p for group in self.param_groups for p in group["params"]]
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update({k: v for k, v in saved.items() if k not in ("params", "names")})
