@@ -1,0 +1,195 @@
+"""Text from a model: a model with its tokenizer, streams, and a command.
+
+Tokens are made by ``nanogpt2.inference.generation``. Chapter: the speedrun (samples).
+
+    python -m nanogpt2.inference.engine --checkpoint runs/laptop --prompt "The state of the Union"
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nanogpt2.errors import UserError, run_command
+from nanogpt2.inference.generation import generate, generate_steps
+from nanogpt2.inference.sampling import Sampling
+from nanogpt2.kernels.precision import good_at_bf16
+from nanogpt2.model.gpt import GPT
+
+
+class TextTokenizer(Protocol):
+    """What ``Engine`` asks of a tokenizer; ``nanogpt2.data.tokenizer.Tokenizer`` is one."""
+
+    encoding: Any
+    bos_id: int
+    vocab_size: int
+
+    def encode(self, text: str, prepend_bos: bool = False) -> list[int]:
+        """Text to tokens."""
+
+
+class Engine:
+    """A model with its tokenizer: text in, text out.
+
+    ``settings`` of the methods are those of ``generate_steps``: max_new_tokens, temperature, top_k,
+    top_p, seed, stop_tokens (by default ``<|bos|>``, which begins another document).
+    """
+
+    def __init__(self, model: GPT, tokenizer: TextTokenizer) -> None:
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens and the model "
+                f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
+            )
+        self.model, self.tokenizer = model, tokenizer
+
+    def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
+        """The continuation of ``prompt``, in pieces as they come, each of whole characters."""
+        settings.setdefault("stop_tokens", (self.tokenizer.bos_id,))
+        steps = generate_steps(self.model, [self._encode(prompt)], **settings)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for (token,) in steps:
+            assert token is not None
+            if piece := decoder.decode(self._bytes(token)):
+                yield piece
+        if rest := decoder.decode(b"", final=True):
+            yield rest
+
+    def complete(self, prompts: str | Sequence[str], **settings: Any) -> list[str]:
+        """The continuations of all ``prompts``, computed together."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        settings.setdefault("stop_tokens", (self.tokenizer.bos_id,))
+        texts = generate(self.model, [self._encode(prompt) for prompt in prompts], **settings)
+        return [b"".join(map(self._bytes, text)).decode("utf-8", "replace") for text in texts]
+
+    def _encode(self, prompt: str) -> list[int]:
+        if not prompt:
+            raise UserError("the prompt is empty; give at least one character to continue from")
+        return self.tokenizer.encode(prompt, prepend_bos=True)
+
+    def _bytes(self, token: int) -> bytes:
+        try:
+            return self.tokenizer.encoding.decode_single_token_bytes(token)
+        except KeyError:  # the model may have more rows than the tokenizer has tokens
+            return "\ufffd".encode()
+
+
+def load_engine(checkpoint: Path, device: str = "auto", dtype: str = "auto") -> Engine:
+    """The newest complete model of a run or checkpoint folder, ready to write on ``device``.
+
+    Args:
+        checkpoint: a run's folder or a checkpoint's.
+        device: auto takes CUDA, then MPS, then the processor.
+        dtype: of products, float32 or bfloat16; auto takes bfloat16 where products in it are
+            native.
+    """
+    # The command stands on rooms above which the engine itself does not reach.
+    from nanogpt2.training.checkpoint import find_tokenizer, load_model
+
+    if device == "auto":
+        available = (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+        )
+        device = next((name for name, there in available if there), "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(
+            f"device {device!r} is not to be had here; choose cpu, cuda or mps"
+        ) from None
+    model, tokenizer = load_model(checkpoint, device=device), find_tokenizer(checkpoint)
+    if dtype == "auto":
+        dtype = "bfloat16" if good_at_bf16(device) else "float32"
+    model.compute_dtype = getattr(torch, dtype)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:  # cast at every product anyhow: the same numbers, read faster
+            parameter.data = parameter.data.to(model.compute_dtype)
+    return Engine(model.eval(), tokenizer)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.inference.engine",
+        description="Continue prompts with a trained model; without --prompt, ask for them.",
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="folder of a run or of a checkpoint")
+    add("--prompt", action="append", help="text to continue; may be given several times")
+    add("--samples", type=int, default=1, help="continuations of each prompt (default 1)")
+    add("--max-new-tokens", type=int, default=128, help="(default 128)")
+    add("--temperature", type=float, default=0.8, help="0: always the likeliest (default 0.8)")
+    add("--top-k", type=int, help="draw among the k likeliest tokens")
+    add("--top-p", type=float, help="draw among the likeliest tokens that hold this probability")
+    add("--seed", type=int, default=0, help="(default 0)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: completions of --prompt on standard output, or a conversation without one."""
+    arguments = _arguments(argv)
+    sampling = Sampling(
+        arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed
+    )  # before the model is read, so that a slip costs no waiting
+    if arguments.samples < 1:
+        raise UserError(f"samples is {arguments.samples}; it must be at least 1")
+    if "" in (arguments.prompt or ()):
+        raise UserError("the prompt is empty; give at least one character to continue from")
+    engine = load_engine(arguments.checkpoint, arguments.device, arguments.dtype)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may know fewer characters
+    if not arguments.prompt:
+        return _interact(engine, arguments.max_new_tokens, sampling)
+    prompts = [prompt for prompt in arguments.prompt for _ in range(arguments.samples)]
+    settings = _settings(arguments.max_new_tokens, sampling)
+    if len(prompts) == 1:
+        _show(engine, prompts[0], settings)
+        return
+    for prompt, text in zip(prompts, engine.complete(prompts, **settings), strict=True):
+        print(f"{prompt}{text}\n{'-' * 40}")
+
+
+def _settings(max_new_tokens: int, sampling: Sampling) -> dict[str, Any]:
+    return {"max_new_tokens": max_new_tokens, **vars(sampling)}
+
+
+def _show(engine: Engine, prompt: str, settings: dict[str, Any]) -> None:
+    print(prompt, end="", flush=True)
+    for piece in engine.stream(prompt, **settings):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _interact(engine: Engine, max_new_tokens: int, sampling: Sampling) -> None:
+    """Continue each line that is typed, until end of file; Ctrl-C cuts a continuation short."""
+    if sys.stdin.isatty():
+        print("A line is continued by the model. Ctrl-C stops it, Ctrl-D ends.", file=sys.stderr)
+    while True:
+        try:
+            prompt = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not prompt.strip():
+            continue
+        try:
+            _show(engine, prompt, _settings(max_new_tokens, sampling))
+        except KeyboardInterrupt:
+            print()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+        # the next line draws anew, and the whole conversation still follows from the seed
+        sampling = replace(sampling, seed=sampling.seed + 1)
+
+
+if __name__ == "__main__":
+    run_command(main)
