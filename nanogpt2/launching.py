@@ -1,0 +1,75 @@
+"""Several processes on this machine, one a GPU: the speedrun starts torch.distributed's launcher.
+
+The launcher (torchrun) starts the ranks, watches them, and ends all when one fails; what ranks do
+for each other lives in ``nanogpt2.training.distributed``. Chapter: ZeRO-2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+
+
+def is_rank() -> bool:
+    """Whether torchrun started this process."""
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """This process's number among all of the run; 0 without torchrun."""
+    return int(os.environ.get("RANK", 0)) if is_rank() else 0
+
+
+def local_rank() -> int:
+    """This process's number on this machine; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0
+
+
+def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int = 0) -> int:
+    """Run ``python -m module arguments`` as ``ranks`` processes; returns the exit code.
+
+    0 when all ended well, 130 or 143 after SIGINT or SIGTERM (handed on to the ranks, which save),
+    else the code of the first rank that failed; one that was killed without a word is named here.
+    A lost rank has all of them started again, at most ``max_restarts`` times; they continue from
+    the last whole checkpoint.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # ranks tell by themselves who failed, where and why; the launcher would repeat it at length
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    threads = max(1, (os.cpu_count() or 1) // ranks)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=max_restarts,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", module, *arguments)
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except ChildFailedError as failed:
+        number, failure = failed.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            print(
+                f"error: rank {number} of {ranks} on {socket.gethostname()} was ended by {name} "
+                "(SIGKILL often means that memory ran out); "
+                "the same command continues from the last checkpoint",
+                file=sys.stderr,
+            )
+            return 1
+        return failure.exitcode
+    return 0

@@ -1,0 +1,274 @@
+"""``report.html`` and ``report.md`` of a run, from the files that its stages left.
+
+The page is one file with nothing to fetch: charts are inline SVG, the style is in the head, light
+and dark follow the reader's system. ``python -m nanogpt2.reporting.report RUN`` writes both again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from nanogpt2.errors import run_command
+from nanogpt2.files import atomic_write
+from nanogpt2.reporting.charts import DARK, LIGHT, STYLE, Series, line_chart, smooth
+from nanogpt2.reporting.run import Run, load_run
+
+GPT2_CORE = 0.256525
+"""CORE of OpenAI's 1.5B GPT-2, the target of the records (DCLM, arXiv 2406.11794)"""
+
+CURVES = (
+    ("loss", "Training loss", "nats per token", True, "Each step's batch, pale, and its average."),
+    ("val_bpb", "Validation", "bits per byte", False, "On documents that training never saw."),
+    ("lr", "Learning rate", "of its peak", False, "The schedule that every group follows."),
+    ("grad_norm", "Gradient norm", "norm", True, "Over all parameters, before the update."),
+    ("tokens_per_second", "Speed", "tokens/s", True, "Evaluations are not counted."),
+)
+"""key in metrics.jsonl, title, unit, whether steps are noisy, caption"""
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 5 min 20 s, 3 h 2 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def number(value: Any) -> str:
+    """A value as the report shows it: whole numbers with commas, others with four digits."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(number(part) for part in value)
+    return str(value)
+
+
+def headline(run: Run) -> list[dict[str, str]]:
+    """The figures on top of the page; one that was not measured is left out."""
+    dial = run.config.get("dial", {})
+    figures: list[tuple[str, str, str]] = []
+    if "val_bpb" in run.evaluation:
+        figures.append(("validation", f"{run.evaluation['val_bpb']:.4f}", "bits per byte"))
+    if "core" in run.core:
+        figures.append(("CORE", f"{run.core['core']:.4f}", f"GPT-2: {GPT2_CORE:.4f}"))
+    training = run.training
+    if "seconds" in training:
+        figures.append(("training", duration(training["seconds"]), ""))
+    if training.get("tokens_per_second"):
+        figures.append(("speed", f"{training['tokens_per_second']:,.0f}", "tokens/s"))
+    if training.get("mfu"):
+        figures.append(("use of the machine", f"{100 * training['mfu']:.1f}", "% MFU"))
+    if dial:
+        figures += [
+            ("parameters", f"{dial['parameters']['total']:,}", ""),
+            ("steps", f"{dial['iterations']:,}", f"of {dial['batch_tokens']:,} tokens"),
+            ("tokens", f"{dial['tokens']:,}", ""),
+            ("arithmetic", f"{dial['total_flops']:.3e}", "FLOPs"),
+        ]
+    return [{"label": label, "value": value, "unit": unit} for label, value, unit in figures]
+
+
+def charts(run: Run) -> list[dict[str, Any]]:
+    """The curves that the metrics hold, each with its caption and its words for the blind."""
+    drawn = []
+    for key, title, unit, noisy, caption in CURVES:
+        points = run.points(key)
+        if len(points) < 2:
+            continue
+        alt = describe(title, unit, points)
+        series = [Series(title, points)]
+        if noisy:
+            series = [Series("each step", points, raw=True), Series(title, smooth(points))]
+        svg = line_chart(title, series, "step", unit, alt, f"chart-{key}")
+        drawn.append({"title": title, "svg": svg, "caption": caption})
+    return drawn
+
+
+def describe(title: str, unit: str, points: Sequence[tuple[float, float]]) -> str:
+    """What a curve shows, in a sentence: where it starts, ends and is lowest or highest."""
+    values = [value for _, value in points]
+    (first, start), (last, end) = points[0], points[-1]
+    return (
+        f"{title} over steps {first:,} to {last:,}: starts at {start:.4g} {unit}, "
+        f"ends at {end:.4g}; lowest {min(values):.4g}, highest {max(values):.4g}."
+    )
+
+
+def curve_table(run: Run, rows: int = 12) -> dict[str, Any] | None:
+    """About ``rows`` of the records as text, the first and the last among them."""
+    columns = {
+        "loss": "loss",
+        "val_bpb": "validation bits per byte",
+        "lr": "learning rate",
+        "grad_norm": "gradient norm",
+        "tokens_per_second": "tokens/s",
+    }
+    present = {key: name for key, name in columns.items() if run.points(key)}
+    if not present:
+        return None
+    last = len(run.metrics) - 1
+    picked = sorted({round(index * last / max(rows - 1, 1)) for index in range(rows)})
+    # validation is measured at few steps: show those rather than rows without it
+    measured = [i for i, record in enumerate(run.metrics) if "val_bpb" in record]
+    if 2 < len(measured) <= 2 * rows:
+        picked = measured
+    records = [run.metrics[index] for index in picked]
+    cells = [
+        [f"{r['step']:,}", *(number(r[key]) if key in r else "" for key in present)]
+        for r in records
+    ]
+    return {"header": ["step", *present.values()], "rows": cells}
+
+
+def core_part(run: Run) -> dict[str, Any] | None:
+    """CORE and its tasks, with what a careful reader should know of the comparison."""
+    if "core" not in run.core:
+        return None
+    core = run.core["core"]
+    side = "above" if core > GPT2_CORE else "below"
+    sentence = (
+        f"CORE is {core:.4f}, {abs(core - GPT2_CORE):.4f} {side} the {GPT2_CORE} of GPT-2 (1.5B), "
+        "the mean over tasks of accuracy with chance taken out (DCLM, arXiv 2406.11794)."
+    )
+    if run.core.get("max_per_task"):
+        sentence += (
+            f" Only {run.core['max_per_task']:,} examples of each task were asked, so it is noisy."
+        )
+    tasks = [
+        {
+            "label": label,
+            "accuracy": f"{task['accuracy']:.4f}",
+            "centered": f"{task['centered']:+.4f}",
+        }
+        for label, task in run.core.get("tasks", {}).items()
+    ]
+    return {"sentence": sentence, "tasks": tasks}
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """(dotted name, text) of a nested configuration."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", number(value)
+
+
+def sections(run: Run) -> list[dict[str, Any]]:
+    """The tables of the report: the run's figures, its configuration, its machine."""
+    dial, config = run.config.get("dial", {}), run.config
+    figures = [
+        (f"parameters: {name.replace('_', ' ')}", number(count))
+        for name, count in dial.get("parameters", {}).items()
+    ]
+    if dial:
+        figures += [
+            ("FLOPs per token", number(dial["flops_per_token"])),
+            ("FLOPs in all", number(dial["total_flops"])),
+            ("learning-rate scale", number(dial["lr_scale"])),
+            ("Muon's weight decay at the start", number(dial["weight_decay"])),
+        ]
+    figures += [(name.replace("_", " "), number(value)) for name, value in run.training.items()]
+    figures += [
+        (f"evaluation: {name.replace('_', ' ')}", number(value))
+        for name, value in run.evaluation.items()
+    ]
+    settings: dict[str, Any] = {
+        key: config[key] for key in ("recipe", "settings", "data", "seed") if key in config
+    }
+    machine = config.get("machine", {})
+    tables = [
+        ("figures", "Figures of the run", "", figures),
+        ("configuration", "Configuration", "Every field", list(flat(settings))),
+        ("machine", "Machine", "", list(flat(machine))),
+    ]
+    return [
+        {"id": identity, "title": title, "fold": fold, "rows": rows}
+        for identity, title, fold, rows in tables
+        if rows
+    ]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nanogpt2.reporting"),
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
+    return environment
+
+
+def render(run: Run) -> dict[str, str]:
+    """The text of ``report.html`` and ``report.md``."""
+    config = run.config
+    settings = config.get("sampling", {})
+    how = ", ".join(f"{name.replace('_', ' ')} {number(v)}" for name, v in settings.items())
+    facts = {
+        "title": f"A run of nanogpt2: {config.get('name', run.folder.name)}",
+        "lead": config.get("summary", ""),
+        "headline": headline(run),
+        "charts": charts(run),
+        "table": curve_table(run),
+        "samples": run.samples,
+        "samples_note": "What the trained model writes"
+        + (f" ({how})." if how else ".")
+        + " The bold part is its prompt; nothing was picked.",
+        "core": core_part(run),
+        "sections": sections(run),
+        "credits": config.get("credits", []),
+        "command": config.get("command", "python -m nanogpt2.speedrun"),
+        "version": metadata.version("nanogpt2"),
+        "light": LIGHT,
+        "dark": DARK,
+        "chart_style": STYLE,
+    }
+    environment = _environment()
+    return {
+        name: environment.get_template(f"{name}.j2").render(facts)
+        for name in ("report.html", "report.md")
+    }
+
+
+def write_report(folder: Path | str) -> list[Path]:
+    """Write both reports of the run in ``folder``, each whole or not at all; returns their paths.
+
+    Raises UserError when ``folder`` is not the folder of a run.
+    """
+    run = load_run(folder)
+    paths = []
+    for name, text in render(run).items():
+        with atomic_write(run.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        paths.append(run.folder / name)
+    return paths
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the reports of a run again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.reporting.report", description=__doc__
+    )
+    parser.add_argument("run", type=Path, help="folder of a run, such as runs/laptop")
+    for path in write_report(parser.parse_args(arguments).run):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

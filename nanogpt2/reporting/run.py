@@ -1,0 +1,77 @@
+"""A run's folder, read: what each stage left there, with absent parts left out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.errors import UserError
+from nanogpt2.files import read_json
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of one run as plain values; parts of stages that have not run are empty."""
+
+    folder: Path
+    config: dict[str, Any]
+    """``config.json``: command, recipe, dial, data, machine"""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """one record per logged step, in order; a step repeated after a resume counts once"""
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    core: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, str]] = field(default_factory=list)
+
+    def points(self, name: str) -> list[Point]:
+        """(step, value) of every record that has ``name`` as a number."""
+        return [
+            (record["step"], float(record[name]))
+            for record in self.metrics
+            if isinstance(record.get(name), (int, float))
+        ]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl`` by step; the last of equals wins, a torn line is skipped.
+
+    A run that was killed may leave half a line behind, and repeats the steps since its checkpoint.
+    """
+    records: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records[record["step"]] = {**records.get(record["step"], {}), **record}
+    return [records[step] for step in sorted(records)]
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read the run in ``folder``; UserError when it is not the folder of a run."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds no run (there is no config.json in it); "
+            "give a folder that nanogpt2.speedrun wrote, such as runs/laptop"
+        )
+
+    def part(name: str, empty: Any) -> Any:
+        path = folder / name
+        return read_json(path, "delete it and run the speedrun again") if path.is_file() else empty
+
+    metrics = folder / "metrics.jsonl"
+    return Run(
+        folder=folder,
+        config=part("config.json", {}),
+        metrics=read_metrics(metrics) if metrics.is_file() else [],
+        training=part("training.json", {}),
+        evaluation=part("evaluation.json", {}),
+        core=part("core.json", {}),
+        samples=part("samples.json", []),
+    )
