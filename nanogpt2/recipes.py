@@ -323,6 +323,11 @@ def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:
     return recipe
 
 
+def set_field(owner: _Data, name: str, text: str) -> _Data:
+    """A frozen dataclass with one field set from text; UserError for a value that does not fit."""
+    return _assign(owner, name, "", text, name)
+
+
 def _assign(owner: _Data, name: str, rest: str, text: str, full: str) -> _Data:
     old = getattr(owner, name)
     if is_dataclass(old) and not isinstance(old, type):
