@@ -1,0 +1,97 @@
+"""nanochat's checkpoints: ``model_XXXXXX.pt`` beside ``meta_XXXXXX.json``.
+
+Parameter names are shared, so that only the wrapper's prefix and the configuration are translated.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.errors import UserError
+from nanogpt2.files import read_json
+
+_NAME = re.compile(r"model_(\d+)\.pt")
+_FIELDS = (
+    "sequence_len",
+    "vocab_size",
+    "n_layer",
+    "n_head",
+    "n_kv_head",
+    "n_embd",
+    "window_pattern",
+)
+_PREFIX = "_orig_mod."  # left by torch.compile
+
+
+def _models(path: Path) -> list[Path]:
+    files = path.glob("model_*.pt") if path.is_dir() else [path]
+    return sorted((f for f in files if _NAME.fullmatch(f.name)), key=lambda f: _step(f))
+
+
+def _step(file: Path) -> int:
+    match = _NAME.fullmatch(file.name)
+    return int(match[1]) if match else -1
+
+
+def is_nanochat(path: Path) -> bool:
+    """Whether ``path`` is such a file, or a folder of them."""
+    return bool(_models(path))
+
+
+def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
+    """Configuration and parameters (matrices in fp32) of the file, or of the folder's newest.
+
+    Raises UserError when a part is missing or damaged, or holds anything but tensors.
+    """
+    file = _models(path)[-1]
+    meta = file.with_name(file.name.replace("model_", "meta_").replace(".pt", ".json"))
+    values = read_json(meta, "copy it from where the model came from")
+    config = _config(meta, values)
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist; check the name") from None
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OSError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        UnicodeDecodeError,
+    ) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise UserError(
+            f"{file} is damaged or holds more than tensors ({reason}); fetch it again"
+        ) from None
+    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+        raise UserError(f"{file} is not a dictionary of tensors; give a nanochat base model")
+    return config, {_plain(name): tensor for name, tensor in weights.items()}
+
+
+def _plain(name: Any) -> str:
+    return str(name).removeprefix(_PREFIX)
+
+
+def _config(meta: Path, values: Any) -> GPTConfig:
+    model = values.get("model_config") if isinstance(values, dict) else None
+    if not isinstance(model, dict):
+        raise UserError(f"{meta} has no model_config; give the meta file of a nanochat base model")
+    missing = [name for name in _FIELDS if name not in model and name != "window_pattern"]
+    if missing:
+        raise UserError(f"{meta} does not say {', '.join(missing)}; it is of another model")
+    chosen = {name: model[name] for name in _FIELDS if name in model}
+    chosen.setdefault("window_pattern", "L")  # before windows, every layer saw everything
+    return GPTConfig.from_dict(chosen)

@@ -1,0 +1,125 @@
+"""Ranks agree, are quiet, and end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanogpt2.errors import UserError
+from nanogpt2.training import distributed
+from nanogpt2.training.distributed import choose_device, join
+from tests.training.ranks import run_ranks, start_ranks
+
+
+def agree() -> dict:
+    with join("cpu") as ranks:
+        module = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(module.weight, float(ranks.rank + 5))
+        ranks.broadcast(module)
+        ranks.post("seen", ranks.rank)
+        sums = ranks.sum([1.0, float(ranks.rank)])
+        return {
+            "sums": sums,
+            "shared": ranks.share("name", {"rank": ranks.rank}),
+            "weight": module.weight.tolist(),
+            "seen": ranks.collect("seen"),
+        }
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_agree(world_size: int) -> None:
+    expected = {
+        "sums": [world_size, sum(range(world_size))],
+        "shared": {"rank": 0},
+        "weight": [[5.0, 5.0], [5.0, 5.0]],
+        "seen": list(range(world_size)),
+    }
+    assert run_ranks(world_size, agree) == [expected] * world_size
+
+
+def test_one_process_needs_no_store() -> None:
+    with join("cpu") as ranks:
+        ranks.post("a", 1)
+        assert (ranks.sum([2.0]), ranks.share("k", 3), ranks.collect("a")) == ([2.0], 3, [1])
+        assert ranks.is_main and not torch.distributed.is_initialized()
+
+
+def test_an_exception_of_a_single_process_passes_through() -> None:
+    with pytest.raises(KeyError), join("cpu"):
+        raise KeyError("mine")
+
+
+@pytest.mark.parametrize("name", ["gpu7", "cuda:99", ""])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(UserError):
+        choose_device(name)
+
+
+def fail(folder: Path, failure: Exception | None, in_collective: bool) -> None:
+    """Rank 1 fails; the others wait where no exception can reach them."""
+    rank = os.environ["RANK"]
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / f"{name}{rank}", os.O_WRONLY | os.O_CREAT), descriptor)
+    distributed.SILENCE_SECONDS = 3.0
+    with join("cpu") as ranks:
+        print("hello from", ranks.rank, flush=True)
+        ranks.watch.strict.set()
+        ranks.sum([0.0])
+        if ranks.rank == 1:
+            if failure is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise failure
+        if in_collective:
+            torch.distributed.barrier()
+        time.sleep(60)
+
+
+def run_failing(
+    folder: Path, failure: Exception | None, in_collective: bool
+) -> tuple[list[int], list[str], list[str]]:
+    """Exit codes, outputs and complaints of three ranks."""
+    processes, _ = start_ranks(3, fail, folder, failure, in_collective)
+    for process in processes:
+        process.join(30)
+        process.kill()
+    read = {n: [(folder / f"{n}{rank}").read_text() for rank in range(3)] for n in ("out", "err")}
+    return [process.exitcode for process in processes], read["out"], read["err"]
+
+
+@pytest.mark.parametrize("in_collective", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (UserError("no such folder; make one"), 2, "error: rank 1 of 3 on"),
+        (ValueError("a bug"), 1, "in fail: ValueError: a bug"),
+    ],
+)
+def test_a_failing_rank_tells_and_all_end(
+    tmp_path: Path, failure: Exception, code: int, words: str, in_collective: bool
+) -> None:
+    codes, outputs, errors = run_failing(tmp_path, failure, in_collective)
+    assert codes[1] == code and codes[0] > 0 and codes[2] > 0
+    assert outputs == ["hello from 0\n", "", ""], "only rank 0 speaks"
+    assert words in errors[1] and str(failure) in errors[1]
+    told = [line for text in (errors[0], errors[2]) for line in text.splitlines()]
+    assert not [line for line in told if line.startswith("error:")], "only the one that failed"
+
+
+def test_all_end_within_seconds_of_a_killed_rank(tmp_path: Path) -> None:
+    start = time.monotonic()
+    codes, _, errors = run_failing(tmp_path, None, True)
+    assert time.monotonic() - start < 20
+    assert codes == [1, -signal.SIGKILL, 1]
+    assert sum("failed at" in text for text in errors) == 1, "one of the survivors tells"
+
+
+def test_a_silent_rank_is_taken_for_lost(tmp_path: Path) -> None:
+    """The others sleep: neither a collective nor an exception tells them of the kill."""
+    codes, _, errors = run_failing(tmp_path, None, False)
+    assert codes == [1, -signal.SIGKILL, 1]
+    assert sum("rank 1 is silent" in text for text in errors) == 1
