@@ -1,0 +1,269 @@
+"""Which attention backend runs where, and why not: checked by rule, then by numbers.
+
+``choose_backend`` walks the ranking for the machine, leaves out what cannot serve, and holds the
+first that can against float64 on a small case, gradients included, before it is trusted. A backend
+asked for by name serves or stops with the reason: nothing falls back in silence. Chapter: sliding
+windows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nanogpt2.errors import UserError
+from nanogpt2.kernels.banded import banded_attention
+from nanogpt2.kernels.flash import PACKAGES, flash_attention, module_of
+from nanogpt2.kernels.portable import BLOCK, masked_attention, visible
+from nanogpt2.kernels.torch_cuda import flex_attention, varlen_attention, varlen_shares_heads
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {
+    "fa3": functools.partial(flash_attention, package="fa3"),
+    "fa4": functools.partial(flash_attention, package="fa4"),
+    "fa2": functools.partial(flash_attention, package="fa2"),
+    "varlen": varlen_attention,
+    "flex": flex_attention,
+    "banded": banded_attention,
+    "sdpa": masked_attention,
+}
+"""Every backend by name: (q_BTHD, k_BTKD, v_BTKD, window, scale) -> (B, T, H, D)"""
+
+_HALF = (torch.bfloat16, torch.float16)
+_TOLERANCE = 0.02  # of the Frobenius norm: bf16 errs by 0.004, a window off by one by 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a choice depends on; lengths and windows only by kind, so that choices are few."""
+
+    device: str
+    dtype: torch.dtype
+    head_dim: int
+    n_head: int
+    n_kv_head: int
+    queries: Literal["all", "last", "one"] = "all"
+    """training (as many queries as keys), a prompt added to a cache, or one new token"""
+    windowed: bool = True
+    """some query is kept from a key before it"""
+    long: bool = True
+    """more than one block of queries"""
+
+    @staticmethod
+    def of(
+        device: str,
+        dtype: torch.dtype,
+        head_dim: int,
+        n_head: int,
+        n_kv_head: int,
+        queries: int,
+        keys: int,
+        window: int,
+    ) -> Case:
+        """The case of one call."""
+        kind: Literal["all", "last", "one"] = "one" if queries == 1 else "last"
+        if queries == keys and queries > 1:
+            kind = "all"
+        windowed, long = window < keys - 1, queries > BLOCK
+        return Case(device, dtype, head_dim, n_head, n_kv_head, kind, windowed, long)
+
+
+def _capability() -> tuple[int, int]:
+    return torch.cuda.get_device_capability()
+
+
+def why_not(backend: str, case: Case) -> str | None:
+    """The rule that keeps ``backend`` from serving ``case`` here, or None."""
+    if backend in ("banded", "sdpa"):
+        return None
+    if case.device != "cuda" or torch.version.hip is not None:
+        return "it needs an NVIDIA GPU"
+    if backend == "flex":
+        return _why_not_flex(case)
+    if case.dtype not in _HALF:
+        return f"it needs bfloat16 or float16, not {str(case.dtype).removeprefix('torch.')}"
+    if case.head_dim % 8 or case.head_dim > 128:
+        return f"it takes head sizes that are multiples of 8 up to 128, not {case.head_dim}"
+    major, minor = _capability()
+    least = {"fa3": 9, "fa4": 9}.get(backend, 8)
+    if major < least or (backend == "fa3" and major != 9):
+        needs = {"fa3": "Hopper (compute capability 9.0)", "fa4": "Hopper or later"}
+        return f"it needs {needs.get(backend, 'Ampere or later')}; this GPU is {major}.{minor}"
+    if backend == "varlen":
+        if case.n_kv_head != case.n_head and not varlen_shares_heads():
+            return "this version of torch has no grouped-query attention in varlen_attn"
+        return None
+    if module_of(backend) is None:
+        return f"{PACKAGES[backend]} is not installed (pip install 'nanogpt2[{_extra(backend)}]')"
+    return None
+
+
+def _extra(backend: str) -> str:
+    return "flash-attn" if backend == "fa2" else backend
+
+
+def _why_not_flex(case: Case) -> str | None:
+    if case.head_dim < 16 or case.head_dim & (case.head_dim - 1):
+        return f"it takes head sizes that are powers of two from 16 on, not {case.head_dim}"
+    try:
+        import triton  # type: ignore[import-not-found] # noqa: F401
+    except ImportError:
+        return "it needs triton, which is not installed"
+    return None
+
+
+def ranking(case: Case) -> list[str]:
+    """Backends from fastest to slowest for this kind of case, able or not."""
+    portable = ["banded", "sdpa"] if case.windowed and case.long else ["sdpa", "banded"]
+    if case.device != "cuda" or case.queries == "one":
+        return portable
+    if case.windowed:
+        return ["fa3", "fa4", "fa2", "varlen", *portable, "flex"]
+    return ["fa3", "fa4", *portable, "fa2", "varlen", "flex"]  # SDPA has cuDNN's kernels too
+
+
+def exact_attention(
+    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, window: int, scale: float | None = None
+) -> Tensor:
+    """The definition, in float64: every score, one mask, one softmax; (B, T, H, D)."""
+    shared = q_BTHD.shape[2] // k_BTKD.shape[2]
+    q, k, v = (x.double() for x in (q_BTHD, k_BTKD, v_BTKD))
+    k, v = (x.repeat_interleave(shared, dim=2) for x in (k, v))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k)
+    scores = scores * (q.shape[3] ** -0.5 if scale is None else scale)
+    seen = visible(q.shape[1], k.shape[1], window, q.device)
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+@functools.cache
+def probe(backend: str, case: Case) -> str | None:
+    """Run ``backend`` on a small case and hold it against float64; what was wrong, or None."""
+    window = 37 if case.windowed else 10_000
+    queries, keys = {"all": (300, 300), "last": (270, 300), "one": (1, 300)}[case.queries]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            errors = _errors(backend, case, queries, keys, window)
+    except Exception as error:  # whatever a package throws is its reason
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"it fails on a small case: {first_line}"
+    name, worst = max(errors.items(), key=lambda item: item[1])
+    if not worst < _TOLERANCE:
+        return f"its {name} is off by {worst:.1%} on a small case"
+    return None
+
+
+def _errors(backend: str, case: Case, queries: int, keys: int, window: int) -> dict[str, float]:
+    """Relative errors of the output and, where training uses it, of the gradients."""
+    generator = torch.Generator().manual_seed(0)
+    groups = case.n_head // case.n_kv_head
+    shapes = [(queries, 2 * groups), (keys, 2), (keys, 2), (queries, 2 * groups)]
+    q, k, v, grad = (
+        torch.randn(2, time, heads, case.head_dim, generator=generator).to(case.device, case.dtype)
+        for time, heads in shapes
+    )
+    trains = case.queries == "all"
+    inputs = [x.requires_grad_(trains) for x in (q, k, v)]
+    exact_inputs = [x.detach().cpu().double().requires_grad_(trains) for x in (q, k, v)]
+    with torch.autocast(case.device, enabled=False):
+        ours = [BACKENDS[backend](*inputs, window, scale=None)]
+    true = [exact_attention(exact_inputs[0], exact_inputs[1], exact_inputs[2], window)]
+    if trains:
+        ours += torch.autograd.grad(ours[0], inputs, grad)
+        true += torch.autograd.grad(true[0], exact_inputs, grad.cpu().double())
+    names = ("output", "gradient of q", "gradient of k", "gradient of v")
+    return {
+        name: float((a.detach().cpu().double() - b.detach()).norm() / b.detach().norm())
+        for name, a, b in zip(names, ours, true, strict=False)
+    }
+
+
+@functools.cache
+def _best(case: Case) -> str:
+    for backend in ranking(case):
+        if why_not(backend, case) is None and probe(backend, case) is None:
+            return backend
+    return "sdpa"  # the definition itself: where it fails, its own error says why
+
+
+@functools.cache
+def resolve(backend: str, case: Case) -> str:
+    """The backend that runs ``case``: the best for ``auto``, else the one named, or UserError."""
+    if backend == "auto":
+        return _best(case)
+    if backend not in BACKENDS:
+        known = ", ".join(["auto", *BACKENDS])
+        raise UserError(f"there is no attention backend {backend!r}; choose one of {known}")
+    reason = why_not(backend, case) or probe(backend, case)
+    if reason is not None:
+        raise UserError(
+            f"attention backend {backend!r} cannot run here: {reason}; "
+            f"use {_best(case)!r}, which can, or 'auto'"
+        )
+    return backend
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of ``describe_backends``."""
+
+    backend: str
+    serves: bool
+    chosen: bool
+    reason: str
+    """why not, or what makes it eligible"""
+
+
+def describe_backends(
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    head_dim: int = 128,
+    n_head: int = 6,
+    n_kv_head: int | None = None,
+    sequence_len: int = 2048,
+    window: int = 1024,
+) -> list[Verdict]:
+    """Who would run training attention of this kind here, who would not, and why; best first."""
+    kv_heads = n_head if n_kv_head is None else n_kv_head
+    name = torch.device(device).type
+    shape = (sequence_len, sequence_len, window)
+    case = Case.of(name, dtype, head_dim, n_head, kv_heads, *shape)
+    chosen = _best(case)
+    rows = []
+    for backend in ranking(case) + [name for name in BACKENDS if name not in ranking(case)]:
+        reason = why_not(backend, case) or probe(backend, case)
+        agrees = "agrees with float64 on a small case"
+        rows.append(Verdict(backend, reason is None, backend == chosen, reason or agrees))
+    return rows
+
+
+def announcement(
+    device: torch.device | str,
+    dtype: torch.dtype,
+    head_dim: int,
+    n_head: int,
+    n_kv_head: int,
+    sequence_len: int,
+    windows: list[int],
+    backend: str = "auto",
+) -> str:
+    """One sentence for the start of a run: which backend takes which window.
+
+    Call it before torch.compile traces the model: a ``backend`` that cannot serve raises UserError
+    here, which tracing would wrap in an error of its own.
+    """
+    name, kind = torch.device(device).type, str(dtype).removeprefix("torch.")
+    taken = {}
+    for window in sorted(set(windows)):
+        shape = (sequence_len, sequence_len, window)
+        case = Case.of(name, dtype, head_dim, n_head, n_kv_head, *shape)
+        taken[window] = resolve(backend, case)
+    parts = [
+        f"{chosen} for {'full' if window >= sequence_len - 1 else f'{window}-key'} windows"
+        for window, chosen in taken.items()
+    ]
+    return f"attention on {name} in {kind}: {', '.join(parts)} (checked against float64)"
