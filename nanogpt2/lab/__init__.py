@@ -1,0 +1,63 @@
+"""What the chapters share and no trainer needs.
+
+Plot style and figures, figures to play with, questions that keep the reader's answer, checks for
+exercises, recorded runs, numbers with badges, and small training runs that chapters share. All of
+it works in a live notebook and in the built page, which has no kernel and no network.
+"""
+
+from nanogpt2.lab.claims import badge_html, claim, claims, table
+from nanogpt2.lab.exercises import Checked, check
+from nanogpt2.lab.explore import explore
+from nanogpt2.lab.page import Html
+from nanogpt2.lab.plots import bars, curves, heatmap, heatmap_figure, lines
+from nanogpt2.lab.questions import predict, quiz
+from nanogpt2.lab.records import Record, record, recorded
+from nanogpt2.lab.small_data import SmallData, small_data
+from nanogpt2.lab.small_run import (
+    Comparison,
+    SmallRun,
+    as_record,
+    bits_per_byte,
+    compare,
+    small_config,
+    small_recipe,
+    small_run,
+    small_runs,
+)
+from nanogpt2.lab.style import figure, show, style, svg
+
+__all__ = [
+    "Checked",
+    "Comparison",
+    "Html",
+    "Record",
+    "SmallData",
+    "SmallRun",
+    "as_record",
+    "badge_html",
+    "bars",
+    "bits_per_byte",
+    "check",
+    "claim",
+    "claims",
+    "compare",
+    "curves",
+    "explore",
+    "figure",
+    "heatmap",
+    "heatmap_figure",
+    "lines",
+    "predict",
+    "quiz",
+    "record",
+    "recorded",
+    "show",
+    "small_config",
+    "small_data",
+    "small_recipe",
+    "small_run",
+    "small_runs",
+    "style",
+    "svg",
+    "table",
+]

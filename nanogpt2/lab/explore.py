@@ -1,0 +1,185 @@
+"""Figures to play with: frames made by Python, turned by a range input, no kernel needed.
+
+In a live notebook the same frames sit behind ipywidgets; a page that was executed with
+``NANOGPT2_LAB=static`` carries the frames alone and works from a file, by mouse, touch or keys.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from nanogpt2.errors import UserError
+from nanogpt2.lab.page import Html, inline, part, wire
+from nanogpt2.lab.style import svg
+
+MAX_BYTES = 2_000_000
+"""of one explorer: a page must stay light on a phone"""
+
+Frame = tuple["Figure | str", str]
+"""a picture (a figure, or ready HTML with no need of alt text) and what it shows"""
+
+SCRIPT = wire(
+    "explore",
+    """
+var inputs=Array.from(box.querySelectorAll('input[type=range]'));
+var frames=box.querySelectorAll('template'),stage=box.querySelector('.ng-stage');
+var shown=inputs.reduce(function(at,i){return at*(+i.max+1)+ +i.value;},0);
+function turn(){
+ var at=0;
+ inputs.forEach(function(i){
+  var words=JSON.parse(i.dataset.values)[+i.value];
+  i.setAttribute('aria-valuetext',words);
+  i.parentNode.querySelector('output').textContent=words;
+  at=at*(+i.max+1)+ +i.value;
+ });
+ if(at!==shown){shown=at;stage.replaceChildren(frames[at].content.cloneNode(true));}
+}
+inputs.forEach(function(i){i.addEventListener('input',turn);});turn();
+""",
+)
+
+
+class Explorer(Html):
+    """What ``explore`` returns; a live notebook shows it as ipywidgets."""
+
+    def __init__(self, html: str, text: str, build_widget: Callable[[], Any]) -> None:
+        super().__init__(html, text)
+        self._build_widget = build_widget
+
+    def widget(self) -> Any:
+        """The ipywidgets form."""
+        return self._build_widget()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle: dict[str, Any] = {"text/plain": self.text, "text/html": self.html}
+        if is_live():
+            widget = self.widget()._repr_mimebundle_()
+            bundle.update({k: v for k, v in widget.items() if k not in bundle})
+        return bundle
+
+
+def is_live() -> bool:
+    """Whether a notebook kernel is running for a reader, rather than for the book's build."""
+    if os.environ.get("NANOGPT2_LAB") == "static":
+        return False
+    try:
+        import ipywidgets  # noqa: F401
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return hasattr(get_ipython(), "kernel")
+
+
+def explore(
+    make_frame: Callable[..., Frame],
+    *,
+    start: Mapping[str, Any] | None = None,
+    caption: str = "",
+    **values: Sequence[Any],
+) -> Explorer:
+    """A figure for each value of one parameter, or of each pair of two, behind sliders.
+
+    Args:
+        make_frame: called with one value of each parameter by name; returns a figure and its alt
+            text (or HTML and a sentence).
+        start: the values shown first; the first ones by default.
+        caption: why to look.
+        values: parameter name -> the values it can take; underscores are shown as spaces.
+
+    Raises:
+        UserError: no parameter or more than two, an empty list of values, a start that is not among
+            the values, a frame without alt text, or more than 2 MB in all.
+    """
+    if not 1 <= len(values) <= 2:
+        raise UserError(f"explore takes one or two parameters and was given {len(values)}")
+    for name, options in values.items():
+        if not len(options):
+            raise UserError(f"explore was given no values for {name}")
+    chosen = {name: options[0] for name, options in values.items()} | dict(start or {})
+    try:
+        first = {name: list(options).index(chosen[name]) for name, options in values.items()}
+    except ValueError:
+        raise UserError(f"explore cannot start at {chosen}; take it from the values") from None
+    frames = [
+        _frame(make_frame(**dict(zip(values, combination, strict=True))))
+        for combination in itertools.product(*values.values())
+    ]
+    at = 0
+    for name, options in values.items():
+        at = at * len(options) + first[name]
+    controls = "".join(_control(name, options, first[name]) for name, options in values.items())
+    store = "".join(f"<template>{frame}</template>" for frame in frames)
+    words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
+    body = (
+        f'<div class="ng-controls">{controls}</div><figure>'
+        f'<div class="ng-stage" aria-live="polite">{frames[at]}</div>{words}</figure>{store}'
+    )
+    html = part("explore", body, SCRIPT)
+    if len(html) > MAX_BYTES:
+        raise UserError(
+            f"this explorer weighs {len(html) / 1e6:.1f} MB in {len(frames)} frames and a page "
+            f"may have {MAX_BYTES / 1e6:.0f}; take fewer values or a simpler figure"
+        )
+    text = f"[explorer: {' x '.join(f'{n} ({len(v)} values)' for n, v in values.items())}]"
+    return Explorer(html, text, lambda: _widgets(frames, values, first))
+
+
+def _frame(frame: Frame) -> str:
+    picture, alt = frame
+    if isinstance(picture, Figure):
+        return svg(picture, alt)
+    if not alt.strip():
+        raise UserError("this frame has no alt text; say in a sentence what it shows")
+    return f'<div role="img" aria-label="{escape(alt, quote=True)}">{picture}</div>'
+
+
+def _control(name: str, options: Sequence[Any], first: int) -> str:
+    words = [_words(option) for option in options]
+    listed = escape(json.dumps(words), quote=True)
+    return (
+        f'<label class="ng-control"><span>{escape(name.replace("_", " "))}</span>'
+        f'<input type="range" min="0" max="{len(words) - 1}" step="1" value="{first}" '
+        f'autocomplete="off" aria-valuetext="{escape(words[first], quote=True)}" '
+        f'data-values="{listed}"><output>{escape(words[first])}</output></label>'
+    )
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _widgets(
+    frames: list[str], values: Mapping[str, Sequence[Any]], first: Mapping[str, int]
+) -> Any:
+    import ipywidgets
+
+    sliders = [
+        ipywidgets.SelectionSlider(
+            options=[(_words(option), i) for i, option in enumerate(options)],
+            index=first[name],
+            description=name.replace("_", " "),
+            style={"description_width": "initial"},
+        )
+        for name, options in values.items()
+    ]
+    view = ipywidgets.HTML()
+
+    def turn(_: Any = None) -> None:
+        at = 0
+        for slider in sliders:
+            at = at * len(slider.options) + slider.value
+        view.value = part("frame", frames[at])
+
+    for slider in sliders:
+        slider.observe(turn, "value")
+    turn()
+    return ipywidgets.VBox([*sliders, view])

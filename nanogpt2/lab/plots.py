@@ -1,0 +1,152 @@
+"""The book's ordinary figures: lines, training curves, heat maps, bars."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nanogpt2.lab.page import Html
+from nanogpt2.lab.small_run import SmallRun
+from nanogpt2.lab.style import COLOURS, figure, show, style
+
+LABELS = {
+    "bpb": "bits per byte, held out",
+    "loss": "training loss (nats per token)",
+    "tokens": "tokens",
+    "seconds": "seconds of training",
+    "step": "step",
+}
+
+
+def lines(
+    x: Sequence[float],
+    ys: Mapping[str, Sequence[float]],
+    *,
+    alt: str,
+    x_label: str = "",
+    y_label: str = "",
+    caption: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    width: float = 6.4,
+    height: float = 3.0,
+) -> Html:
+    """One line for each entry of ``ys`` over the same ``x``."""
+    fig, axes = figure(width, height)
+    with style():
+        for name, y in ys.items():
+            axes.plot(_numbers(x), _numbers(y), label=name)
+        _finish(axes, x_label, y_label, log_x, log_y, len(ys) > 1)
+    return show(fig, alt, caption)
+
+
+def curves(
+    runs: Mapping[str, SmallRun | Sequence[SmallRun]],
+    *,
+    alt: str,
+    y: str = "bpb",
+    x: str = "tokens",
+    caption: str = "",
+    skip: int = 1,
+    log_y: bool = False,
+) -> Html:
+    """Curves of runs by name; several seeds of one name are a mean line in the band of all.
+
+    ``skip`` leaves out the first evaluations, which would flatten the rest.
+    """
+    fig, axes = figure()
+    with style():
+        for index, (name, found) in enumerate(runs.items()):
+            group = [found] if isinstance(found, SmallRun) else list(found)
+            ys = [run.series(y)[skip if y == "bpb" else 0 :] for run in group]
+            xs = group[0].series(x)[-len(ys[0]) :]
+            middle = [statistics.fmean(values) for values in zip(*ys, strict=True)]
+            axes.plot(xs, middle, label=name)
+            if len(group) > 1:
+                low = [min(values) for values in zip(*ys, strict=True)]
+                high = [max(values) for values in zip(*ys, strict=True)]
+                colour = COLOURS[index % len(COLOURS)]
+                axes.fill_between(xs, low, high, color=colour, alpha=0.2, linewidth=0)
+        _finish(axes, LABELS.get(x, x), LABELS.get(y, y), False, log_y, len(runs) > 1)
+    return show(fig, alt, caption)
+
+
+def heatmap(
+    values: Any,
+    *,
+    alt: str,
+    x_label: str = "",
+    y_label: str = "",
+    caption: str = "",
+    diverging: bool = False,
+) -> Html:
+    """A matrix as colours, with its scale; diverging maps are centred on zero."""
+    return show(heatmap_figure(values, x_label, y_label, diverging), alt, caption)
+
+
+def heatmap_figure(
+    values: Any, x_label: str = "", y_label: str = "", diverging: bool = False
+) -> Figure:
+    """The figure of ``heatmap``, for use as a frame of ``explore``."""
+    fig, axes = figure(4.6, 3.6)
+    numbers = _numbers(values)
+    limit = float(abs(numbers).max()) if diverging else None
+    with style():
+        picture = axes.imshow(
+            numbers,
+            cmap="PuOr" if diverging else "cividis",
+            vmin=-limit if limit is not None else None,
+            vmax=limit,
+            interpolation="none",
+            aspect="auto",
+        )
+        axes.grid(False)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        bar = fig.colorbar(picture, ax=axes, shrink=0.9)
+        bar.outline.set_visible(False)
+    return fig
+
+
+def bars(
+    values: Mapping[str, float],
+    *,
+    alt: str,
+    x_label: str = "",
+    caption: str = "",
+    form: str = ".3g",
+) -> Html:
+    """Horizontal bars, each with its number written at its end."""
+    fig, axes = figure(6.4, 0.6 + 0.38 * len(values))
+    with style():
+        drawn = axes.barh(list(values), list(values.values()), color=COLOURS[0], height=0.6)
+        axes.bar_label(drawn, labels=[format(v, form) for v in values.values()], padding=4)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.grid(False, axis="y")
+        axes.set_xlabel(x_label)
+    return show(fig, alt, caption)
+
+
+def _numbers(values: Any) -> Any:
+    import numpy as np
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().float().numpy()
+    return np.asarray(values, dtype=float)
+
+
+def _finish(axes: Any, x_label: str, y_label: str, log_x: bool, log_y: bool, legend: bool) -> None:
+    axes.set(xlabel=x_label, ylabel=y_label)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    if legend:
+        axes.figure.legend(loc="outside upper left", ncols=4)

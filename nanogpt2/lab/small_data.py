@@ -1,0 +1,124 @@
+"""A few million characters of the embedded corpus as token streams, kept on disk between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+import nanogpt2
+from nanogpt2.files import atomic_directory
+
+if TYPE_CHECKING:
+    from nanogpt2.data.tokenizer import Tokenizer
+
+TRAIN_CHARACTERS, VAL_CHARACTERS = 6_000_000, 250_000
+
+
+@dataclass(frozen=True)
+class SmallData:
+    """Documents laid end to end, each after its <|bos|>, as streams of token ids."""
+
+    tokenizer: Tokenizer
+    train: np.ndarray
+    val: np.ndarray
+
+    def batch(self, step: int, batch_size: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets (B, T) of a step: rows cut from the training stream at random.
+
+        The same seed gives the same rows to every model, so that only the model differs.
+        """
+        generator = np.random.default_rng((seed, step))
+        starts = generator.integers(0, len(self.train) - length - 1, batch_size)
+        return _rows(self.train, starts, length)
+
+    def validation(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """The first ``rows`` rows (B, T) of the held-out stream; fewer where it is shorter."""
+        rows = min(rows, (len(self.val) - 1) // length)
+        return _rows(self.val, np.arange(rows) * length, length)
+
+
+def _rows(stream: np.ndarray, starts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+    rows = torch.from_numpy(stream[starts[:, None] + np.arange(length + 1)].astype(np.int64))
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+def cache_folder() -> Path:
+    """Where runs and tokens are kept: NANOGPT2_LAB_CACHE, else the checkout's ``_build/lab``."""
+    if named := os.environ.get("NANOGPT2_LAB_CACHE"):
+        return Path(named)
+    root = Path(nanogpt2.__file__).resolve().parent.parent
+    if (root / "pyproject.toml").is_file() and os.access(root, os.W_OK):
+        return root / "_build" / "lab"
+    return Path.home() / ".cache" / "nanogpt2" / "lab"
+
+
+def code_hash(*names: str) -> str:
+    """SHA-256 of the package's rooms or files of those names: what a cached result depends on."""
+    digest = hashlib.sha256()
+    root = Path(nanogpt2.__file__).resolve().parent
+    for name in names:
+        path = root / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def small_data(vocab_size: int = 2048) -> SmallData:
+    """The streams for a vocabulary of that size, made on the first call (about ten seconds)."""
+    from nanogpt2.data.tokenizer import Tokenizer  # pages without a run need no tokenizer
+
+    key = code_hash("data", "lab/small_data.py")[:12]
+    folder = cache_folder() / f"data-{vocab_size}-{key}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder) + ".lock"):
+        if not folder.is_dir():
+            print(f"making the tokenizer and the token streams (once) in {folder}", file=sys.stderr)
+            _make(folder, vocab_size)
+    return SmallData(
+        Tokenizer.load(folder / "tokenizer"),
+        np.load(folder / "train.npy", mmap_mode="r"),
+        np.load(folder / "val.npy", mmap_mode="r"),
+    )
+
+
+def _make(folder: Path, vocab_size: int) -> None:
+    from nanogpt2.data.corpus import write_embedded_corpus
+    from nanogpt2.data.shards import list_shards, read_documents
+    from nanogpt2.data.tokenizer import Tokenizer
+
+    with atomic_directory(folder) as temporary:
+        write_embedded_corpus(temporary / "corpus")
+        *train, val = list_shards(temporary / "corpus")
+        # every so manieth document, so that the sample is of all the sources
+        texts = _sample([text for shard in train for text in read_documents(shard)])
+        tokenizer = Tokenizer.train(texts, vocab_size)
+        tokenizer.save(temporary / "tokenizer")
+        held_out = list(read_documents(val))
+        for name, documents in (("train", texts), ("val", _cut(held_out, VAL_CHARACTERS))):
+            tokens = tokenizer.encode_batch(documents, prepend_bos=True)
+            stream = np.fromiter((t for row in tokens for t in row), dtype=np.uint16)
+            np.save(temporary / f"{name}.npy", stream)
+
+
+def _sample(documents: list[str]) -> list[str]:
+    total = sum(map(len, documents))
+    return documents[:: max(1, round(total / TRAIN_CHARACTERS))]
+
+
+def _cut(documents: list[str], characters: int) -> list[str]:
+    kept, length = [], 0
+    for document in documents:
+        if length >= characters:
+            break
+        kept.append(document)
+        length += len(document)
+    return kept
