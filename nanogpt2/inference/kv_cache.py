@@ -32,6 +32,29 @@ def cache_bytes(config: GPTConfig, batch_size: int, capacity: int, bytes_per_val
     return 2 * batch_size * slots * config.kv_dim * bytes_per_value
 
 
+def newest_attention(
+    q_B1HD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, lengths_B: Tensor | None
+) -> Tensor:
+    """The newest token's attention over its ring, all of which lies in its window; (B, 1, H, D).
+
+    ``lengths_B``: how many slots are valid (the first ones), None: all. On processors bf16
+    products are formed here, with scores in fp32: torch's kernel repacks all keys for each query
+    and takes two to five times as long.
+    """
+    if q_B1HD.device.type != "cpu" or q_B1HD.dtype != torch.bfloat16:
+        k, v, held = k_BKSD.transpose(1, 2), v_BKSD.transpose(1, 2), k_BKSD.size(2)
+        if lengths_B is None:
+            return attention(q_B1HD, k, v, held)
+        return cached_attention(q_B1HD, k, v, lengths_B, held)
+    B, _, H, D = q_B1HD.shape
+    q = q_B1HD.view(B, k_BKSD.size(1), -1, 1, D)
+    scores = (k_BKSD[:, :, None] * q).sum(dim=-1, dtype=torch.float32) * D**-0.5
+    if lengths_B is not None:
+        invalid = torch.arange(k_BKSD.size(2)) >= lengths_B[:, None]
+        scores = scores.masked_fill(invalid[:, None, None], float("-inf"))
+    return (scores.softmax(dim=-1).to(v_BKSD.dtype) @ v_BKSD).view(B, 1, H, D)
+
+
 @dataclass
 class _Plan:
     """Where the tokens of one forward pass go in rings of one size, and what they attend to."""
@@ -73,6 +96,7 @@ class KVCache:
         # The same on the host, so that no decision waits for the device.
         self._lengths = [0] * batch_size
         self._counts: list[int] | None = None
+        # Keys and values (B, K, slots, D): one head's slots side by side.
         self._rings: list[tuple[Tensor, Tensor] | None] = [None] * config.n_layer
         self._sizes = ring_sizes(config, capacity)
         self._plans: dict[int, _Plan] = {}
@@ -113,18 +137,16 @@ class KVCache:
         if T == 1:
             self._write(plan, keys, values, k, v)
             held = min(past + 1, size)  # no other slot was ever written
-            if self._counts is None and min(self._lengths) == past:
-                return attention(q, keys[:, :held], values[:, :held], held)
-            # Every key that a ring holds is in its newest query's window.
-            lengths = (self.lengths + 1).clamp(max=held)
-            return cached_attention(q, keys[:, :held], values[:, :held], lengths, held)
+            same = self._counts is None and min(self._lengths) == past
+            lengths = None if same else (self.lengths + 1).clamp(max=held)
+            return newest_attention(q, keys[:, :, :held], values[:, :, :held], lengths)
         if past == 0:  # padding stands to the right of all that a real token sees
             out = attention(q, k, v, window)
         else:
             assert plan.gather is not None and plan.lengths is not None
             every = torch.arange(self.batch_size, device=q.device)[:, None]
-            all_k = torch.cat((keys, k), dim=1)[every, plan.gather]
-            all_v = torch.cat((values, v), dim=1)[every, plan.gather]
+            all_k = torch.cat((keys, k.transpose(1, 2)), dim=2)[every, :, plan.gather]
+            all_v = torch.cat((values, v.transpose(1, 2)), dim=2)[every, :, plan.gather]
             if min(self._lengths) == past:
                 out = attention(q, all_k, all_v, window)
             else:
@@ -186,7 +208,7 @@ class KVCache:
     def _ring(self, layer: int, k: Tensor) -> tuple[Tensor, Tensor]:
         ring = self._rings[layer]
         if ring is None:
-            shape = (self.batch_size, self._sizes[layer], *k.shape[2:])
+            shape = (self.batch_size, k.size(2), self._sizes[layer], k.size(3))
             ring = self._rings[layer] = (k.new_zeros(shape), k.new_zeros(shape))
         return ring
 
@@ -213,5 +235,5 @@ class KVCache:
 
     @staticmethod
     def _write(plan: _Plan, keys: Tensor, values: Tensor, k: Tensor, v: Tensor) -> None:
-        keys[plan.rows, plan.slots] = k[plan.rows, plan.tokens]
-        values[plan.rows, plan.slots] = v[plan.rows, plan.tokens]
+        keys[plan.rows, :, plan.slots] = k[plan.rows, plan.tokens]
+        values[plan.rows, :, plan.slots] = v[plan.rows, plan.tokens]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.errors import UserError
-from nanogpt2.inference.kv_cache import KVCache, cache_bytes, ring_sizes
+from nanogpt2.inference.kv_cache import KVCache, cache_bytes, newest_attention, ring_sizes
 from nanogpt2.recipes import RECIPES
 
 NAMES = ["gpt2", *RECIPES]
@@ -152,3 +152,22 @@ def test_counts_must_fit():
     cache.expect([1, 4])
     with pytest.raises(ValueError, match="do not fit a pass of 3 tokens"):
         cache.positions(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [None, [1, 9, 14]])
+def test_the_newest_query_against_float64(dtype, lengths):
+    generator = torch.Generator().manual_seed(3)
+    B, S, H, K, D = 3, 14, 6, 2, 8
+    q, k, v = (
+        torch.randn(shape, generator=generator).to(dtype)
+        for shape in [(B, 1, H, D), (B, K, S, D), (B, K, S, D)]
+    )
+    out = newest_attention(q, k, v, None if lengths is None else torch.tensor(lengths))
+    for b in range(B):
+        n = S if lengths is None else lengths[b]
+        for h in range(H):
+            keys, values = (x[b, h // (H // K), :n].double() for x in (k, v))
+            weights = (keys @ q[b, 0, h].double() / D**0.5).softmax(0)
+            error = (out[b, 0, h].double() - weights @ values).abs().max()
+            assert error < (1e-5 if dtype == torch.float32 else 0.02)
