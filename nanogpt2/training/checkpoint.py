@@ -40,29 +40,26 @@ class Shards:
 
     def __init__(self, folder: Path, world_size: int) -> None:
         self.folder, self.world_size = folder, world_size
-        self.files = [
-            open_tensors(folder / shard_file(rank, world_size)) for rank in range(world_size)
-        ]
+        self.data: list[Any] = []
+        """every rank's position in the data"""
         self.ranges: dict[str, list[tuple[int, int, Any]]] = defaultdict(list)
-        for file in self.files:
-            for name, (start, stop) in self._metadata(file, "ranges").items():
+        for rank in range(world_size):
+            file = open_tensors(folder / shard_file(rank, world_size))
+            metadata = self._metadata(file)
+            self.data.append(metadata["data"])
+            for name, (start, stop) in metadata["ranges"].items():
                 self.ranges[name].append((start, stop, file))
 
-    def _metadata(self, file: Any, key: str) -> Any:
+    def _metadata(self, file: Any) -> dict[str, Any]:
         try:
-            value = json.loads((file.metadata() or {})[key])
-            if key == "ranges":
-                return {str(k): (int(a), int(b)) for k, (a, b) in value.items()}
-            return value
-        except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+            state = json.loads((file.metadata() or {})["state"])
+            ranges = {str(k): (int(a), int(b)) for k, (a, b) in state["ranges"].items()}
+            return {"ranges": ranges, "data": state["data"]}
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
-                f"the optimizer's files in {self.folder} have no valid {key!r}; "
+                f"the optimizer's files in {self.folder} do not say what they hold ({error!r}); "
                 "use another checkpoint"
             ) from None
-
-    def data(self) -> list[Any]:
-        """Every rank's position in the data."""
-        return [self._metadata(file, "data") for file in self.files]
 
     def read(self, name: str, state: str, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of one state of one parameter, put together from the ranks' shares."""

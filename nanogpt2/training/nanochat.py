@@ -19,7 +19,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
 
 _NAME = re.compile(r"model_(\d+)\.pt")
-_FIELDS = (
+FIELDS = (
     "sequence_len",
     "vocab_size",
     "n_layer",
@@ -89,9 +89,9 @@ def _config(meta: Path, values: Any) -> GPTConfig:
     model = values.get("model_config") if isinstance(values, dict) else None
     if not isinstance(model, dict):
         raise UserError(f"{meta} has no model_config; give the meta file of a nanochat base model")
-    missing = [name for name in _FIELDS if name not in model and name != "window_pattern"]
+    missing = [name for name in FIELDS if name not in model and name != "window_pattern"]
     if missing:
         raise UserError(f"{meta} does not say {', '.join(missing)}; it is of another model")
-    chosen = {name: model[name] for name in _FIELDS if name in model}
+    chosen = {name: model[name] for name in FIELDS if name in model}
     chosen.setdefault("window_pattern", "L")  # before windows, every layer saw everything
     return GPTConfig.from_dict(chosen)

@@ -109,7 +109,8 @@ class Saver:
         if self.ranks.is_main:
             named = ((f"model:{name}", tensor) for name, tensor in model.state_dict().items())
             weights = {k.removeprefix("model:"): v for k, v in self.copies.take(named).items()}
-        metadata = {"ranges": dump_json(ranges), "data": dump_json(data), "step": str(step)}
+        # one entry: safetensors writes several in any order, and equal runs give equal files
+        metadata = {"state": dump_json({"step": step, "ranges": ranges, "data": data})}
         whole = {**state, "step": step, "world_size": self.ranks.world_size}
         self.count += 1
         self.thread = threading.Thread(

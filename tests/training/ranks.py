@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -12,7 +13,7 @@ from typing import Any
 # One server imports torch once; every rank is a fork of it (a fork of pytest itself would inherit
 # its threads). It lives until the test process ends.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "nanogpt2.optim"])
+_CONTEXT.set_forkserver_preload(["pytest", "tests.training.tiny", "nanogpt2.training.checkpoint"])
 
 
 def free_port() -> int:
@@ -33,7 +34,7 @@ def run_ranks(
             if not end.poll(timeout):
                 raise AssertionError(f"rank {rank} of {world_size} gave no result")
             try:
-                results.append(end.recv())
+                results.append(pickle.loads(end.recv_bytes()))
             except EOFError:
                 processes[rank].join()
                 code = processes[rank].exitcode
@@ -76,4 +77,4 @@ def _run(
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     values = (rank, rank, world_size, "127.0.0.1", port)
     os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
-    end.send(function(*arguments))
+    end.send_bytes(pickle.dumps(function(*arguments)))  # by value: torch would share memory
