@@ -210,8 +210,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
+    environment.filters["cell"] = _cell
     return environment
+
+
+def _cell(text: Any) -> str:
+    """Text for a cell of a Markdown table: one line, nothing in it read as a cell's end or a tag."""
+    one_line = " ".join(str(text).split())
+    return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<")
 
 
 def render(run: Run) -> dict[str, str]:

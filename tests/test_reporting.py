@@ -1,0 +1,248 @@
+"""Reports and pictures: whole, self-contained, true to the run's files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt2.depth import dial
+from nanogpt2.errors import UserError
+from nanogpt2.recipes import get_recipe
+from nanogpt2.reporting.charts import Series, line_chart, short, smooth, thin, ticks
+from nanogpt2.reporting.picture import main as draw
+from nanogpt2.reporting.report import duration, write_report
+from nanogpt2.reporting.run import load_run, read_metrics
+
+numbers = st.floats(-1e6, 1e6, allow_nan=False)
+VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "polyline"}
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """The files that the stages of a run leave."""
+    folder = tmp_path / "laptop"
+    folder.mkdir()
+    recipe = get_recipe("laptop")
+    config = {
+        "name": "laptop",
+        "summary": "a small run",
+        "command": "python -m nanogpt2.speedrun --out <here>",
+        "recipe": recipe.to_dict(),
+        "dial": asdict(dial(recipe=recipe)),
+        "seed": 0,
+        "machine": {"processor": "A & B <C>", "cores": 2},
+        "credits": ["Speeches, public domain"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    records = [
+        {"step": step, "loss": 9 / step, "lr": 1.0, "grad_norm": 0.5, "tokens_per_second": 8e3}
+        | ({"val_bpb": 4 / step} if step % 10 == 0 else {})
+        for step in range(1, 101)
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "metrics.jsonl").write_text(lines)
+    (folder / "training.json").write_text(json.dumps({"seconds": 321.4, "mfu": None}))
+    (folder / "evaluation.json").write_text(json.dumps({"val_bpb": 1.40625}))
+    samples = [{"prompt": "My fellow", "text": " <b>citizens</b> & ~~~~ friends"}]
+    (folder / "samples.json").write_text(json.dumps(samples))
+    return folder
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what a page would fetch and what it says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.identities: list[str] = []
+        self.described_charts = 0
+        self.text = ""
+        self.feed(text)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.fetched += [
+            value
+            for name, value in attributes
+            if name in ("src", "href", "srcset") and not value.startswith("#")
+        ]
+        if tag == "svg":
+            assert given["role"] == "img"
+            self.described_charts += 1
+            self.labels = given["aria-labelledby"].split()
+        if "id" in given:
+            self.identities.append(given["id"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_fetches_nothing_and_is_well_formed(run_folder):
+    html, markdown = write_report(run_folder)
+    text = html.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.fetched == [] and "@import" not in text and "url(" not in text
+    assert "<script" not in text
+    assert len(page.identities) == len(set(page.identities))
+    assert set(page.labels) <= set(page.identities)
+    assert page.described_charts == 5
+    assert 'lang="en"' in text and "prefers-color-scheme: dark" in text
+    assert markdown.name == "report.md"
+
+
+def test_both_reports_show_the_runs_figures_and_escape_its_text(run_folder):
+    html, markdown = (path.read_text(encoding="utf-8") for path in write_report(run_folder))
+    resolved = dial(recipe="laptop")
+    for text in (Page(html).text, markdown.replace("\\<", "<")):
+        for figure in (
+            "1.4062",
+            "5 min 21 s",
+            f"{resolved.parameters['total']:,}",
+            f"{resolved.total_flops:,}",
+            "Speeches, public domain",
+            "A & B <C>",
+            "<b>citizens</b>",
+            "muon.lr",
+        ):
+            assert figure in text
+    assert "<b>citizens" not in html and "--out <here>" not in html
+    assert "A & B \\<C>" in markdown
+    # a fence inside a sample must not end the sample's own
+    assert markdown.count("\n~~~~") % 2 == 0
+
+
+def test_core_is_compared_with_gpt2_only_when_there(run_folder):
+    html = write_report(run_folder)[0].read_text()
+    assert "0.256525" not in html
+    tasks = {"hellaswag": {"accuracy": 0.3, "centered": 0.0667, "correct": [1, 0]}}
+    core = {"core": 0.2585, "core_corrected": 0.23, "standard_error": 0.007, "tasks": tasks}
+    (run_folder / "core.json").write_text(json.dumps(core))
+    html, markdown = (path.read_text() for path in write_report(run_folder))
+    for text in (html, markdown):
+        assert "0.2585" in text and "0.256525" in text and "above" in text
+        assert "hellaswag" in text and "0.3000" in text
+
+
+def test_a_run_that_has_only_begun_has_a_report(run_folder):
+    for name in ("metrics.jsonl", "training.json", "evaluation.json", "samples.json"):
+        (run_folder / name).unlink()
+    html, markdown = (path.read_text() for path in write_report(run_folder))
+    Page(html)
+    assert "<svg" not in html and "Samples" not in html and "Samples" not in markdown
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        load_run(tmp_path)
+
+
+def test_torn_and_repeated_lines_of_metrics(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": 2.0, "val_bpb": 1.5},
+        {"step": 2, "loss": 2.5},
+        {"step": 3, "loss": 1.0},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '[1]\n{"step": 4, "lo')
+    assert read_metrics(path) == [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": 2.5, "val_bpb": 1.5},
+        {"step": 3, "loss": 1.0},
+    ]
+
+
+def test_the_picture_stands_alone_and_the_readme_is_rewritten_in_place(run_folder, tmp_path):
+    readme, image = tmp_path / "README.md", tmp_path / "pictures" / "run.svg"
+    readme.write_text("# Top\n<!-- run: begin -->\nold\n<!-- run: end -->\nBottom\n")
+    for _ in range(2):  # the second time changes nothing
+        assert draw([str(run_folder), "-o", str(image), "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert text.startswith("# Top\n") and text.endswith("\nBottom\n") and "old" not in text
+    assert "](pictures/run.svg)" in text and "1.4062" in text and "My fellow" in text
+    assert re.search(r"!\[Validation over steps 10 to 100: starts at 0\.4 bits", text)
+    root = ElementTree.parse(image).getroot()
+    names = [child.tag.rpartition("}")[2] for child in root]
+    assert names[:3] == ["title", "desc", "style"] and "polyline" in names
+
+
+@pytest.mark.parametrize("text", ["", "<!-- run: end --> <!-- run: begin -->"])
+def test_a_readme_without_markers_is_left_alone(run_folder, tmp_path, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(UserError, match="run: begin"):
+        draw([str(run_folder), "-o", str(tmp_path / "x.svg"), "--readme", str(readme)])
+    assert readme.read_text() == text
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=60))
+def test_every_chart_is_valid_xml_within_its_frame(points):
+    points = sorted(points)
+    svg = line_chart("a <b> & c", [Series("a", points)], "x", "y", "what it shows", "i")
+    root = ElementTree.fromstring(svg)
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    for line in root.iter("{http://www.w3.org/2000/svg}polyline"):
+        for place in line.attrib["points"].split():
+            x, y = map(float, place.split(","))
+            assert 0 <= x <= width and 0 <= y <= height
+
+
+def test_a_loss_that_is_not_a_number_leaves_the_rest_of_the_curve():
+    points = [(1, 3.0), (2, math.nan), (3, math.inf), (4, 2.0)]
+    svg = line_chart("loss", [Series("loss", points)], "step", "nats", "falls", "i")
+    assert "nan" not in svg and "inf" not in svg and "polyline" in svg
+    assert line_chart("loss", [Series("loss", [(1, math.nan)])], "", "", "", "i") == ""
+
+
+@given(st.lists(numbers, min_size=1, max_size=3000), st.integers(2, 100))
+def test_thinning_keeps_ends_and_extremes(values, limit):
+    points = list(enumerate(values))
+    kept = thin(points, limit)
+    assert kept == sorted(set(kept)) and set(kept) <= set(points)
+    assert {points[0], points[-1]} <= set(kept)
+    assert min(values) == min(y for _, y in kept) and max(values) == max(y for _, y in kept)
+    assert len(kept) <= max(limit, 2) + 3
+
+
+@given(numbers, st.integers(1, 50), st.floats(1, 100))
+def test_smoothing_keeps_a_constant(value, length, span):
+    smoothed = smooth([(x, value) for x in range(length)], span)
+    assert all(y == pytest.approx(value, rel=1e-9, abs=1e-9) for _, y in smoothed)
+    assert [x for x, _ in smoothed] == list(range(length))
+
+
+@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5))
+def test_ticks_are_few_round_and_inside(low, span):
+    marks = ticks(low, low + span)
+    assert 2 <= len(marks) <= 7
+    step = marks[1] - marks[0]
+    assert all(low - 1e-6 * step <= mark <= low + span + 1e-6 * step for mark in marks)
+    lead = step / 10 ** math.floor(math.log10(step * 1.0000001))
+    assert min(abs(lead - round_) for round_ in (1, 2, 5)) < 1e-3
+
+
+def test_numbers_for_people():
+    assert [short(v) for v in (0, 1500, 2.5e6, 0.25)] == ["0", "1.5k", "2.5M", "0.25"]
+    assert duration(5.4) == "5 s" and duration(321.4) == "5 min 21 s"
+    assert duration(10949.46713) == "3 h 2 min" and duration(59.7) == "1 min 0 s"
