@@ -16,7 +16,7 @@ from nanogpt2.files import read_json
 from nanogpt2.lab.page import STYLE
 from scripts import facts, ladder, pages, rooms
 from scripts.chapters import costs_file
-from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters
+from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
 from scripts.vendor import vendor
 
 WORDS_PER_MINUTE = 200
@@ -41,11 +41,11 @@ def assemble(with_api: bool = True) -> None:
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)
     for page in (SOURCE / "book").glob("*.md"):
-        page.write_text(with_reading_time(page.read_text()))
+        page.write_text(finished(page.read_text(), config))
     (SOURCE / "chapters").mkdir()
-    for path in chapters():
+    for path in notebooks():
         text = json.dumps(chapter(path, known), ensure_ascii=False)
-        (SOURCE / "chapters" / path.name).write_text(text)
+        (SOURCE / path.relative_to(ROOT)).write_text(text)
 
 
 def configuration(with_api: bool) -> dict[str, Any]:
@@ -134,8 +134,10 @@ def _insert_costs(cells: list[dict[str, Any]], costs: dict[str, Any]) -> None:
     first["source"] = _below_title("".join(first["source"]), line)
 
 
-def with_reading_time(page: str) -> str:
-    """The page with its minutes under the title."""
+def finished(page: str, config: dict[str, Any]) -> str:
+    """The page with its minutes under the title, and names where code blocks leave them open."""
+    page = page.replace("REPOSITORY", config["repository"]["url"])
+    page = page.replace("{VERSION}", "{" + config["parse"]["myst_substitutions"]["version"] + "}")
     return _below_title(page, _to_read(minutes(page)))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from nanogpt2.errors import UserError, run_command
 from scripts.assemble import assemble
 from scripts.chapters import DEFAULTS, is_current, run_all
-from scripts.paths import BUILD, EXECUTED, HTML, ROOT, SOURCE, chapters
+from scripts.paths import BUILD, EXECUTED, HTML, ROOT, SOURCE, notebooks
 
 RENDERED = BUILD / "book"
 
@@ -52,8 +52,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="render the last outputs as they are")
     parser.add_argument("--without-api", action="store_true", help="leave the reference out")
     options = parser.parse_args()
-    absent = [path for path in chapters() if not (EXECUTED / path.name).exists()]
-    wanted = absent if options.keep else [path for path in chapters() if not is_current(path)]
+    absent = [path for path in notebooks() if not (EXECUTED / path.name).exists()]
+    wanted = absent if options.keep else [path for path in notebooks() if not is_current(path)]
     if wanted and run_all(wanted, DEFAULTS, jobs=1):
         return 1
     render(with_api=not options.without_api)

@@ -28,7 +28,7 @@ import psutil
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import read_json, write_json
-from scripts.paths import CHAPTERS, EXECUTED, RESULTS, ROOT, chapters
+from scripts.paths import EXECUTED, RESULTS, ROOT, notebooks
 
 CHAPTER_BUDGET = 180.0
 TOTAL_BUDGET = 2400.0
@@ -118,7 +118,7 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     before = fingerprint(notebook, parameters)
     running = EXECUTED / f"{notebook.stem}.running.ipynb"
     command = [sys.executable, "-m", "papermill", str(notebook), str(running), "-k", "python3"]
-    command += ["--cwd", str(CHAPTERS), "--no-progress-bar", "--log-level", "ERROR"]
+    command += ["--cwd", str(notebook.parent), "--no-progress-bar", "--log-level", "ERROR"]
     if parameters["SCALE"] == "ci":
         command += ["--execution-timeout", str(HANGING)]
     for name, value in parameters.items():
@@ -153,8 +153,8 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     return costs
 
 
-def run_all(notebooks: list[Path], parameters: dict[str, Any], jobs: int) -> int:
-    """Run ``notebooks``, at most ``jobs`` at a time; the exit code."""
+def run_all(wanted: list[Path], parameters: dict[str, Any], jobs: int) -> int:
+    """Run the notebooks ``wanted``, at most ``jobs`` at a time; the exit code."""
     failures: list[str] = []
 
     def one(notebook: Path) -> float:
@@ -170,10 +170,10 @@ def run_all(notebooks: list[Path], parameters: dict[str, Any], jobs: int) -> int
         return costs["seconds"]
 
     with ThreadPoolExecutor(jobs) as pool:
-        total = sum(pool.map(one, notebooks))
+        total = sum(pool.map(one, wanted))
     if parameters["SCALE"] == "ci" and total > TOTAL_BUDGET:
         over_budget(failures, f"all chapters took {total:.0f} s", TOTAL_BUDGET)
-    print(f"{len(notebooks) - len(failures)} chapters ran in {total:.0f} s, {len(failures)} failed")
+    print(f"{len(wanted) - len(failures)} notebooks ran in {total:.0f} s, {len(failures)} failed")
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -190,7 +190,7 @@ def over_budget(failures: list[str], what: str, budget: float) -> None:
 
 def select(names: list[str]) -> list[Path]:
     """The chapters of these names (all of them without any); UserError for an unknown one."""
-    known = {path.stem: path for path in chapters()}
+    known = {path.stem: path for path in notebooks()}
     unknown = [name for name in names if Path(name).stem not in known]
     if unknown:
         raise UserError(f"no chapter {', '.join(unknown)}; there are {', '.join(known)}")
@@ -209,10 +209,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, choices=[1, 2], default=1, help="chapters at a time")
     options = parser.parse_args()
     parameters = {"DEPTH": options.depth, "SCALE": options.scale, "SEED": options.seed}
-    notebooks = select(options.names)
+    wanted = select(options.names)
     if options.missing:
-        notebooks = [path for path in notebooks if not is_current(path)]
-    return run_all(notebooks, parameters, options.jobs)
+        wanted = [path for path in wanted if not is_current(path)]
+    return run_all(wanted, parameters, options.jobs)
 
 
 if __name__ == "__main__":

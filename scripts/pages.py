@@ -10,7 +10,7 @@ from nanogpt2.files import read_json
 from nanogpt2.lab.records import Record, recorded
 from nanogpt2.lab.style import COLOURS, DASHES, figure, svg
 from scripts.chapters import costs_file
-from scripts.paths import RESULTS, chapters
+from scripts.paths import RESULTS, document, notebooks
 
 SHOWN = ("torch", "numpy", "pyarrow", "tiktoken", "rustbpe", "safetensors", "matplotlib")
 SHOWN += ("jupyter-book", "sphinx", "myst-nb", "papermill")
@@ -22,12 +22,12 @@ def execution_table() -> str:
     rows = ["| chapter | seconds | peak memory | depth | scale | cores | run on (UTC) |"]
     rows.append("| --- | --: | --: | --: | --- | --: | --- |")
     total = 0.0
-    for notebook in chapters():
+    for notebook in notebooks():
         costs = read_json(costs_file(notebook))
         total += costs["seconds"]
         given = costs["parameters"]
         rows.append(
-            f"| {{doc}}`/chapters/{notebook.stem}` | {costs['seconds']:.0f} | "
+            f"| {{doc}}`/{document(notebook)}` | {costs['seconds']:.0f} | "
             f"{costs['peak_bytes'] / 2**30:.1f} GiB | {given['DEPTH']} | {given['SCALE']} | "
             f"{costs['cores']} | {costs['finished']} |"
         )

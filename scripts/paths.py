@@ -20,5 +20,15 @@ HTML = BUILD / "html"
 
 
 def chapters() -> list[Path]:
-    """The notebooks in order."""
+    """The chapters in order."""
     return sorted(CHAPTERS.glob("[0-9]*.ipynb"))
+
+
+def notebooks() -> list[Path]:
+    """Everything that is executed: the chapters, then pages of the book that are notebooks."""
+    return [*chapters(), *sorted(BOOK.glob("*.ipynb"))]
+
+
+def document(notebook: Path) -> str:
+    """The notebook's page, as tables of contents name it: ``chapters/01_rope``."""
+    return str(notebook.relative_to(ROOT).with_suffix(""))

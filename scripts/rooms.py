@@ -12,7 +12,7 @@ import yaml
 import nanogpt2
 from scripts.paths import BOOK, chapters
 
-# API page -> the modules whose names begin so; nanogpt2.lab is last, as in the package
+# API page -> the rooms that it shows; "rest" has those that no other page names
 PAGES: dict[str, tuple[str, ...]] = {
     "config": ("config", "depth", "recipes"),
     "data": ("data",),
@@ -22,9 +22,9 @@ PAGES: dict[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evals": ("evals",),
     "training": ("training",),
-    "speedrun": ("planning", "speedrun", "reporting"),
+    "speedrun": ("planning", "options", "speedrun", "reporting"),
     "lab": ("lab",),
-    "files": ("errors", "files", "logs"),
+    "rest": (),
 }
 
 
@@ -80,10 +80,10 @@ def explained_in(module: str, rooms: list[Chapter]) -> list[Chapter]:
     return []
 
 
-def page_of(module: str) -> str | None:
+def page_of(module: str) -> str:
     """The API page that shows ``module``."""
     room = module.split(".")[1]
-    return next((page for page, starts in PAGES.items() if room in starts), None)
+    return next((page for page, named in PAGES.items() if room in named), "rest")
 
 
 def api_page(page: str, rooms: list[Chapter], repository: str, branch: str) -> str:
