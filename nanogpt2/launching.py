@@ -25,6 +25,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if is_rank() else 0
 
 
+def world_size() -> int | None:
+    """How many processes the run has, if torchrun started it."""
+    return int(os.environ["WORLD_SIZE"]) if is_rank() else None
+
+
 def local_rank() -> int:
     """This process's number on this machine; 0 without torchrun."""
     return int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0

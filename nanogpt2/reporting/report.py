@@ -121,12 +121,12 @@ def curve_table(run: Run, rows: int = 12) -> dict[str, Any] | None:
     last = len(run.metrics) - 1
     picked = sorted({round(index * last / max(rows - 1, 1)) for index in range(rows)})
     # validation is measured at few steps: show those rather than rows without it
-    measured = [i for i, record in enumerate(run.metrics) if "val_bpb" in record]
+    measured = [i for i, record in enumerate(run.metrics) if record.get("val_bpb") is not None]
     if 2 < len(measured) <= 2 * rows:
         picked = measured
     records = [run.metrics[index] for index in picked]
     cells = [
-        [f"{r['step']:,}", *(number(r[key]) if key in r else "" for key in present)]
+        [f"{r['step']:,}", *("" if r.get(key) is None else number(r[key]) for key in present)]
         for r in records
     ]
     return {"header": ["step", *present.values()], "rows": cells}
@@ -157,33 +157,32 @@ def core_part(run: Run) -> dict[str, Any] | None:
     return {"sentence": sentence, "tasks": tasks}
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """(dotted name, text) of a nested configuration."""
+def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(dotted name, value) of a nested configuration."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", number(value)
+            yield f"{prefix}{name}", value
 
 
 def sections(run: Run) -> list[dict[str, Any]]:
     """The tables of the report: the run's figures, its configuration, its machine."""
     dial, config = run.config.get("dial", {}), run.config
     figures = [
-        (f"parameters: {name.replace('_', ' ')}", number(count))
+        (f"parameters: {name.replace('_', ' ')}", count)
         for name, count in dial.get("parameters", {}).items()
     ]
     if dial:
         figures += [
-            ("FLOPs per token", number(dial["flops_per_token"])),
-            ("FLOPs in all", number(dial["total_flops"])),
-            ("learning-rate scale", number(dial["lr_scale"])),
-            ("Muon's weight decay at the start", number(dial["weight_decay"])),
+            ("FLOPs per token", dial["flops_per_token"]),
+            ("FLOPs in all", dial["total_flops"]),
+            ("learning-rate scale", dial["lr_scale"]),
+            ("Muon's weight decay at the start", dial["weight_decay"]),
         ]
-    figures += [(name.replace("_", " "), number(value)) for name, value in run.training.items()]
+    figures += [(name.replace("_", " "), value) for name, value in run.training.items()]
     figures += [
-        (f"evaluation: {name.replace('_', ' ')}", number(value))
-        for name, value in run.evaluation.items()
+        (f"evaluation: {name.replace('_', ' ')}", value) for name, value in run.evaluation.items()
     ]
     settings: dict[str, Any] = {
         key: config[key] for key in ("recipe", "settings", "data", "seed") if key in config
@@ -210,12 +209,12 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = _cell
+    environment.filters |= {"cell": _cell, "number": number}
     return environment
 
 
 def _cell(text: Any) -> str:
-    """Text for a cell of a Markdown table: one line, nothing in it read as a cell's end or a tag."""
+    """Text for a cell of a Markdown table: one line, without what ends a cell or begins a tag."""
     one_line = " ".join(str(text).split())
     return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<")
 
