@@ -1,0 +1,1 @@
+"""From documents to batches: corpus, shards, tokenizer, packing, loader."""
