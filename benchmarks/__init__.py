@@ -1,0 +1,1 @@
+"""What is timed, and how: one module a part, each with `measure()`."""

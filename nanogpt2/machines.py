@@ -1,0 +1,186 @@
+"""Machines to train on: what is known of accelerators, and what this machine has.
+
+Figures are the makers' (data sheets): dense peaks without sparsity, board power. No torch is needed
+but to look at this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+
+from nanogpt2.errors import UserError
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One kind of device."""
+
+    name: str
+    memory_bytes: int
+    peak_bf16: float | None
+    """dense FLOP/s in bf16; None where bf16 is not native"""
+    peak_fp32: float
+    """FLOP/s in fp32 (TF32 where the card has it)"""
+    fp8: bool
+    """has fp8 products, at twice the rate of bf16"""
+    watts: float
+    """board power"""
+
+
+ACCELERATORS = (  # the first whose name is in the device's own name counts
+    Accelerator("GB300", 288 * GB, 2.5e15, 1.25e15, True, 1400),
+    Accelerator("GB200", 186 * GB, 2.5e15, 1.25e15, True, 1200),
+    Accelerator("B300", 288 * GB, 2.25e15, 1.1e15, True, 1400),
+    Accelerator("B200", 180 * GB, 2.25e15, 1.1e15, True, 1000),
+    Accelerator("GH200", 96 * GB, 989e12, 494e12, True, 700),
+    Accelerator("H200", 141 * GB, 989e12, 494e12, True, 700),
+    Accelerator("H100 NVL", 94 * GB, 835e12, 417e12, True, 400),
+    Accelerator("H100 PCIe", 80 * GB, 756e12, 378e12, True, 350),
+    Accelerator("H100", 80 * GB, 989e12, 494e12, True, 700),
+    Accelerator("H800", 80 * GB, 989e12, 494e12, True, 700),
+    Accelerator("A100", 80 * GB, 312e12, 156e12, False, 400),
+    Accelerator("A800", 80 * GB, 312e12, 156e12, False, 400),
+    Accelerator("L40S", 48 * GB, 362e12, 183e12, True, 350),
+    Accelerator("L4", 24 * GB, 121e12, 60e12, True, 72),
+    Accelerator("A10G", 24 * GB, 70e12, 35e12, False, 300),
+    Accelerator("A10", 24 * GB, 125e12, 62.5e12, False, 150),
+    Accelerator("RTX 5090", 32 * GB, 209.5e12, 104.8e12, True, 575),
+    Accelerator("RTX 4090", 24 * GB, 165.2e12, 82.6e12, True, 450),
+    Accelerator("RTX 3090", 24 * GB, 71e12, 35.6e12, False, 350),
+    Accelerator("V100", 16 * GB, None, 15.7e12, False, 300),
+    Accelerator("T4", 16 * GB, None, 8.1e12, False, 70),
+)
+
+# A core of a current x86 processor in bf16, and its power: rough, good to a factor of two or three.
+CORE_FLOPS, CORE_WATTS = 2e11, 12.0
+# What Jan 2026's run paid for an H100; other prices are the reader's to give.
+H100_DOLLARS_PER_HOUR = 3.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is planned for: equal devices, and what they cost."""
+
+    kind: str
+    """name of the device, or ``cpu``"""
+    devices: int
+    """ranks; a processor is one device unless ranks share it"""
+    memory_bytes: int
+    """of each device"""
+    peak_flops: float | None
+    """FLOP/s of each device in the precision it is good at; None where it is not known"""
+    bf16: bool = True
+    """bf16 products are native"""
+    fp8: bool = False
+    """fp8 products are native"""
+    dollars_per_hour: float | None = None
+    """of the whole machine"""
+    watts: float | None = None
+    """of each device, at most, without the machine around it"""
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise UserError(f"devices is {self.devices}; a machine has at least 1")
+        if self.memory_bytes < 1:
+            raise UserError(f"memory is {self.memory_bytes} bytes; it must be positive")
+        if self.dollars_per_hour is not None and self.dollars_per_hour < 0:
+            raise UserError(f"the price is {self.dollars_per_hour} dollars an hour; it is negative")
+
+    @property
+    def is_processor(self) -> bool:
+        """A CPU rather than an accelerator."""
+        return self.kind == "cpu"
+
+    def with_devices(self, devices: int) -> Machine:
+        """The same machine with another number of devices; ranks on a processor share it."""
+        if devices < 1:
+            raise UserError(f"devices is {devices}; a machine has at least 1")
+        if not self.is_processor:
+            price = self.dollars_per_hour
+            if price is not None:
+                price *= devices / self.devices
+            return replace(self, devices=devices, dollars_per_hour=price)
+        part = self.devices / devices
+        return replace(
+            self,
+            devices=devices,
+            memory_bytes=int(self.memory_bytes * part),
+            peak_flops=None if self.peak_flops is None else self.peak_flops * part,
+            watts=None if self.watts is None else self.watts * part,
+        )
+
+    def describe(self) -> str:
+        """8 x H100, 80 GB each."""
+        return f"{self.devices} x {self.kind}, {self.memory_bytes / GB:.0f} GB each"
+
+
+def find_accelerator(name: str) -> Accelerator | None:
+    """The known accelerator that ``name`` (such as "NVIDIA H100 80GB HBM3") speaks of."""
+
+    def speaks_of(card: Accelerator) -> bool:
+        words = r"\s*".join(card.name.split())
+        return re.search(rf"\b{words}\b", name, re.IGNORECASE) is not None
+
+    return next(filter(speaks_of, ACCELERATORS), None)
+
+
+def machine_of(kind: str, devices: int = 1) -> Machine:
+    """A machine of ``devices`` accelerators of a known kind; UserError names the known ones."""
+    card = find_accelerator(kind)
+    if card is None:
+        known = ", ".join(card.name for card in ACCELERATORS)
+        raise UserError(f"unknown machine {kind!r}; choose one of {known}, cpu or auto")
+    priced = card.name == "H100"
+    return Machine(
+        kind=card.name,
+        devices=devices,
+        memory_bytes=card.memory_bytes,
+        peak_flops=card.peak_bf16 or card.peak_fp32,
+        bf16=card.peak_bf16 is not None,
+        fp8=card.fp8,
+        dollars_per_hour=H100_DOLLARS_PER_HOUR * devices if priced else None,
+        watts=card.watts,
+    )
+
+
+def processor() -> Machine:
+    """This machine's processor, with the memory that is free now."""
+    import psutil
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return Machine(
+        "cpu",
+        devices=1,
+        memory_bytes=psutil.virtual_memory().available,
+        peak_flops=cores * CORE_FLOPS,
+        watts=cores * CORE_WATTS,
+    )
+
+
+def this_machine(device: str = "auto") -> Machine:
+    """What training on ``device`` (auto, cuda, mps, cpu) would find here.
+
+    Raises UserError for a device that is not here.
+    """
+    if device == "cpu":
+        return processor()
+    import torch
+
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        name, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
+        memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
+        if find_accelerator(name) is None:
+            bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
+            return Machine(name, count, memory, peak_flops=None, bf16=bf16)
+        return replace(machine_of(name, count), memory_bytes=memory)
+    if device in ("auto", "mps") and torch.backends.mps.is_available():
+        memory = torch.mps.recommended_max_memory()
+        return Machine("mps", 1, memory, peak_flops=None, bf16=False)
+    if device == "auto":
+        return processor()
+    raise UserError(f"there is no {device} device here; choose another, or name one such as H100")

@@ -1,0 +1,138 @@
+"""Bytes of a training run, by formula: what every rank keeps, and an estimate of what it borrows.
+
+Kept for the whole run, and exact: parameters, gradients and optimizer state under ZeRO-2
+(Rajbhandari et al., arXiv 1910.02054). Borrowed within a step, and estimated: activations
+(Korthikanti et al., arXiv 2205.05198) and what the optimizer's step needs. No torch.
+Chapters: ZeRO-2 on your laptop, the speedrun.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.depth import parameter_counts
+from nanogpt2.recipes import Recipe
+
+ACTIVATION_BYTES = 34
+"""per token, layer and channel in 16 bits, attention scores not kept (2205.05198, section 4)"""
+LOSS_ROWS = 512
+"""rows of logits that the chunked loss holds at a time"""
+STEP_BYTES = 20
+"""per parameter of the largest share of a stack of matrices, for copies and products of the step"""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the fullest rank."""
+
+    parameters: int
+    """replicated: fp32 masters; the embedding tables in bf16 where products are"""
+    gradients: int
+    """shaped like the parameters, and whole on every rank until the step reduces them"""
+    optimizer: int
+    """this rank's share: AdamW's two moments, Muon's momentum and second moment, all fp32"""
+    activations: int
+    """estimate, while the backward pass runs"""
+    step: int
+    """estimate, while the optimizer steps; the activations are gone by then"""
+
+    @property
+    def peak(self) -> int:
+        """The most that is held at one time."""
+        return self.parameters + self.gradients + self.optimizer + max(self.activations, self.step)
+
+
+def matrix_shapes(model: GPTConfig) -> dict[tuple[int, int], int]:
+    """How many matrices of each (rows, columns) the blocks hold: Muon's stacks."""
+    width, kv, hidden = model.n_embd, model.kv_dim, model.mlp_dim
+    into_mlp = 2 if model.activation == "swiglu" else 1
+    gates = sum(model.has_value_embedding(layer) for layer in range(model.n_layer))
+    shapes: dict[tuple[int, int], int] = {}
+    for shape, count in (
+        ((width, width), 2 * model.n_layer),  # queries, output
+        ((kv, width), 2 * model.n_layer),  # keys, values
+        ((hidden, width), into_mlp * model.n_layer),
+        ((width, hidden), model.n_layer),
+        ((model.n_kv_head, model.value_gate_channels), gates),
+    ):
+        if count:
+            shapes[shape] = shapes.get(shape, 0) + count
+    return shapes
+
+
+def table_shapes(model: GPTConfig) -> list[tuple[int, int]]:
+    """(rows, columns) of every table and of the head: what AdamW deals out by rows."""
+    rows = model.padded_vocab_size
+    value_layers = sum(model.has_value_embedding(layer) for layer in range(model.n_layer))
+    tables = [(rows, model.n_embd)] * (1 if model.tied_head else 2)
+    tables += [(rows, model.kv_dim)] * value_layers
+    if model.positions == "learned":
+        tables.append((model.sequence_len, model.n_embd))
+    return tables
+
+
+def parameter_bytes(model: GPTConfig, bf16_tables: bool) -> int:
+    """Bytes of the parameters; their gradients take as many."""
+    counts = parameter_counts(model)
+    tables = counts["value_embeddings"] + (0 if model.tied_head else counts["wte"])
+    return 4 * counts["total"] - (2 * tables if bf16_tables else 0)
+
+
+def optimizer_bytes(model: GPTConfig, recipe: Recipe, ranks: int) -> int:
+    """Bytes of optimizer state on the fullest of ``ranks``.
+
+    AdamW keeps 8 bytes per element and deals out rows (the few scalars and vectors are counted
+    whole); Muon keeps 4 and one more number per neuron, and deals out whole matrices.
+    """
+    counts = parameter_counts(model)
+    total = 8 * (counts["scalars"] + counts.get("vectors", 0))
+    total += sum(8 * math.ceil(rows / ranks) * cols for rows, cols in table_shapes(model))
+    for (rows, cols), number in matrix_shapes(model).items():
+        if recipe.matrices == "muon":
+            total += 4 * math.ceil(number / ranks) * (rows * cols + max(rows, cols))
+        else:
+            total += 8 * number * math.ceil(rows / ranks) * cols
+    return total
+
+
+def activation_bytes(model: GPTConfig, rows: int, bytes_per_value: int) -> int:
+    """Estimate for a forward and backward pass over ``rows`` rows, with the chunked loss."""
+    tokens = rows * model.sequence_len
+    blocks = ACTIVATION_BYTES * bytes_per_value // 2 * tokens * model.n_layer * model.n_embd
+    loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * min(tokens, LOSS_ROWS))
+    return blocks + loss + 2 * bytes_per_value * tokens * model.n_embd
+
+
+def step_bytes(model: GPTConfig, recipe: Recipe, ranks: int) -> int:
+    """Estimate for the optimizer's step: all matrices once more, and room to work on a stack."""
+    if recipe.matrices != "muon":
+        return 0
+    shapes = matrix_shapes(model)
+    stacked = sum(rows * cols * number for (rows, cols), number in shapes.items())
+    largest = max(rows * cols * math.ceil(n / ranks) for (rows, cols), n in shapes.items())
+    return 4 * stacked + STEP_BYTES * largest
+
+
+def memory_per_rank(
+    model: GPTConfig, recipe: Recipe, ranks: int, rows: int, bf16: bool, bf16_tables: bool
+) -> Memory:
+    """Bytes on the fullest of ``ranks`` with ``rows`` rows in a forward pass.
+
+    Args:
+        model: sizes and switches.
+        recipe: who updates the matrices.
+        ranks: W, over which the optimizer state is sharded.
+        rows: device batch size.
+        bf16: products (and so activations) in bf16 or fp8, else fp32.
+        bf16_tables: embedding tables in bf16, as on CUDA.
+    """
+    parameters = parameter_bytes(model, bf16_tables)
+    return Memory(
+        parameters=parameters,
+        gradients=parameters,
+        optimizer=optimizer_bytes(model, recipe, ranks),
+        activations=activation_bytes(model, rows, 2 if bf16 else 4),
+        step=step_bytes(model, recipe, ranks),
+    )

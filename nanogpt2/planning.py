@@ -1,0 +1,363 @@
+"""Will it fit, how long, how much money and energy: before a cent is spent.
+
+Arithmetic only; torch is needed just to look at this machine. Time is FLOPs over the part of the
+peak that is reached (model FLOPs utilization: PaLM, arXiv 2204.02311, appendix B), taken from what
+the records reached. Chapter: the speedrun.
+
+    python -m nanogpt2.planning --recipe run1 --machine H100 --devices 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from nanogpt2.depth import Dial, dial
+from nanogpt2.errors import UserError, run_command
+from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
+from nanogpt2.memory import Memory, memory_per_rank
+from nanogpt2.recipes import RECIPES, Recipe, get_recipe
+
+RUN1_SECONDS = 10_949.46713
+RECORD_DEVICES, RECORD_PEAK = 8, 989e12
+"""the records' node: 8xH100, each 989 TFLOP/s in bf16"""
+UNTRIED_MFU = 0.4
+"""assumed of machines for which nothing was recorded"""
+NODE_POWER = 10_200 / (8 * 700)
+"""rated power of a DGX H100 over that of its eight GPUs: the machine around them counts too"""
+
+GPT2_CHIPS, GPT2_HOURS, GPT2_CHIP_DOLLARS = 32, 168, 8
+GPT2_CHIP_WATTS = 278
+"""of a TPU v3 chip with its share of the host: the middle of the averages measured over four
+large trainings, 245 to 310 W (Patterson et al., arXiv 2104.10350, table 4)"""
+
+USABLE = 0.92
+"""part of a device's memory that is ours; the driver and fragmentation take the rest"""
+SHARD_BYTES = 100_000_000
+TOKENS_PER_SHARD = {"fineweb-edu": 23_700_000, "climbmix": 46_200_000}
+"""that reach the model: run 1 read 370 shards for 8.76B tokens, run 4 150 for 6.93B"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take."""
+
+    recipe: str
+    machine: Machine
+    dial: Dial
+    fits: bool
+    reasons: tuple[str, ...]
+    """why not; empty where it fits"""
+    notes: tuple[str, ...]
+    """what else to know"""
+    device_batch_size: int
+    """rows per forward pass on one device"""
+    accumulation: int
+    """forward and backward passes per step"""
+    memory: Memory
+    """of the fullest rank"""
+    disk_bytes: int
+    """estimate: data and two checkpoints"""
+    mfu: float
+    """assumed part of the peak arithmetic"""
+    seconds: float | None
+    """of training, evaluation and preparation left out; None where no peak is known"""
+    dollars: float | None
+    """for those seconds; None where no price is known"""
+    kwh: float | None
+    """at most: devices and the machine around them at their rated power"""
+
+    @property
+    def depth(self) -> int:
+        """Layers."""
+        return self.dial.depth
+
+
+def model_flops_utilization(
+    total_flops: float, seconds: float, devices: int, peak_flops: float
+) -> float:
+    """Part of the machine's peak arithmetic that the model's own FLOPs are."""
+    return total_flops / (seconds * devices * peak_flops)
+
+
+def training_seconds(total_flops: float, mfu: float, devices: int, peak_flops: float) -> float:
+    """The same equation solved for time."""
+    return total_flops / (mfu * devices * peak_flops)
+
+
+def record_mfu(recipe: Recipe | str) -> float:
+    """What a record reached on 8xH100, as a part of the bf16 peak (also for fp8 recipes).
+
+    Raises UserError for a recipe that has no record.
+    """
+    recipe = get_recipe(recipe)
+    if recipe.record is None:
+        raise UserError(f"recipe {recipe.name} has no record; choose one of run1 to run6")
+    seconds = RUN1_SECONDS if recipe.name == "run1" else 3600 * recipe.record.hours
+    flops = dial(recipe=get_recipe(recipe.name)).total_flops
+    return model_flops_utilization(flops, seconds, RECORD_DEVICES, RECORD_PEAK)
+
+
+def energy_kwh(machine: Machine, seconds: float) -> float | None:
+    """At most: every device and its share of the machine at their rated power all the time."""
+    if machine.watts is None:
+        return None
+    around = 1.0 if machine.is_processor else NODE_POWER
+    return machine.devices * machine.watts * around * seconds / 3.6e6
+
+
+def gpt2_dollars() -> int:
+    """GPT-2 in February 2019: 32 TPU v3 chips for 168 hours at $8."""
+    return GPT2_CHIPS * GPT2_HOURS * GPT2_CHIP_DOLLARS
+
+
+def gpt2_kwh() -> float:
+    """What those chips drew, by averages measured in later trainings on such chips."""
+    return GPT2_CHIPS * GPT2_HOURS * GPT2_CHIP_WATTS / 1000
+
+
+def cost_fall(dollars: float, years: float = 7.0) -> tuple[float, float]:
+    """How many times cheaper than GPT-2 in 2019, and the factor a year that makes of it."""
+    return gpt2_dollars() / dollars, (dollars / gpt2_dollars()) ** (1 / years)
+
+
+def assumed_mfu(recipe: Recipe, machine: Machine) -> float:
+    """What the recipe's record reached, on H100s; less where nothing was recorded."""
+    if machine.kind not in ("H100", "H200", "H800"):
+        return UNTRIED_MFU
+    recorded = recipe.name if recipe.record else {"head": "run6"}.get(recipe.name, "run1")
+    if recipe.precision != "fp8":
+        recorded = "run1"
+    return record_mfu(recorded)
+
+
+def plan(
+    recipe: str | Recipe,
+    depth: int | None,
+    machine: Machine,
+    *,
+    mfu: float | None = None,
+    device_batch_size: int | None = None,
+) -> Plan:
+    """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
+
+    Args:
+        recipe: a name, or a recipe of your own.
+        depth: layers.
+        machine: from ``machines.machine_of`` or ``machines.this_machine``.
+        mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``.
+        device_batch_size: most rows in a forward pass; None: the recipe's.
+
+    Raises:
+        UserError: an unknown recipe, a depth below 1, an mfu that is no part.
+    """
+    recipe = get_recipe(recipe)
+    if mfu is not None and not 0 < mfu <= 1:
+        raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
+    resolved = dial(depth, recipe)
+    mfu = assumed_mfu(recipe, machine) if mfu is None else mfu
+    rows, memory, reasons = _fit(resolved, recipe, machine, device_batch_size)
+    seconds = dollars = kwh = None
+    if machine.peak_flops is not None:
+        seconds = training_seconds(resolved.total_flops, mfu, machine.devices, machine.peak_flops)
+        kwh = energy_kwh(machine, seconds)
+        if machine.dollars_per_hour is not None:
+            dollars = machine.dollars_per_hour * seconds / 3600
+    passes = resolved.batch_tokens // (resolved.model.sequence_len * machine.devices * rows)
+    return Plan(
+        recipe=recipe.name,
+        machine=machine,
+        dial=resolved,
+        fits=not reasons,
+        reasons=tuple(reasons),
+        notes=tuple(_notes(recipe, machine)),
+        device_batch_size=rows,
+        accumulation=max(1, passes),
+        memory=memory,
+        disk_bytes=_disk_bytes(resolved, recipe, memory, machine.devices),
+        mfu=mfu,
+        seconds=seconds,
+        dollars=dollars,
+        kwh=kwh,
+    )
+
+
+def _fit(
+    resolved: Dial, recipe: Recipe, machine: Machine, most_rows: int | None
+) -> tuple[int, Memory, list[str]]:
+    """The most rows of a forward pass that fit, the memory they take, and why it does not fit."""
+    model, reasons = resolved.model, []
+    bf16 = recipe.precision != "fp32" and machine.bf16
+    tables = bf16 and not machine.is_processor
+
+    def memory(rows: int) -> Memory:
+        return memory_per_rank(model, recipe, machine.devices, rows, bf16, tables)
+
+    row_of_all = model.sequence_len * machine.devices
+    rows, rest = divmod(resolved.batch_tokens, row_of_all)
+    if rest or not rows:
+        reasons.append(
+            f"a batch of {resolved.batch_tokens:,} tokens is no whole number of rows of "
+            f"{model.sequence_len:,} on each of {machine.devices} devices; "
+            f"choose batch_tokens as a multiple of {row_of_all:,}, or other devices"
+        )
+        rows = 1
+    most = min(rows, most_rows or recipe.device_batch_size)
+    usable = USABLE * machine.memory_bytes
+    for candidate in range(most, 0, -1):
+        if rows % candidate == 0 and memory(candidate).peak <= usable:
+            return candidate, memory(candidate), reasons
+    needed = memory(1)
+    reasons.append(
+        f"one row at a time needs {needed.peak / GB:.1f} GB and a device has "
+        f"{usable / GB:.1f} GB to give; choose a smaller depth, or devices with more memory"
+    )
+    return 1, needed, reasons
+
+
+def _notes(recipe: Recipe, machine: Machine) -> Iterator[str]:
+    if recipe.precision == "fp8" and not machine.fp8:
+        yield f"{machine.kind} has no fp8 products; they will run in another precision, slower"
+    if recipe.precision != "fp32" and not machine.bf16:
+        yield f"{machine.kind} has no bf16 products; they will run in fp32"
+    if machine.peak_flops is None:
+        yield f"the peak arithmetic of {machine.kind} is not known here, so neither is the time"
+    elif machine.is_processor:
+        yield "the speed of a processor is a guess, good to a factor of two or three"
+    elif machine.kind not in ("H100", "H200", "H800"):
+        yield f"no run was recorded on {machine.kind}; the time assumes {UNTRIED_MFU:.0%} of peak"
+
+
+def _disk_bytes(resolved: Dial, recipe: Recipe, memory: Memory, ranks: int) -> int:
+    tokens = TOKENS_PER_SHARD.get(recipe.data)
+    shards = 0 if tokens is None else math.ceil(resolved.tokens / tokens) + 1  # and validation
+    return shards * SHARD_BYTES + 2 * (memory.parameters + ranks * memory.optimizer)
+
+
+def choose_recipe(device: str = "auto", cpu_only: bool = False) -> Recipe:
+    """The recipe for this machine: ``laptop``, or on CUDA the largest record that fits.
+
+    A record counts where the machine has its precision. Where none fits, the newest of them is
+    made less deep until it does.
+    """
+    machine = processor() if cpu_only else this_machine(device)
+    return recipe_for(machine)
+
+
+def recipe_for(machine: Machine) -> Recipe:
+    """As ``choose_recipe``, for any machine."""
+    if machine.is_processor or machine.kind == "mps":
+        return get_recipe("laptop")
+    records = [
+        recipe
+        for recipe in RECIPES.values()
+        if recipe.record and (machine.fp8 or recipe.precision != "fp8")
+    ]
+    records.sort(key=lambda recipe: (recipe.depth, recipe.record.date), reverse=True)  # type: ignore[union-attr]
+    for recipe in records:
+        if plan(recipe, None, machine).fits:
+            return recipe
+    newest = max(records, key=lambda recipe: recipe.record.date)  # type: ignore[union-attr]
+    for depth in range(newest.depth - 2, 3, -2):
+        if plan(newest, depth, machine).fits:
+            return replace(newest, depth=depth)
+    return get_recipe("laptop")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 7200:
+        return f"{seconds / 60:,.1f} minutes"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:,.2f} hours"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def _against(ours: float, theirs: float, plan: Plan) -> str:
+    """The comparison with GPT-2 in 2019, for runs that aim at it."""
+    known = RECIPES.get(plan.recipe)
+    if known is None or known.record is None or not ours:
+        return ""
+    return f"; GPT-2 in 2019: about {theirs:,.0f}, {theirs / ours:,.0f} times as much"
+
+
+def describe(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The plan for people, as (name, value)."""
+    resolved, memory = plan.dial, plan.memory
+    yield "recipe", f"{plan.recipe}, depth {plan.depth}, on {plan.machine.describe()}"
+    yield "parameters", f"{resolved.parameters['total']:,}"
+    yield "length", f"{resolved.iterations:,} steps of {resolved.batch_tokens:,} tokens"
+    flops = repr(float(resolved.total_flops)).replace("e+", "e")
+    yield "arithmetic", f"{flops} FLOPs, {resolved.flops_per_token:,} per token"
+    verdict = "yes" if plan.fits else "no: " + "; ".join(plan.reasons)
+    yield "fits", verdict
+    yield "batch", f"{plan.device_batch_size} rows a pass, {plan.accumulation} passes a step"
+    for name in ("parameters", "gradients", "optimizer", "activations", "step"):
+        about = "about " if name in ("activations", "step") else ""
+        yield f"  {name}", f"{about}{getattr(memory, name) / GB:.2f} GB"
+    yield "memory", f"about {memory.peak / GB:.1f} GB of {plan.machine.memory_bytes / GB:.0f} GB"
+    yield "disk", f"about {plan.disk_bytes / GB:.1f} GB"
+    if plan.seconds is not None:
+        yield "time", f"about {_duration(plan.seconds)} of training, at {plan.mfu:.1%} of peak"
+    if plan.kwh is not None:
+        yield "energy", f"at most {plan.kwh:,.3g} kWh" + _against(plan.kwh, gpt2_kwh(), plan)
+    if plan.dollars is not None:
+        yield "money", f"${plan.dollars:,.2f}" + _against(plan.dollars, gpt2_dollars(), plan)
+    for note in plan.notes:
+        yield "note", note
+
+
+def _machine(arguments: argparse.Namespace) -> Machine:
+    kind, devices = arguments.machine, arguments.devices
+    if kind in ("auto", "cpu", "cuda", "mps"):
+        machine = this_machine(kind)
+        if devices is not None:
+            machine = machine.with_devices(devices)
+    else:
+        machine = machine_of(kind, 1 if devices is None else devices)
+    if arguments.memory is not None:
+        machine = replace(machine, memory_bytes=int(arguments.memory * GB))
+    if arguments.dollars_per_hour is not None:
+        machine = replace(machine, dollars_per_hour=arguments.dollars_per_hour)
+    return machine
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 1 where the run does not fit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.planning",
+        description="Will it fit, how long, how much money and energy.",
+    )
+    add = parser.add_argument
+    add("--recipe", help=f"{', '.join(RECIPES)} (default: what speedrun would choose)")
+    add("--depth", type=int, help="layers (default: the recipe's)")
+    add("--machine", default="auto", help="auto, cpu, or an accelerator such as H100 or A100")
+    add("--devices", type=int, help="how many of them (default: 1, or what is here)")
+    add("--memory", type=float, help="GB of each device (default: as it comes)")
+    add("--dollars-per-hour", type=float, help="price of the whole machine")
+    add("--mfu", type=float, help="part of the peak arithmetic to reckon with, such as 0.4")
+    add("--device-batch-size", type=int, help="most rows per forward pass (default: the recipe's)")
+    add("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    if arguments.device_batch_size is not None and arguments.device_batch_size < 1:
+        raise UserError("device_batch_size must be at least 1")
+    machine = _machine(arguments)
+    made = plan(
+        arguments.recipe or recipe_for(machine),
+        arguments.depth,
+        machine,
+        mfu=arguments.mfu,
+        device_batch_size=arguments.device_batch_size,
+    )
+    if arguments.json:
+        print(json.dumps(asdict(made), indent=2))
+    else:
+        for name, value in describe(made):
+            print(f"{name:<14}{value}")
+    return 0 if made.fits else 1
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,282 @@
+"""The planner's arithmetic against the recorded facts, and its bytes against real tensors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.depth import dial
+from nanogpt2.errors import UserError, run_command
+from nanogpt2.machines import (
+    ACCELERATORS,
+    Machine,
+    find_accelerator,
+    machine_of,
+    this_machine,
+)
+from nanogpt2.memory import memory_per_rank, optimizer_bytes, parameter_bytes
+from nanogpt2.model.gpt import GPT
+from nanogpt2.optim.groups import parameter_groups
+from nanogpt2.optim.zero2 import Matrices, Rows
+from nanogpt2.planning import (
+    RUN1_SECONDS,
+    choose_recipe,
+    cost_fall,
+    energy_kwh,
+    gpt2_dollars,
+    gpt2_kwh,
+    main,
+    model_flops_utilization,
+    plan,
+    recipe_for,
+    record_mfu,
+    training_seconds,
+)
+from nanogpt2.recipes import RECIPES, get_recipe
+
+NODE = machine_of("H100", 8)
+
+
+def test_gpt2_in_2019():
+    assert gpt2_dollars() == 43_008
+    assert 1_300 < gpt2_kwh() < 1_700  # 245 to 310 W
+
+
+def test_run1_to_the_digit():
+    made = plan("run1", None, NODE)
+    assert made.dial.iterations == 16_704
+    assert made.dial.total_flops == 43_307_841_312_289_456_128 == 4.330784131228946e19
+    assert made.seconds == pytest.approx(10_949.46713, rel=1e-12)
+    assert made.seconds / 3600 == pytest.approx(3.04, abs=0.005)
+    assert made.dollars == pytest.approx(73, abs=0.005)
+    assert made.mfu == pytest.approx(0.49990, abs=5e-6)
+    assert made.fits and made.reasons == ()
+    assert (made.device_batch_size, made.accumulation) == (16, 2)
+
+
+def test_the_fall_of_cost():
+    times, a_year = cost_fall(plan("run1", None, NODE).dollars)
+    assert times == pytest.approx(590, abs=3)
+    assert a_year == pytest.approx(0.40, abs=0.005)
+    assert a_year**7 == pytest.approx(1 / times, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["run2", "run3", "run4", "run5", "run6"])
+def test_records_take_the_time_they_took(name):
+    made, hours = plan(name, None, NODE), RECIPES[name].record.hours
+    assert made.seconds / 3600 == pytest.approx(hours, rel=1e-12)
+    assert made.fits
+    assert made.device_batch_size * made.accumulation * 8 * 2048 == made.dial.batch_tokens
+    assert 0.4 < record_mfu(name) < 0.8  # of the bf16 peak; fp8 has twice that
+
+
+def test_time_and_utilization_are_one_equation():
+    share = model_flops_utilization(4.33e19, RUN1_SECONDS, 8, 989e12)
+    assert training_seconds(4.33e19, share, 8, 989e12) == pytest.approx(RUN1_SECONDS)
+    one, eight = plan("run1", None, machine_of("H100")), plan("run1", None, NODE)
+    assert one.seconds == pytest.approx(8 * eight.seconds)
+    assert one.dollars == pytest.approx(eight.dollars)  # paid by the device
+    assert one.kwh == pytest.approx(eight.kwh)
+    assert one.accumulation == 8 * eight.accumulation
+    assert plan("run1", None, NODE, mfu=0.25).seconds == pytest.approx(
+        eight.seconds * eight.mfu / 0.25
+    )
+
+
+def test_energy_of_a_node_is_its_rated_power():
+    assert energy_kwh(NODE, 3600) == pytest.approx(10.2)  # a DGX H100
+    assert gpt2_kwh() / plan("run1", None, NODE).kwh > 40
+
+
+class Alone:
+    """One of ``world_size`` ranks, with nobody to talk to."""
+
+    def __init__(self, world_size, rank):
+        self.world_size, self.rank = world_size, rank
+
+
+def state_bytes(model, recipe, world_size, rank):
+    """What the real optimizer keeps on one rank."""
+    total = 0
+    comm = Alone(world_size, rank)
+    for group in parameter_groups(list(model.named_parameters()), model.config, recipe, 1.0, 0.1):
+        if group["kind"] == "muon":
+            units = [Matrices(group, comm)]
+        else:
+            pairs = zip(group["names"], group["params"], strict=True)
+            units = [Rows(name, p, group, comm) for name, p in pairs]
+        total += sum(t.nbytes for unit in units for t in unit.state.values())
+    return total
+
+
+SIZES = {"sequence_len": 32, "vocab_size": 130, "n_layer": 5, "n_head": 4, "n_embd": 48}
+MODELS = {
+    **{name: replace(r.model, **SIZES, n_kv_head=4) for name, r in RECIPES.items()},
+    "gqa": replace(RECIPES["run6"].model, **SIZES, n_kv_head=2),
+    "gpt2": GPTConfig.gpt2(**SIZES),
+    "swiglu": replace(GPTConfig.gpt2(**SIZES), activation="swiglu", tied_head=False),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bytes_are_those_of_the_real_model_and_optimizer(name):
+    config, recipe = MODELS[name], RECIPES.get(name, RECIPES["run1"])
+    model = GPT(config)
+    parameters = sum(p.nbytes for p in model.parameters())
+    assert parameter_bytes(config, bf16_tables=False) == parameters
+    for table in [*([] if config.tied_head else [model.transformer["wte"]])] + list(
+        model.value_embeds.values()
+    ):
+        table.to(torch.bfloat16)
+    assert parameter_bytes(config, True) == sum(p.nbytes for p in model.parameters())
+    for ranks in (1, 3, 8):
+        shares = [state_bytes(model, recipe, ranks, rank) for rank in range(ranks)]
+        assert optimizer_bytes(config, recipe, ranks) == max(shares)
+
+
+def test_adamw_on_matrices_keeps_two_moments():
+    recipe = replace(RECIPES["run1"], matrices="adamw")
+    config = replace(MODELS["run1"], value_embeddings=False)
+    assert optimizer_bytes(config, recipe, 1) == 2 * parameter_bytes(config, False)
+    assert optimizer_bytes(config, recipe, 8) < 2 * parameter_bytes(config, False) / 7
+
+
+def test_memory_of_run1():
+    model = dial(24, "run1").model
+    memory = memory_per_rank(model, get_recipe("run1"), 8, 16, True, True)
+    fp32, bf16 = 50_331_648 + 679_481_856 + 48, 50_331_648 + 603_979_776
+    assert memory.parameters == memory.gradients == 4 * fp32 + 2 * bf16
+    wide = memory_per_rank(model, get_recipe("run1"), 8, 32, True, True)
+    assert 1.9 < wide.activations / memory.activations < 2
+    assert wide.optimizer == memory.optimizer
+    assert memory.peak < 80e9 < wide.peak + 0.1 * wide.peak
+
+
+def test_a_small_device_gets_fewer_rows_and_more_passes():
+    full = plan("run1", None, machine_of("H100"))
+    rows = []
+    for memory in (80, 45, 30, 27):
+        made = plan("run1", None, replace(machine_of("H100"), memory_bytes=memory * 10**9))
+        assert made.device_batch_size * made.accumulation == 256
+        assert made.memory.peak <= 0.92 * memory * 10**9
+        rows.append(made.device_batch_size)
+    assert rows[0] == full.device_batch_size == 16
+    assert rows == sorted(rows, reverse=True) and rows[-1] < 8
+
+
+def test_what_does_not_fit_says_why():
+    small = replace(machine_of("L4"), memory_bytes=8 * 10**9)
+    made = plan("run1", None, small)
+    assert not made.fits
+    assert "one row at a time needs" in made.reasons[0] and "smaller depth" in made.reasons[0]
+    uneven = plan("run1", None, machine_of("H100", 3))
+    assert not uneven.fits and "multiple of 6,144" in uneven.reasons[0]
+
+
+def test_notes_say_what_is_assumed():
+    assert "no fp8 products" in plan("run2", None, machine_of("A100", 8)).notes[0]
+    assert any("run in fp32" in note for note in plan("run1", 8, machine_of("T4")).notes)
+    unknown = plan("run1", 8, Machine("Future GPU", 1, 10**11, peak_flops=None))
+    assert unknown.seconds is unknown.dollars is unknown.kwh is None
+    assert "not known" in unknown.notes[0]
+    assert plan("run1", None, NODE).notes == ()
+
+
+def test_the_recipe_for_a_machine():
+    assert recipe_for(machine_of("H100")).name == "run3"  # the largest that fits: depth 26
+    assert recipe_for(machine_of("A100")).name == "run1"  # no fp8
+    small = recipe_for(machine_of("RTX 4090"))
+    assert small.record and small.depth < 24
+    assert plan(small, None, machine_of("RTX 4090")).fits
+    assert not plan(small, small.depth + 2, machine_of("RTX 4090")).fits
+    assert recipe_for(replace(machine_of("T4"), memory_bytes=10**8)).name == "laptop"
+    assert choose_recipe("cpu").name == choose_recipe(cpu_only=True).name == "laptop"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("rtx4090", "RTX 4090"),
+        ("Tesla T4", "T4"),
+        ("Quadro T400", None),
+        ("NVIDIA L40", None),
+    ],
+)
+def test_names_of_devices(name, known):
+    card = find_accelerator(name)
+    assert (card.name if card else None) == known
+
+
+def test_every_known_accelerator_is_found_by_its_own_name():
+    assert all(find_accelerator(card.name) is card for card in ACCELERATORS)
+
+
+def test_this_machine():
+    machine = this_machine("cpu")
+    assert machine.is_processor and machine.memory_bytes > 10**8
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no cuda device here"):
+            this_machine("cuda")
+
+
+def test_ranks_on_a_processor_share_it():
+    one = Machine("cpu", 1, 8 * 10**9, 4e11, watts=24.0)
+    four = one.with_devices(4)
+    assert (four.devices, four.memory_bytes, four.peak_flops, four.watts) == (4, 2 * 10**9, 1e11, 6)
+    assert plan("laptop", None, four).seconds == pytest.approx(plan("laptop", None, one).seconds)
+    assert machine_of("H100").with_devices(8) == NODE
+
+
+def run(capsys, *argv):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(lambda: main(argv))
+    return stopped.value.code, *capsys.readouterr()
+
+
+def test_command(capsys):
+    status, out, _ = run(capsys, "--recipe=run1", "--machine=H100", "--devices=8")
+    assert status == 0
+    for fact in ("16,704 steps", "4.330784131228946e19 FLOPs", "3.04 hours", "$73.00", "43,008"):
+        assert fact in out
+    status, out, _ = run(capsys, "--recipe=run1", "--machine=T4", "--json")
+    made = json.loads(out)
+    assert status == 1 and made["fits"] is False and made["reasons"]
+    status, out, _ = run(
+        capsys, "--recipe=run1", "--machine=H100", "--devices=8", "--dollars-per-hour=16"
+    )
+    assert f"${16 * RUN1_SECONDS / 3600:.2f}" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--recipe=nope"], "unknown recipe 'nope'"),
+        (["--recipe=run1", "--depth=0"], "depth is 0"),
+        (["--machine=abacus"], "unknown machine 'abacus'"),
+        (["--machine=H100", "--devices=0"], "devices is 0"),
+        (["--machine=H100", "--mfu=1.5"], "mfu is 1.5"),
+        (["--machine=H100", "--memory=-3"], "must be positive"),
+        (["--machine=H100", "--dollars-per-hour=-1"], "negative"),
+        (["--machine=H100", "--device-batch-size=0"], "device_batch_size must be at least 1"),
+    ],
+)
+def test_bad_input(capsys, argv, message):
+    status, _, err = run(capsys, *argv)
+    assert status == 2 and message in err and err.count("\n") == 1
+
+
+def test_planning_a_named_machine_needs_no_torch():
+    code = "import sys, nanogpt2.planning; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
