@@ -10,6 +10,7 @@ Chapter: the speedrun.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -126,9 +127,10 @@ class Recipe:
     record: Record | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise UserError(f"depth is {self.depth}; it must be at least 1")
-        if self.ratio <= 0:
+        for name in ("depth", "head_dim", "aspect", "device_batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.ratio < math.inf:
             raise UserError(f"ratio is {self.ratio}; tokens per parameter must be positive")
         if self.iterations is not None and self.iterations < 1:
             raise UserError(f"iterations is {self.iterations}; a run has at least 1 step")

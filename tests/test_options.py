@@ -1,0 +1,154 @@
+"""The speedrun's command line: what it resolves to, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from nanogpt2.depth import dial
+from nanogpt2.errors import UserError
+from nanogpt2.options import LoopSettings, apply_assignments, make_plan, record
+from nanogpt2.recipes import RECIPES, get_recipe
+
+
+def plan(*arguments, out=None):
+    return make_plan([*arguments, *(["--out", str(out)] if out else [])])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_resolves_to_what_the_dial_says(name):
+    assert plan("--recipe", name).dial == dial(recipe=name)
+
+
+def test_a_machine_without_a_gpu_gets_the_laptop(monkeypatch):
+    monkeypatch.setattr("nanogpt2.options._gpu_count", lambda: 0)
+    assert plan().recipe.name == plan("--recipe", "auto").recipe.name == "laptop"
+    assert plan().out.as_posix() == "runs/laptop"
+
+
+def test_one_process_for_each_gpu_unless_the_processor_is_asked_for(monkeypatch):
+    monkeypatch.setattr("nanogpt2.options._gpu_count", lambda: 8)
+    assert plan("--recipe", "run1").ranks == 8
+    assert plan("--recipe", "run1", "--device", "cpu").ranks == 1
+    rehearsal = plan("--cpu-ranks", "3")
+    assert (rehearsal.ranks, rehearsal.device, rehearsal.recipe.name) == (3, "cpu", "laptop")
+
+
+def test_set_reaches_recipe_model_groups_and_loop():
+    recipe, loop = apply_assignments(
+        get_recipe("run1"),
+        LoopSettings(),
+        {
+            "ratio": "8.5",
+            "rope_base": "1e5",
+            "muon.lr": "0.03",
+            "wte.betas": "0.9,0.99",
+            "steps": "40",
+            "eval_every": "7",
+            "max_seconds": "60",
+            "compile": "off",
+        },
+    )
+    assert (recipe.ratio, recipe.iterations) == (8.5, 40)
+    assert recipe.model.rope_base == 1e5
+    assert recipe.muon.lr == 0.03 and recipe.wte.betas == (0.9, 0.99)
+    assert loop == LoopSettings(eval_every=7, max_seconds=60.0, compile="off")
+
+
+def test_depth_and_steps_reach_the_dial():
+    resolved = plan("--recipe", "laptop", "--depth", "2", "--set", "steps=30").dial
+    assert (resolved.depth, resolved.iterations) == (2, 30)
+    assert resolved.total_flops == resolved.flops_per_token * 30 * resolved.batch_tokens
+
+
+def test_about_ten_measurements_and_checkpoints_unless_said_otherwise():
+    loop = plan("--recipe", "laptop", "--set", "steps=1000").loop
+    assert (loop.eval_every, loop.checkpoint_every) == (100, 100)
+    loop = plan("--recipe", "laptop", "--set", "eval_every=-1", "--set", "steps=5").loop
+    assert (loop.eval_every, loop.checkpoint_every) == (-1, 1)
+
+
+MISTAKES = {
+    "unknown recipe": (["--recipe", "run9"], "unknown recipe 'run9'; choose one of laptop, run1"),
+    "depth 0": (["--recipe", "run1", "--depth", "0"], "depth is 0; it must be at least 1"),
+    "a head of nothing": (["--set", "head_dim=0"], "head_dim is 0; it must be at least 1"),
+    "an odd head": (["--set", "head_dim=33"], "choose an even head size"),
+    "too wide a gate": (["--set", "value_gate_channels=999"], "exceeds n_embd"),
+    "no number at all": (["--set", "ratio=nan"], "ratio is nan"),
+    "a slip of the pen": (["--set", "ropebase=3"], "did you mean rope_base?"),
+    "a slip in the loop": (["--set", "eval_evry=3"], "did you mean eval_every?"),
+    "a slip in a group": (["--set", "muon.lrr=3"], "muon has lr, momentum"),
+    "nothing like it": (["--set", "zzzzzz=3"], "there is no such setting"),
+    "no value": (["--set", "ratio"], "write --set name=value"),
+    "no name": (["--set", "=3"], "write --set name=value"),
+    "not a number": (["--set", "ratio=many"], "ratio is 'many'; it must be a number"),
+    "not a choice": (["--set", "compile=maybe"], "choose one of auto, on, off"),
+    "vocabulary of none": (["--set", "vocab_size=0"], "vocab_size is 0"),
+    "a width by hand": (["--set", "n_embd=100"], "n_embd follows from the depth"),
+    "no such data": (["--data", "/no/such/folder"], "--data /no/such/folder: there is no such"),
+    "no such bundle": (["--core-bundle", "/no/such"], "--core-bundle /no/such: there is no such"),
+    "no ranks": (["--cpu-ranks", "0"], "--cpu-ranks is 0; it must be at least 1"),
+    "unknown log": (["--log", "paper"], "choose one of wandb, trackio, tensorboard, none"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_each_mistake_is_one_sentence_with_cause_and_cure(case):
+    arguments, expected = MISTAKES[case]
+    with pytest.raises(UserError) as caught:
+        plan("--device", "cpu", *arguments)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file; name a folder"):
+        plan("--recipe", "laptop", out=tmp_path / "file")
+
+
+def test_resume_takes_everything_from_the_record(tmp_path):
+    arguments = ["--recipe", "laptop", "--depth", "2", "--seed", "5", "--data", str(tmp_path)]
+    first = plan(*arguments, "--set", "precision=fp32", "--set", "eval_every=3", out=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(record(first, "command", {})))
+    again = plan("--resume", out=tmp_path)
+    assert again == replace(first, data=again.data)
+    assert again.data is not None and again.data.samefile(tmp_path)
+    assert again.identity() == first.identity()
+    with pytest.raises(UserError, match="leave out --depth"):
+        plan("--resume", "--depth", "3", out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, "holds no run to resume"), ("{", "not valid JSON"), ("{}", "not written by this")],
+)
+def test_resume_needs_a_record(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=expected):
+        plan("--resume", out=tmp_path)
+
+
+def test_a_dry_run_of_the_record_is_exact_and_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    command = [sys.executable, "-m", "nanogpt2.speedrun", "--recipe", "run1", "--dry-run"]
+    ran = subprocess.run(
+        [*command, "--device", "cpu", "--out", str(tmp_path / "run")],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for figure in (
+        "16,704",
+        "8,757,706,752",
+        "1,384,124,976",
+        "43,307,841,312,289,456,128 (4.330784131228946e19)",
+    ):
+        assert figure in ran.stdout
+    assert not (tmp_path / "run").exists()
