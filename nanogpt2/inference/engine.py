@@ -82,7 +82,7 @@ class Engine:
             return "\ufffd".encode()
 
 
-def load_engine(checkpoint: Path, device: str = "auto", dtype: str = "auto") -> Engine:
+def load_engine(checkpoint: Path | str, device: str = "auto", dtype: str = "auto") -> Engine:
     """The newest complete model of a run or checkpoint folder, ready to write on ``device``.
 
     Args:
@@ -103,9 +103,7 @@ def load_engine(checkpoint: Path, device: str = "auto", dtype: str = "auto") -> 
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(
-            f"device {device!r} is not to be had here; choose cpu, cuda or mps"
-        ) from None
+        raise UserError(f"device {device!r} is not here; choose cpu, cuda or mps") from None
     model, tokenizer = load_model(checkpoint, device=device), find_tokenizer(checkpoint)
     if dtype == "auto":
         dtype = "bfloat16" if good_at_bf16(device) else "float32"

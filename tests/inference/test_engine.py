@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanogpt2.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.inference import engine as room
 from nanogpt2.inference.engine import Engine
@@ -148,3 +151,56 @@ def test_command_explains_bad_input(command, argv, message):
     status, _, err = command(*argv)
     assert status == 2
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run with a checkpoint (in nanochat's form) and a tokenizer of bytes."""
+    folder = tmp_path_factory.mktemp("run")
+    special = {name: 256 + i for i, name in enumerate(SPECIAL_TOKENS)}
+    encoding = tiktoken.Encoding(
+        "bytes",
+        pat_str=r"[\s\S]",
+        mergeable_ranks={bytes([i]): i for i in range(256)},
+        special_tokens=special,
+    )
+    Tokenizer(encoding).save(folder / "tokenizer")
+    model = build(small("run1", vocab_size=265, value_gate_channels=32, n_head=2, n_kv_head=2))
+    torch.save(model.state_dict(), folder / "model_000007.pt")
+    meta = json.dumps({"model_config": model.config.to_dict()})
+    (folder / "meta_000007.json").write_text(meta)
+    return folder
+
+
+def test_the_command_from_a_checkpoint_on_disk(run_folder):
+    command = [sys.executable, "-m", "nanogpt2.inference.engine", "--checkpoint", str(run_folder)]
+    settings = ["--temperature=0", "--max-new-tokens=12", "--dtype=float32", "--device=cpu"]
+    ran = subprocess.run([*command, *settings, "--prompt=Ab"], capture_output=True, check=True)
+    engine = room.load_engine(run_folder, "cpu", "float32")
+    expected = engine.complete("Ab", temperature=0, max_new_tokens=12)[0]
+    assert ran.stdout.decode() == f"Ab{expected}\n" and ran.stderr == b""
+
+
+def test_weights_in_the_precision_of_products_give_the_same_numbers(run_folder):
+    cast = room.load_engine(run_folder, "cpu", "bfloat16").model
+    assert cast.lm_head.weight.dtype == torch.bfloat16
+    master = room.load_engine(run_folder, "cpu", "float32").model
+    master.compute_dtype = torch.bfloat16
+    idx = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.equal(cast(idx), master(idx))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--checkpoint", "nowhere"], "nowhere does not exist"),
+        (["--checkpoint", "RUN", "--device", "abacus"], "device 'abacus' is not here"),
+    ],
+)
+def test_a_checkpoint_or_device_that_is_not_there(run_folder, capsys, argv, message):
+    argv = [str(run_folder) if word == "RUN" else word for word in argv]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(lambda: room.main([*argv, "--prompt", "a"]))
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in err and err.count("\n") == 1
