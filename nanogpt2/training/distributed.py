@@ -79,6 +79,15 @@ class Ranks:
             time.sleep(0.02)
         return json.loads(self.store.get(key))
 
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While entered, a rank that falls silent is taken for lost."""
+        if self.watch is not None:
+            self.watch.strict.set()
+        yield
+        if self.watch is not None:
+            self.watch.strict.clear()
+
     def post(self, key: str, value: Any) -> None:
         """Leave a JSON ``value`` for ``collect``; needs no other rank, so that any thread may."""
         name = f"{key}/{self.rank}"

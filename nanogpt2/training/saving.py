@@ -126,6 +126,11 @@ class Saver:
         if self.error is not None:
             raise self.error
 
+    def settle(self) -> Path | None:
+        """Let the save under way end, well or not; the newest whole checkpoint."""
+        self._join()
+        return self.newest
+
     def _join(self) -> None:
         if self.thread is not None:
             self.thread.join()

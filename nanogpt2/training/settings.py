@@ -131,7 +131,7 @@ class TrainResult:
     mfu: float | None
     memory_bytes: int
     checkpoint: str | None
-    """the newest whole checkpoint"""
+    """the newest whole checkpoint, as a path within the run's folder"""
     resumed_from: int | None
     """step of the checkpoint that this run continued"""
     stopped_by: Literal["SIGINT", "SIGTERM", "max_seconds"] | None

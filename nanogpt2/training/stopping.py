@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 
 class StopRequested(Exception):
@@ -23,7 +23,7 @@ class Stopper:
     """
 
     def __init__(self) -> None:
-        self.requested: str | None = None
+        self.requested: Literal["SIGINT", "SIGTERM"] | None = None
         self._interrupts = False
 
     def __enter__(self) -> Stopper:
@@ -38,7 +38,7 @@ class Stopper:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
+        name: Literal["SIGINT", "SIGTERM"] = "SIGINT" if number == signal.SIGINT else "SIGTERM"
         if self.requested == name == "SIGINT":
             raise KeyboardInterrupt
         self.requested = self.requested or name

@@ -29,7 +29,7 @@ from nanogpt2.files import atomic_write, read_json, sha256_of, write_json
 MARKER = "COMPLETE"
 MODEL_FILE, STATE_FILE = "model.safetensors", "state.json"
 FOLDER = "checkpoints"
-PARTIAL = ".partial"
+PARTIAL, DAMAGED = ".partial", ".damaged"
 _STEP = re.compile(r"step_(\d{6,})")
 
 
@@ -127,6 +127,15 @@ def newest_whole(run: Path, tell: Callable[[str], None] = lambda line: None) -> 
         except UserError as error:
             tell(f"passing over {folder.name}: {error}")
     return None
+
+
+def set_aside(run: Path, step: int) -> None:
+    """Rename checkpoints later than ``step``, which did not verify: they must not count as kept."""
+    for folder in list_checkpoints(run):
+        if step_of(folder) > step:
+            target = folder.with_name(folder.name + DAMAGED)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(folder, target)
 
 
 def clean_partial(run: Path) -> None:

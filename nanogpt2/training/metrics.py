@@ -1,0 +1,126 @@
+"""What a step is measured by: speed, use of the machine, memory; and the file that keeps it.
+
+MFU is PaLM's model FLOPs utilization (arXiv 2204.02311, appendix B): the FLOPs that the model needs
+for the tokens per second it sees, as a part of the machine's peak. Chapter: the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanogpt2.files import atomic_write
+
+WARMUP_STEPS = 10
+"""steps after a start that do not count for the mean speed: compilation, caches, clocks"""
+
+# Dense peak FLOP/s in bf16 from the makers' data sheets; fp8 is twice that where a card has it.
+# The first name found in the card's own name counts.
+PEAK_BF16 = (
+    ("GB300", 2.5e15),
+    ("GB200", 2.5e15),
+    ("B300", 2.25e15),
+    ("B200", 2.25e15),
+    ("H200", 989e12),
+    ("GH200", 989e12),
+    ("H100 NVL", 835e12),
+    ("H100 PCIE", 756e12),
+    ("H100", 989e12),
+    ("H800", 989e12),
+    ("A100", 312e12),
+    ("A800", 312e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("A10G", 70e12),
+    ("A10", 125e12),
+    ("RTX 5090", 209.5e12),
+    ("RTX 4090", 165.2e12),
+    ("RTX 3090", 71e12),
+)
+
+
+def peak_flops(device: torch.device, precision: str = "bf16") -> float | None:
+    """The device's dense peak in FLOP/s for bf16 or fp8 products; None where it is not known."""
+    if device.type != "cuda" or precision == "fp32":
+        return None
+    name = torch.cuda.get_device_name(device).upper()
+    peak = next((peak for card, peak in PEAK_BF16 if card in name), None)
+    if peak is None or precision == "bf16":
+        return peak
+    return 2 * peak
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes, at the highest so far: allocated on the GPU, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class MetricsFile:
+    """``metrics.jsonl``: a line a step, in order, each step once."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Keep the lines up to ``step`` of an earlier part of the run; the rest is made again."""
+        self.path = path
+        kept = [json.dumps(record) + "\n" for record in read_lines(path) if record["step"] <= step]
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+        self.file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (kept open)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write ``record`` without its absent (None) values."""
+        present = {name: value for name, value in record.items() if value is not None}
+        self.file.write(json.dumps(present) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``; a line torn by a kill is passed over."""
+    records = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
+
+
+class Speed:
+    """Seconds and tokens of training, evaluations and saving left out."""
+
+    def __init__(self, tokens_per_step: int, seconds: float = 0.0) -> None:
+        self.tokens_per_step, self.seconds = tokens_per_step, seconds
+        self.steps = 0
+        self.counted_seconds = 0.0
+        self.last = 0.0
+
+    def add(self, seconds: float) -> None:
+        """A step took so long."""
+        self.steps += 1
+        self.seconds += seconds
+        self.last = seconds
+        if self.steps > WARMUP_STEPS:
+            self.counted_seconds += seconds
+
+    @property
+    def mean(self) -> float | None:
+        """Tokens per second after the warm-up; of all steps where there was no more than that."""
+        counted = self.steps - WARMUP_STEPS
+        if counted > 0:
+            return counted * self.tokens_per_step / self.counted_seconds
+        return self.tokens_per_step / self.last if self.steps else None

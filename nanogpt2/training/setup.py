@@ -1,0 +1,116 @@
+"""What is decided before the first step: precision, compilation, shape of a batch, the model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.errors import UserError
+from nanogpt2.kernels.precision import good_at_bf16
+from nanogpt2.model.gpt import GPT
+from nanogpt2.model.linear import Linear
+from nanogpt2.recipes import Recipe
+
+STEPS_TO_EARN_COMPILING = {"cuda": 50, "cpu": 200}
+"""a cold compilation costs 10 s on a processor and a minute on a GPU"""
+FP8_TILE = 16
+"""both sides of an fp8 product must be multiples of it"""
+FP8_CAPABILITY = (8, 9)
+"""CUDA compute capability (Ada, Hopper) from which tensor cores multiply fp8"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a step's rows are spread: over ranks, then over forward passes."""
+
+    rows: int
+    """of one forward pass on one rank (B)"""
+    passes: int
+    """forward and backward passes a step (gradient accumulation)"""
+    tokens: int
+    """of one step, over all ranks"""
+
+
+def shape_batch(tokens: int, sequence_len: int, world_size: int, most_rows: int) -> Batch:
+    """The largest number of rows up to ``most_rows`` that deals out a batch of ``tokens`` exactly.
+
+    Raises UserError where the batch is no whole number of rows on every rank.
+    """
+    rows, rest = divmod(tokens, sequence_len * world_size)
+    if rest or not rows:
+        raise UserError(
+            f"a batch of {tokens:,} tokens is not a whole number of rows of {sequence_len:,} on "
+            f"each of {world_size} ranks; choose batch_tokens as a multiple of "
+            f"{sequence_len * world_size:,}"
+        )
+    most = max(n for n in range(1, min(most_rows, rows) + 1) if rows % n == 0)
+    return Batch(rows=most, passes=rows // most, tokens=tokens)
+
+
+def choose_precision(wanted: str, device: torch.device, forced: bool) -> tuple[str, str | None]:
+    """What products run in (fp32, bf16, fp8), and a sentence where that is not what was wanted.
+
+    ``forced``: the user asked for ``wanted`` by name, rather than through a recipe.
+    """
+    has_fp8 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+    if wanted == "fp32" or (wanted == "bf16" and forced):
+        return wanted, None
+    if wanted == "fp8" and has_fp8:
+        return wanted, None
+    best = "bf16" if good_at_bf16(device) else "fp32"
+    if wanted == best:
+        return best, None
+    return (
+        best,
+        f"the recipe asks for {wanted}, at which {device.type} is no good here; using {best}",
+    )
+
+
+def wants_compilation(choice: str, device: torch.device, steps: int) -> bool:
+    """Whether to compile: as told; auto where a compiler is at hand and ``steps`` will repay it."""
+    if choice != "auto":
+        return choice == "on"
+    compiler = os.environ.get("CXX") or "c++"
+    found = device.type == "cuda" or (device.type == "cpu" and bool(shutil.which(compiler)))
+    return found and steps >= STEPS_TO_EARN_COMPILING[device.type]
+
+
+def build_model(config: GPTConfig, device: torch.device, precision: str, seed: int) -> GPT:
+    """A model with its start values, ready to train: fp32 masters, products in ``precision``.
+
+    On CUDA the embedding tables are kept in bf16: a lookup is not a product, and the tables are
+    most of the memory.
+    """
+    with torch.device(device):
+        model = GPT(config)
+    model.init_weights(seed)
+    if precision != "fp32":
+        model.compute_dtype = torch.bfloat16
+        if device.type == "cuda":
+            for table in embedding_tables(model):
+                table.to(torch.bfloat16)
+    return model.train()
+
+
+def embedding_tables(model: GPT) -> list[nn.Module]:
+    """Token and value embeddings; not a table that is also the head."""
+    tables = [] if model.config.tied_head else [model.transformer["wte"]]
+    return [*tables, *model.value_embeds.values()]
+
+
+def switch_on_fp8(model: GPT, recipe: Recipe) -> int:
+    """Let every linear layer whose sides allow it train in fp8; how many those are."""
+    count = 0
+    for module in model.modules():
+        if isinstance(module, Linear):
+            sides = (module.in_features, module.out_features)
+            module.fp8 = min(sides) >= recipe.fp8_min_side and not any(
+                side % FP8_TILE for side in sides
+            )
+            count += module.fp8
+    return count
