@@ -96,7 +96,7 @@ def flash_forward(
         "k": k,
         "v": v,
         "softmax_scale": scale,
-        **_band(package, window, len(k[0])),
+        **_band(package, window, k.shape[1]),
     }
     if package == "fa4":
         out, lse, *_ = _call(module._flash_attn_fwd, {**arguments, "return_lse": True})
@@ -122,18 +122,18 @@ def flash_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     module = _load(package)
-    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     arguments = {
         **{"dout": grad.contiguous(), "q": q, "k": k, "v": v, "out": out},
-        **{"dq": dq, "dk": dk, "dv": dv, "softmax_scale": scale},
-        **_band(package, window, k.shape[1]),
+        **{"softmax_scale": scale, **_band(package, window, k.shape[1])},
     }
     if package == "fa4":
-        _call(module._flash_attn_bwd, {**arguments, "lse": lse})
-    elif package == "fa3":
-        _call(module._flash_attn_backward, {**arguments, "softmax_lse": lse})
-    else:
-        _call(module._flash_attn_backward, {**arguments, "softmax_lse": lse, "dropout_p": 0.0})
+        dq, dk, dv, *_ = _call(module._flash_attn_bwd, {**arguments, "lse": lse})
+        return dq, dk, dv
+    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+    arguments.update(dq=dq, dk=dk, dv=dv, softmax_lse=lse)
+    if package == "fa2":
+        arguments["dropout_p"] = 0.0
+    _call(module._flash_attn_backward, arguments)
     return dq, dk, dv
 
 
