@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.depth import Dial, dial
+from nanogpt2.depth import Dial
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
 from nanogpt2.launching import world_size
 from nanogpt2.logs import KINDS, check_log
+from nanogpt2.machines import Machine, processor, this_machine
+from nanogpt2.planning import TOKENS_PER_SHARD, Plan, recipe_for
+from nanogpt2.planning import describe as describe_plan
+from nanogpt2.planning import plan as plan_run
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override, set_field
 
 RUNS = Path("runs")
+EVAL_TOKENS = 20 * 2**19
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class LoopSettings:
     eval_every: int | None = None
     """steps between measurements of validation; None: about ten in a run"""
     eval_tokens: int | None = None
+    """of one measurement; None: a hundredth of the training's, at most 10M"""
     core_every: int = 0
     checkpoint_every: int | None = None
     """steps between checkpoints; None: about ten in a run"""
@@ -47,7 +53,8 @@ class RunPlan:
     """Everything that is decided before a run begins."""
 
     recipe: Recipe
-    dial: Dial
+    outlook: Plan
+    """what the run would take on this machine"""
     data: Path | None
     """folder of parquet shards; None: the recipe's data set"""
     out: Path
@@ -56,13 +63,21 @@ class RunPlan:
     device: str
     precision: Literal["auto", "bf16", "fp32"]
     """of products; auto: the recipe's where the machine is good at it"""
-    ranks: int
-    """processes on this machine"""
     log: str
     core_bundle: Path | None
     core_max_per_task: int | None
     max_restarts: int
     dry_run: bool
+
+    @property
+    def dial(self) -> Dial:
+        """Sizes, length and rates of the run."""
+        return self.outlook.dial
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the run: one a GPU, or as many as asked for on the processor."""
+        return self.outlook.machine.devices
 
     @property
     def wants_core(self) -> bool:
@@ -184,36 +199,38 @@ def make_plan(arguments: Sequence[str] | None = None) -> RunPlan:
     """Parse and check a command line; UserError says what is wrong with it."""
     options = _parser().parse_args(arguments)
     _check(options)
-    assignments = _assignments(options.assignments)
+    assignments, machine = _assignments(options.assignments), _machine(options)
     seed, data, loop = options.seed or 0, options.data, LoopSettings()
     precision: Any = "auto"
     if options.resume:
-        out = options.out or RUNS / _choose_recipe(options).name
+        out = options.out or RUNS / recipe_for(machine).name
         recipe, seed, data, loop, precision = _recorded(options, out)
     else:
-        recipe = _choose_recipe(options)
+        by_machine = options.recipe in (None, "auto")
+        recipe = recipe_for(machine) if by_machine else get_recipe(options.recipe)
         out = options.out or RUNS / recipe.name
     if options.depth is not None:
         recipe = replace(recipe, depth=options.depth)
     recipe, loop = apply_assignments(recipe, loop, assignments)
     if assignments.get("precision") in ("bf16", "fp32"):
         precision = assignments["precision"]  # asked for by name: not left to the machine
-    resolved = dial(recipe=recipe)
+    outlook = plan_run(recipe, None, machine)
+    resolved = outlook.dial
     every = max(1, resolved.iterations // 10)
     return RunPlan(
         recipe=recipe,
-        dial=resolved,
+        outlook=outlook,
         data=data,
         out=out,
         seed=seed,
         loop=replace(
             loop,
             eval_every=every if loop.eval_every is None else loop.eval_every,
+            eval_tokens=loop.eval_tokens or min(EVAL_TOKENS, max(1, resolved.tokens // 100)),
             checkpoint_every=every if loop.checkpoint_every is None else loop.checkpoint_every,
         ),
         device="cpu" if options.cpu_ranks else options.device,
         precision=precision,
-        ranks=world_size() or options.cpu_ranks or _gpus(options.device),
         log=options.log,
         core_bundle=options.core_bundle,
         core_max_per_task=options.core_max_per_task,
@@ -236,27 +253,21 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--out {options.out} is a file; name a folder")
 
 
-def _choose_recipe(options: argparse.Namespace) -> Recipe:
-    if options.recipe not in (None, "auto"):
-        return get_recipe(options.recipe)
-    on_cpu = options.cpu_ranks or options.device not in ("auto", "cuda")
-    return get_recipe("laptop" if on_cpu or not _gpu_count() else "run6")
+def _machine(options: argparse.Namespace) -> Machine:
+    """What the run finds here; several ranks on a processor share it."""
+    kind, _, index = options.device.partition(":")
+    if options.cpu_ranks or (kind == "auto" and not _has_gpu()):
+        machine = processor()
+    else:
+        machine = this_machine(kind)
+    ranks = world_size() or options.cpu_ranks or (1 if index else machine.devices)
+    return machine.with_devices(ranks)
 
 
-def _gpu_count() -> int:
+def _has_gpu() -> bool:
+    """Whether it is worth asking torch; without any driver a dry run need not wait for it."""
     drivers = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
-    if sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
-        return 0  # a dry run need not wait for torch to say so
-    try:
-        import torch
-    except ImportError:
-        return 0
-    return torch.cuda.device_count()
-
-
-def _gpus(device: str) -> int:
-    """How many processes this machine gets: one a GPU, else one."""
-    return max(1, _gpu_count()) if device in ("auto", "cuda") else 1
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 def describe(plan: RunPlan) -> Iterator[str]:
@@ -266,7 +277,8 @@ def describe(plan: RunPlan) -> Iterator[str]:
     parts = "; ".join(
         f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if name != "total"
     )
-    flops = repr(float(resolved.total_flops)).replace("e+", "e")
+    rounded = repr(float(resolved.total_flops)).replace("e+", "e")
+    flops = f"{resolved.total_flops:,}" + (f" ({rounded})" if "e" in rounded else "")
     window = f"{model.window_pattern} (short {model.short_window:,})"
     rows = {
         "recipe": f"{plan.recipe.name}: {plan.recipe.summary}",
@@ -276,17 +288,27 @@ def describe(plan: RunPlan) -> Iterator[str]:
         "batch": f"{resolved.batch_tokens:,} tokens",
         "steps": f"{resolved.iterations:,}",
         "tokens": f"{resolved.tokens:,}",
-        "FLOPs": f"{resolved.total_flops:,} ({flops}); {resolved.flops_per_token:,} per token",
+        "FLOPs": f"{flops}; {resolved.flops_per_token:,} per token",
         "rates": f"learning-rate scale {resolved.lr_scale:.6g}, "
         f"Muon's weight decay {resolved.weight_decay:.6g}",
-        "precision": plan.recipe.precision,
+        "precision": plan.recipe.precision if plan.precision == "auto" else plan.precision,
         "data": str(plan.data or plan.recipe.data),
         "processes": f"{plan.ranks}"
         + (", started by torch.distributed's launcher" if plan.ranks > 1 else ""),
         "folder": str(plan.out),
+        "machine": plan.outlook.machine.describe(),
     }
     for name, value in rows.items():
         yield f"{name:<12}{value}"
+    for name, value in describe_plan(plan.outlook):
+        if name in ("fits", "memory", "disk", "time", "energy", "money", "note"):
+            yield f"{name:<12}{value}"
+
+
+def shards_needed(plan: RunPlan) -> int:
+    """How many training shards of its downloaded data set the run reads; 0 without a download."""
+    tokens = TOKENS_PER_SHARD.get(plan.recipe.data) if plan.data is None else None
+    return -(-plan.dial.tokens // tokens) if tokens else 0
 
 
 def record(plan: RunPlan, command: str, machine: dict[str, Any]) -> dict[str, Any]:

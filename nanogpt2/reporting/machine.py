@@ -1,0 +1,61 @@
+"""The machine of a run, for its report: what a reader needs to judge its times."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def processor_name() -> str:
+    """The processor as its maker calls it, or the architecture where that is not told."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the source that is running, with ``+`` when files differ from it."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        answer = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+
+    try:
+        short = git("rev-parse", "--short", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except OSError:  # no git here
+        return None
+    return f"{short}{'+' if changed else ''}" if short else None
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory, GPUs and versions as plain values."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts: dict[str, Any] = {
+        "processor": processor_name(),
+        "cores": cores,
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        facts["gpus"] = f"{torch.cuda.device_count()} x {gpu.name}"
+        facts["gpu memory"] = f"{gpu.total_memory / 2**30:.0f} GiB each"
+        facts["cuda"] = torch.version.cuda
+    return facts

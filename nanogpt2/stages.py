@@ -1,0 +1,234 @@
+"""The work of a speedrun's stages, each a call into the room that does it.
+
+``nanogpt2.speedrun`` decides which are done, and by which ranks. Chapter: the speedrun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nanogpt2.files import sha256_of, write_json
+from nanogpt2.options import EVAL_TOKENS, RunPlan, shards_needed
+from nanogpt2.reporting.console import Screen
+
+if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage that uses them
+    from torch import Tensor
+
+    from nanogpt2.data.tokenizer import Tokenizer
+    from nanogpt2.inference.engine import Engine
+    from nanogpt2.training.distributed import Ranks
+    from nanogpt2.training.settings import StepReport, TrainSettings
+
+PROMPTS = (
+    "The state of the Union is",
+    "The largest city in the country",
+    "My fellow citizens,",
+    "Water is",
+    "In the year 1900,",
+)
+SAMPLING = {"max_new_tokens": 96, "temperature": 0.8, "seed": 0}
+TOKENIZER_CHARACTERS = 2_000_000_000
+
+
+class Work:
+    """What each stage does; every method returns the files it made."""
+
+    ranks: Ranks
+    """set when they have joined, before any work"""
+    exit_code = 0
+    """of the command, when a signal ended the training"""
+
+    def __init__(self, plan: RunPlan, screen: Screen) -> None:
+        self.plan, self.screen, self.out = plan, screen, plan.out
+        self.data_dir = plan.data or plan.out / "data"
+        self.tokenizer_dir = plan.out / "tokenizer"
+
+    def wanted_data(self) -> Any:
+        """What the data stage should have made: of one's own folder, the files as they are."""
+        if self.plan.data is None:
+            return [self.plan.recipe.data, shards_needed(self.plan)]
+        return sorted([path.name, path.stat().st_size] for path in self.plan.data.glob("*.parquet"))
+
+    def get_data(self) -> list[Path]:
+        """Write the embedded corpus, download the recipe's shards, or check one's own."""
+        from nanogpt2.data.corpus import missing_packages, write_embedded_corpus
+        from nanogpt2.data.shards import list_shards, open_shard
+
+        if self.plan.data is not None:
+            for shard in list_shards(self.data_dir):
+                open_shard(shard)
+            return []
+        if self.plan.recipe.data == "embedded":
+            if missing := missing_packages():
+                self.screen.say(f"  {missing}")
+            write_embedded_corpus(self.data_dir)
+        else:
+            from nanogpt2.data.download import download_dataset
+
+            download_dataset(self.plan.recipe.data, self.data_dir, shards=shards_needed(self.plan))
+        return [self.data_dir]
+
+    def train_tokenizer(self) -> list[Path]:
+        """Learn the recipe's vocabulary from the training shards."""
+        from nanogpt2.data.shards import open_shard, split_shards
+        from nanogpt2.data.tokenizer import Tokenizer, text_sample
+
+        shards = [open_shard(path).metadata for path in split_shards(self.data_dir, "train")]
+        groups = [shard.row_group(i) for shard in shards for i in range(shard.num_row_groups)]
+        total = min(sum(group.total_byte_size for group in groups), TOKENIZER_CHARACTERS)
+
+        def told(texts: Iterator[str]) -> Iterator[str]:
+            read = 0
+            for text in texts:
+                read += len(text)
+                advance(min(read, total), total, "characters")
+                yield text
+            advance(total, total, "merging")
+
+        with self.screen.progress() as advance:
+            texts = told(text_sample(self.data_dir, TOKENIZER_CHARACTERS))
+            Tokenizer.train(texts, self.plan.recipe.model.vocab_size).save(self.tokenizer_dir)
+        return [self.tokenizer_dir]
+
+    def settings(self) -> TrainSettings:
+        """What the training loop is given."""
+        from nanogpt2.training.settings import TrainSettings
+
+        plan = self.plan
+        loop = {name: value for name, value in vars(plan.loop).items() if value is not None}
+        return TrainSettings(
+            recipe=plan.recipe,
+            data_dir=self.data_dir,
+            tokenizer_dir=self.tokenizer_dir,
+            out_dir=self.out,
+            device=plan.device,
+            device_batch_size=plan.outlook.device_batch_size,
+            precision=plan.precision,
+            seed=plan.seed,
+            core_bundle=plan.core_bundle,
+            **loop,
+        )
+
+    def train_model(self) -> list[Path] | None:
+        """Train, from the newest checkpoint if there is one; None when a signal ended it."""
+        from nanogpt2.logs import open_log
+        from nanogpt2.training.trainer import Trainer
+
+        screen = self.screen
+        log = open_log(
+            self.plan.log if self.ranks.is_main else "none", self.out, self.plan.identity()
+        )
+        with screen.progress() as advance:
+
+            def on_step(report: StepReport) -> None:
+                advance(report.step, report.steps, progress_text(report))
+                numbers = {k: v for k, v in vars(report).items() if isinstance(v, (int, float))}
+                log.log(report.step, numbers)
+
+            result = Trainer(self.settings(), self.ranks, on_step, screen.say).run()
+        log.close()
+        if result.stopped_by is None:
+            return [self.out / "training.json", self.out / str(result.checkpoint)]
+        screen.say(
+            f"  stopped by {result.stopped_by} after step {result.step:,} of {result.steps:,}; "
+            f"saved in {self.out / str(result.checkpoint)}, and the same command continues"
+        )
+        self.exit_code = result.exit_code
+        return None
+
+    def trained(self) -> str:
+        """A digest of the training's outcome, the input of what is made of it."""
+        path = self.out / "training.json"
+        return sha256_of(path) if path.is_file() else ""
+
+    def evaluate(self) -> list[Path]:
+        """Bits per byte of the held-out documents, by the trained model."""
+        from nanogpt2.evals.bits_per_byte import bits_per_byte
+        from nanogpt2.evals.held_out import held_out_batches
+
+        model, tokenizer, ranks = self.engine().model, self.tokenizer(), self.ranks
+        rows, length = self.plan.outlook.device_batch_size, model.config.sequence_len
+        share = held_out_batches(
+            self.data_dir, tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
+        )
+        targets = 0
+
+        def counted() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal targets
+            for batch in share:
+                targets += batch[1].numel()
+                yield batch
+
+        value = bits_per_byte(model, counted(), tokenizer.token_bytes)
+        (tokens,) = ranks.sum([float(targets)])
+        self.screen.say(f"  {value:.4f} bits per byte over {tokens:,.0f} tokens")
+        return self.write("evaluation.json", {"val_bpb": value, "tokens": int(tokens)})
+
+    def evaluate_core(self) -> list[Path]:
+        """CORE of the trained model; all ranks ask a share of the examples."""
+        from nanogpt2.evals.core import evaluate_core
+
+        with self.screen.progress() as advance:
+            result = evaluate_core(
+                self.engine().model,
+                self.tokenizer(),
+                self.core_bundle(),
+                self.plan.core_max_per_task,
+                progress=lambda done, total: advance(done, total, "examples"),
+            )
+        self.screen.say(f"  {result.label}: {result.core:.4f}")
+        return self.write("core.json", result.to_dict())
+
+    def core_bundle(self) -> Path:
+        """The folder of CORE's tasks, fetched where none was given."""
+        if self.plan.core_bundle is not None:
+            return self.plan.core_bundle
+        from nanogpt2.data.download import download_bundle
+
+        return download_bundle(self.out / "core_bundle")
+
+    def engine(self) -> Engine:
+        """The newest checkpoint's model on this rank's device, ready to write."""
+        from nanogpt2.inference.engine import load_engine
+
+        return load_engine(self.out, str(self.ranks.device))
+
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer."""
+        from nanogpt2.data.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.tokenizer_dir)
+
+    def write(self, name: str, value: Any) -> list[Path]:
+        """A JSON file of the run, by rank 0."""
+        if self.ranks.is_main:
+            write_json(self.out / name, value)
+        return [self.out / name]
+
+    def sample(self) -> list[Path]:
+        """Continue a few prompts."""
+        texts = self.engine().complete(PROMPTS, **SAMPLING)
+        samples = [{"prompt": p, "text": t} for p, t in zip(PROMPTS, texts, strict=True)]
+        return self.write("samples.json", samples)
+
+    def report_inputs(self) -> Any:
+        """Whatever the report shows."""
+        names = ("metrics.jsonl", "evaluation.json", "core.json", "samples.json")
+        paths = [self.out / name for name in names]
+        files = [sha256_of(path) if path.is_file() else "" for path in paths]
+        return [metadata.version("nanogpt2"), self.plan.identity(), self.trained(), files]
+
+    def report(self) -> list[Path]:
+        """Write report.html and report.md."""
+        from nanogpt2.reporting.report import write_report
+
+        return write_report(self.out)
+
+
+def progress_text(report: StepReport) -> str:
+    """What a step tells, in few words."""
+    text = f"loss {report.loss:.3f}  {report.tokens_per_second:,.0f} tokens/s"
+    return text if report.val_bpb is None else f"{text}  validation {report.val_bpb:.4f}"
