@@ -20,7 +20,8 @@ help:
 
 install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt data-packages.txt
-	@command -v uv >/dev/null && make --no-print-directory .install-uv || make --no-print-directory .install-pip
+	@if command -v uv >/dev/null; then $(MAKE) --no-print-directory .install-uv; \
+	else $(MAKE) --no-print-directory .install-pip; fi
 	@touch $@
 
 .PHONY: .install-uv .install-pip

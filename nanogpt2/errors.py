@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,6 +16,7 @@ class UserError(ValueError):
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file is larger than allowed here; raise the limit (ulimit -f)",
     errno.EACCES: "no permission; choose a folder you may write to, or change its permissions",
     errno.EPERM: "not permitted; choose a folder you may write to, or change its permissions",
     errno.EROFS: "the file system is read-only; choose a folder you may write to",
@@ -35,6 +37,10 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit: 0 when well, 2 on a user's mistake, 130 on Ctrl-C."""
     try:
         sys.exit(main() or 0)
+    except BrokenPipeError:
+        # the reader of a pipe (head, less) has seen enough; silence the flush at exit as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         print("stopped by the keyboard", file=sys.stderr)
         sys.exit(130)

@@ -175,13 +175,13 @@ class TokenLoader:
                 if place.row_group >= file.num_row_groups:
                     raise UserError(f"{path} is not the shard that the checkpoint was made with")
                 found[group] = read_row_group(file, place.row_group, path)
-        texts = []
+        texts: list[str] = []
         for place in places:
-            group = found[place._replace(epoch=0, document=0)]
-            if place.document >= len(group):
+            documents = found[place._replace(epoch=0, document=0)]
+            if place.document >= len(documents):
                 raise UserError(
                     f"{self.paths[place.shard]} is not the shard that the checkpoint was made with"
                 )
-            texts.append(group[place.document])
+            texts.append(documents[place.document])
         rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=self.threads)
         return [Document(tokens, place) for tokens, place in zip(rows, places, strict=True)]

@@ -8,6 +8,7 @@ Chapter: the ladder.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,16 @@ class GPT(nn.Module):
     is chosen here, not by autocast, whose treatment of norms changed between torch versions.
     """
 
+    lm_head: Linear
+    embedding_norm: Norm
+    smear_gate: Linear
+    resid_lambdas: Tensor
+    x0_lambdas: Tensor
+    smear_lambda: Tensor
+    backout_lambda: Tensor
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
@@ -100,14 +111,13 @@ class GPT(nn.Module):
         def uniform(weight: Tensor, low: float, high: float) -> None:
             weight.uniform_(low, high, generator=generator)
 
-        self.transformer["wte"].weight.normal_(0.0, config.wte_std, generator=generator)
+        self.wte.weight.normal_(0.0, config.wte_std, generator=generator)
         if config.positions == "learned":
             # GPT-2's positions start at half the spread of its tokens
-            weight = self.transformer["wpe"].weight
-            weight.normal_(0.0, config.wte_std / 2, generator=generator)
+            self.wpe.weight.normal_(0.0, config.wte_std / 2, generator=generator)
         if not config.tied_head:
             self.lm_head.weight.normal_(0.0, config.lm_head_std, generator=generator)
-        for block in self.transformer["h"]:
+        for block in self.blocks:
             for name, layer in block.named_modules():
                 if not isinstance(layer, Linear):
                     continue
@@ -121,6 +131,7 @@ class GPT(nn.Module):
                     scale = config.mlp_start_scale if name == "mlp.c_fc" else 1.0
                     uniform(layer.weight, -scale * bound, scale * bound)
         for table in self.value_embeds.values():
+            assert isinstance(table, nn.Embedding)
             uniform(table.weight, -bound, bound)
         for module in self.modules():
             if isinstance(module, Norm):
@@ -138,9 +149,24 @@ class GPT(nn.Module):
             self.backout_lambda.fill_(config.backout_start)
 
     @property
+    def wte(self) -> nn.Embedding:
+        """The token embedding, (padded vocabulary, C)."""
+        return cast(nn.Embedding, self.transformer["wte"])
+
+    @property
+    def wpe(self) -> nn.Embedding:
+        """The learned positions, (T, C), where ``config.positions`` asks for them."""
+        return cast(nn.Embedding, self.transformer["wpe"])
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers, first to last."""
+        return list(cast(nn.ModuleList, self.transformer["h"]))  # type: ignore[arg-type]
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.transformer["wte"].weight.device
+        return self.wte.weight.device
 
     @property
     def window_sizes(self) -> list[tuple[int, int]]:
@@ -150,7 +176,7 @@ class GPT(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """(padded vocabulary, C)."""
-        return self.transformer["wte"].weight if self.config.tied_head else self.lm_head.weight
+        return self.wte.weight if self.config.tied_head else self.lm_head.weight
 
     def flops_per_token(self) -> int:
         """FLOPs of training on one token; see ``nanogpt2.depth.flops_per_token``."""
@@ -172,7 +198,7 @@ class GPT(nn.Module):
         config, dtype = self.config, self.compute_dtype
         T = idx.size(1)
         positions = None if cache is None else cache.positions(T)
-        x = self.transformer["wte"](idx).to(dtype)
+        x = self.wte(idx).to(dtype)
         rotation = None
         if config.positions == "learned":
             x = x + self._learned_positions(T, positions).to(dtype)
@@ -185,7 +211,7 @@ class GPT(nn.Module):
             gate = self.smear_gate(x[..., : config.smear_channels])
             x = smear(x, before, gate, self.smear_lambda)
         x0, halfway = x, x
-        for i, block in enumerate(self.transformer["h"]):
+        for i, block in enumerate(self.blocks):
             if config.residual_scalars:
                 x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
             value = self.value_embeds[str(i)](idx) if config.has_value_embedding(i) else None
@@ -240,7 +266,7 @@ class GPT(nn.Module):
         return self.cos[positions], self.sin[positions]
 
     def _learned_positions(self, n_tokens: int, positions: Tensor | None) -> Tensor:
-        table = self.transformer["wpe"]
+        table = self.wpe
         if positions is None:
             if n_tokens > self.config.sequence_len:
                 raise _too_long(n_tokens, self.config.sequence_len)
