@@ -55,7 +55,7 @@ def measure(
         reference, duration = work / "unbroken", 0.0
         for run in (reference, work / "again"):  # the first one also starts the server of processes
             began = time.monotonic()
-            _end(start(data.settings(run), world_size))
+            wait_for(start(data.settings(run), world_size))
             duration = time.monotonic() - began
             if not (run / "training.json").is_file():
                 raise UserError(f"the unbroken run failed: {(run / 'log.txt').read_text()}")
@@ -84,14 +84,14 @@ def _one_run(
         victim = generator.choice(ranks)
         victim.join(wait)
         if victim.exitcode is not None:
-            _end(ranks)
+            wait_for(ranks)
             if any(rank.exitcode for rank in ranks):
                 raise AssertionError(f"the run failed: {(run / 'log.txt').read_text()}")
             return
         victim.kill()
         killed = time.monotonic()
         victim.join()
-        _end(ranks)
+        wait_for(ranks)
         figures.kills += 1
         figures.slowest_end_of_others = max(
             figures.slowest_end_of_others, time.monotonic() - killed
@@ -102,7 +102,7 @@ def _one_run(
         figures.kills_while_saving += any((run / "checkpoints").glob(f"*{PARTIAL}"))
 
 
-def _end(ranks: list[Any]) -> None:
+def wait_for(ranks: list[Any]) -> None:
     """Wait for all to end; one that does not is an error, and is killed."""
     deadline = time.monotonic() + PATIENCE
     for rank in ranks:

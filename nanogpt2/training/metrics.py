@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nanogpt2.errors import explain
 from nanogpt2.files import atomic_write
 
 WARMUP_STEPS = 10
@@ -68,22 +70,36 @@ def peak_memory(device: torch.device) -> int:
 class MetricsFile:
     """``metrics.jsonl``: a line a step, in order, each step once."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, tell: Callable[[str], None] = print) -> None:
         """Keep the lines up to ``step`` of an earlier part of the run; the rest is made again."""
-        self.path = path
+        self.path, self.tell = path, tell
         kept = [json.dumps(record) + "\n" for record in read_lines(path) if record["step"] <= step]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-        self.file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (kept open)
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (kept open)
+        self.waiting = b""
+        """what the disk has not taken yet"""
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write ``record`` without its absent (None) values."""
+        """Write ``record`` without its absent (None) values; a full disk only delays it."""
         present = {name: value for name, value in record.items() if value is not None}
-        self.file.write(json.dumps(present) + "\n")
+        told = bool(self.waiting)
+        self.waiting += json.dumps(present).encode() + b"\n"
+        try:
+            self._write()
+        except OSError as error:
+            if not told:
+                self.tell(f"{self.path.name} must wait ({explain(error) or error})")
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Write what is waiting; OSError where the disk still refuses."""
+        with self.file:
+            while self.waiting:
+                self._write()
+
+    def _write(self) -> None:
+        written = self.file.write(self.waiting)
+        self.waiting = self.waiting[written:]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

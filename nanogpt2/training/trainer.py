@@ -255,7 +255,7 @@ class Trainer:
             self._keep_tokenizer()
             again = start.report is not None and self._unmeasured(start.report)
             keep = self.step - 1 if again else self.step
-            self.metrics = MetricsFile(settings.out_dir / "metrics.jsonl", keep)
+            self.metrics = MetricsFile(settings.out_dir / "metrics.jsonl", keep, self.tell)
         return start
 
     def _keep_tokenizer(self) -> None:
