@@ -55,7 +55,7 @@ book: install-book
 
 # every page in a headless Chromium, with the network shut
 check-book: book
-	$(PY) -m pytest -m book tests/book
+	$(PY) -m pytest -n 2 -m book tests/book
 
 serve: book
 	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -12,6 +12,7 @@ import yaml
 import nanogpt2
 from scripts.paths import BOOK, chapters
 
+PREFIX = "nanogpt2."
 # API page -> the rooms that it shows; "rest" has those that no other page names
 PAGES: dict[str, tuple[str, ...]] = {
     "config": ("config", "depth", "recipes"),
@@ -42,7 +43,7 @@ class Chapter:
     def link(self) -> str:
         """Markdown that names the chapter, with a link where it exists."""
         if self.document is None:
-            return f"*{self.title}* (not written yet)"
+            return f"*{self.title}* (to come)"
         return f"{{doc}}`{self.title} </{self.document}>`"
 
 
@@ -106,7 +107,9 @@ def _module(name: str, rooms: list[Chapter], repository: str, branch: str) -> st
     if is_package and not re.search(r"^(class|def) ", file.read_text(encoding="utf-8"), re.M):
         options = []  # it only passes names on, which their own modules show
     directive = "\n".join([f".. automodule:: {name}", *options])
-    return f"## `{name}`\n\n{'; '.join(links)}\n\n```{{eval-rst}}\n{directive}\n```"
+    return (
+        f"## {name.removeprefix(PREFIX)}\n\n{'; '.join(links)}\n\n```{{eval-rst}}\n{directive}\n```"
+    )
 
 
 def links_for(notebook: Path, rooms: list[Chapter]) -> str:
@@ -126,5 +129,5 @@ def chapter_table(rooms: list[Chapter]) -> str:
     rows = ["| chapter | in the package |", "| --- | --- |"]
     for chapter in rooms:
         named = ", ".join(f"{{py:mod}}`{name}`" for name in chapter.rooms if name in known)
-        rows.append(f"| {chapter.link} | {named or 'not written yet'} |")
+        rows.append(f"| {chapter.link} | {named or 'to come'} |")
     return "\n".join(rows)

@@ -1,0 +1,1 @@
+"""The book's build: run chapters, lay out pages, render, check notebooks."""

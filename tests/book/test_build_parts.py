@@ -1,0 +1,152 @@
+"""What the build writes into pages: facts, the ladder, the links between book and code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.errors import UserError
+from nanogpt2.recipes import Recipe
+from scripts import chapters, facts, ladder, rooms
+from scripts.assemble import _below_title, _hide_injected, minutes
+from scripts.paths import BOOK, ROOT, document, notebooks
+
+FACTS = {
+    "gpt2_cost": "43,008",
+    "run1_hours": "3.04",
+    "run1_cost": "73",
+    "run1_steps": "16,704",
+    "run1_tokens": "8,757,706,752",
+    "run1_flops_per_token": "4,945,112,064",
+    "run1_flops": "4.330784131228946e+19",
+    "run1_wte": "50,331,648",
+    "run1_value_embeddings": "603,979,776",
+    "run1_matrices": "679,481,856",
+    "run1_total": "1,384,124,976",
+    "d12_value_embeddings": "150,994,944",
+    "d12_total": "286,262,424",
+    "cost_fall": "590",
+    "cost_per_year": "0.40",
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_fact(name: str) -> None:
+    assert facts.facts()[name] == FACTS[name]
+
+
+def test_every_substitution_of_a_page_is_a_fact() -> None:
+    known = {*facts.facts(), "repository"}
+    for page in BOOK.rglob("*.md"):
+        used = set(re.findall(r"\{\{ *(\w+) *\}\}", page.read_text(encoding="utf-8")))
+        assert used <= known, f"{page.name}: {used - known}"
+
+
+def test_leaderboard_has_the_six_records() -> None:
+    lines = facts.leaderboard().splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == [f"run{i}" for i in range(1, 7)]
+    steps = [line.split("|")[7].strip() for line in lines]
+    assert steps == ["16,704", "14,889", "7,226", "6,612", "6,055", "5,568"]
+
+
+def test_rungs_lead_from_gpt2_to_run1() -> None:
+    """Each rung is a switch that differs, and together they are all that differs but starts."""
+    plain, top = GPTConfig.gpt2(), GPTConfig()
+    names = {field.name for field in fields(GPTConfig)}
+    switches = {rung.switch for rung in ladder.RUNGS}
+    assert switches - names == {"matrices"} <= {field.name for field in fields(Recipe)}
+    differing = {name for name in names if getattr(plain, name) != getattr(top, name)}
+    assert differing - {"wte_std", "norm_learnable"} == switches - {"matrices"}
+
+
+def test_ladder_says_its_rungs_and_links_written_chapters() -> None:
+    known = [rooms.Chapter("rope", "Rotary positions", (), "chapters/01_rope")]
+    picture = ladder.ladder_svg(known)
+    label = re.search(r'aria-label="([^"]+)"', picture)
+    assert label and all(rung.name in label.group(1) for rung in ladder.RUNGS)
+    assert picture.count('<a href="../chapters/01_rope.html">') == 1
+
+
+def test_rooms_name_modules_that_exist_or_will() -> None:
+    known = rooms.modules()
+    assert "nanogpt2.config" in known and not any("._" in name for name in known)
+    for chapter in rooms.read_rooms():
+        for room in chapter.rooms:
+            assert room.startswith("nanogpt2."), room
+
+
+def test_each_chapter_is_in_rooms_and_contents() -> None:
+    toc = json.dumps(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    for notebook in notebooks():
+        assert f'"{document(notebook)}"' in toc
+    named = {chapter.document for chapter in rooms.read_rooms()}
+    for notebook in notebooks():
+        assert notebook.parent.name != "chapters" or document(notebook) in named
+
+
+def test_a_package_explains_its_modules_unless_they_have_their_own() -> None:
+    known = [
+        rooms.Chapter("data", "Data", ("nanogpt2.data",), None),
+        rooms.Chapter("pack", "Packing", ("nanogpt2.data.packing",), None),
+    ]
+    assert [c.key for c in rooms.explained_in("nanogpt2.data.loader", known)] == ["data"]
+    assert [c.key for c in rooms.explained_in("nanogpt2.data.packing", known)] == ["pack"]
+    assert rooms.explained_in("nanogpt2.depth", known) == []
+
+
+def test_every_module_has_an_api_page_in_the_contents() -> None:
+    toc = (ROOT / "_toc.yml").read_text()
+    for name in rooms.modules():
+        assert f"book/api/{rooms.page_of(name)}\n" in toc
+    for page in rooms.PAGES:
+        assert (BOOK / "api" / f"{page}.md").exists()
+
+
+def test_unknown_parameter_is_refused(tmp_path: Path) -> None:
+    cells = [{"metadata": {"tags": ["parameters"]}, "source": ["DEPTH = 12\n", "SEED = 0"]}]
+    path = tmp_path / "01_x.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    chapters.check_parameters(path, {"DEPTH": 12})
+    with pytest.raises(UserError, match="no parameter SCALE"):
+        chapters.check_parameters(path, {"DEPTH": 12, "SCALE": "ci"})
+
+
+def test_injected_cell_is_hidden_only_when_it_repeats_what_is_shown() -> None:
+    def cells(depth: int) -> list[dict]:
+        return [
+            {"metadata": {"tags": ["parameters"]}, "source": ["DEPTH = 12  # layers\n"]},
+            {"metadata": {"tags": ["injected-parameters"]}, "source": f"# P\nDEPTH = {depth}"},
+        ]
+
+    same, other = cells(12), cells(24)
+    _hide_injected(same)
+    _hide_injected(other)
+    assert "remove-cell" in same[1]["metadata"]["tags"]
+    assert "remove-cell" not in other[1]["metadata"]["tags"]
+
+
+def test_memory_of_children_counts() -> None:
+    """A child that fills 200 MB is seen by the sampler of its parent."""
+    child = "x = bytearray(200_000_000); import time; time.sleep(1.5)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent]) as process:
+        sampler = chapters.PeakMemory(process.pid)
+        sampler.start()
+        process.wait()
+        sampler.ended.set()
+    assert sampler.peak > 200_000_000
+
+
+def test_reading_time_and_its_place() -> None:
+    assert minutes("word " * 1000) == 5
+    assert minutes("```\n" + "code " * 1000 + "\n```") == 1
+    page = _below_title("(label)=\n# Title\n\nText", "2 minutes")
+    assert page.index("# Title") < page.index("2 minutes") < page.index("Text")
