@@ -48,7 +48,9 @@ def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int 
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # ranks tell by themselves who failed, where and why; the launcher would repeat it at length
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     threads = max(1, (os.cpu_count() or 1) // ranks)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -105,9 +106,10 @@ class Speedrun:
         """All stages; returns the exit code: 130 or 143 when a signal ended the training."""
         from nanogpt2.training.distributed import join
 
-        with join(self.plan.device) as ranks:
+        with ExitStack() as claim, join(self.plan.device) as ranks:
             self.work.ranks = ranks
             if ranks.is_main:
+                claim.enter_context(claimed(self.out))
                 self.begin()
             for stage in self.stages():
                 self.do(stage)
@@ -151,14 +153,6 @@ class Speedrun:
         self.screen.stage(1, len(self.stages()) + 1, "check the machine")
         machine = describe_machine()
         self.screen.say(f"  {machine.get('gpus') or machine['processor']}, {machine['memory']}")
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.out / "run.lock")
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another speedrun is at work in {self.out}; wait for it or name another --out"
-            ) from None
         check_same_run(self.out, plan.identity())
         require_free_space(self.out, plan.outlook.disk_bytes, "the run")
         if not plan.outlook.fits and not plan.outlook.machine.is_processor:
@@ -169,6 +163,28 @@ class Speedrun:
             write_json(self.out / "config.json", config)
         for line in describe(plan):
             self.screen.say(f"  {line}")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make the folder of a run, and be the only speedrun at work in it; UserError if another is."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}); name another --out") from None
+    lock = FileLock(out / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another speedrun is at work in {out}; wait for it or name another --out"
+        ) from None
+    except NotImplementedError:
+        pass  # some network disks have no locks
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_same_run(out: Path, identity: dict[str, Any]) -> None:
