@@ -6,7 +6,7 @@ it works in a live notebook and in the built page, which has no kernel and no ne
 """
 
 from nanogpt2.lab.claims import badge_html, claim, claims, table
-from nanogpt2.lab.exercises import Checked, check
+from nanogpt2.lab.exercises import Checked, check, compare_values
 from nanogpt2.lab.explore import explore
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import bars, curves, heatmap, heatmap_figure, lines
@@ -41,6 +41,7 @@ __all__ = [
     "claim",
     "claims",
     "compare",
+    "compare_values",
     "curves",
     "explore",
     "figure",

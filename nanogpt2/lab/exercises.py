@@ -66,7 +66,11 @@ def check(
         if result is None and expected is not None:
             return Checked(False, f"{where}`{name}` returned None. Is its `return` missing?")
         try:
-            wrong = expected(result) if callable(expected) else compare(result, expected, tolerance)
+            wrong = (
+                expected(result)
+                if callable(expected)
+                else compare_values(result, expected, tolerance)
+            )
         except Exception as error:  # the check itself tripped over an unexpected kind of result
             wrong = f"the result could not be judged ({type(error).__name__}: {error})."
         if wrong:
@@ -74,7 +78,7 @@ def check(
     return Checked(True, praise or f"`{name}` agrees in {_count(len(cases), 'case')}.")
 
 
-def compare(result: Any, expected: Any, tolerance: float = 1e-5) -> str:
+def compare_values(result: Any, expected: Any, tolerance: float = 1e-5) -> str:
     """What is wrong with ``result``, in a sentence; "" where it is as expected."""
     if isinstance(expected, Mapping):
         if not isinstance(result, Mapping):
@@ -82,14 +86,14 @@ def compare(result: Any, expected: Any, tolerance: float = 1e-5) -> str:
         for key in expected:
             if key not in result:
                 return f"the key {key!r} is missing."
-            if wrong := compare(result[key], expected[key], tolerance):
+            if wrong := compare_values(result[key], expected[key], tolerance):
                 return f"at {key!r}: {wrong}"
         return ""
     if isinstance(expected, (tuple, list)) and not _numeric(expected):
         if not isinstance(result, (tuple, list)) or len(result) != len(expected):
             return f"{_count(len(expected), 'value')} were expected, not {_kind(result)}."
         for i, (one, other) in enumerate(zip(result, expected, strict=True)):
-            if wrong := compare(one, other, tolerance):
+            if wrong := compare_values(one, other, tolerance):
                 return f"value {i + 1}: {wrong}"
         return ""
     if isinstance(expected, (str, bool)) or expected is None:

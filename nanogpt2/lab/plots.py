@@ -32,8 +32,8 @@ def lines(
     caption: str = "",
     log_x: bool = False,
     log_y: bool = False,
-    width: float = 6.4,
-    height: float = 3.0,
+    width: float = 5.6,
+    height: float = 2.9,
 ) -> Html:
     """One line for each entry of ``ys`` over the same ``x``."""
     fig, axes = figure(width, height)
@@ -92,7 +92,7 @@ def heatmap_figure(
     values: Any, x_label: str = "", y_label: str = "", diverging: bool = False
 ) -> Figure:
     """The figure of ``heatmap``, for use as a frame of ``explore``."""
-    fig, axes = figure(4.6, 3.6)
+    fig, axes = figure(4.6, 3.5)
     numbers = _numbers(values)
     limit = float(abs(numbers).max()) if diverging else None
     with style():
@@ -122,7 +122,7 @@ def bars(
     form: str = ".3g",
 ) -> Html:
     """Horizontal bars, each with its number written at its end."""
-    fig, axes = figure(6.4, 0.6 + 0.38 * len(values))
+    fig, axes = figure(5.6, 0.6 + 0.38 * len(values))
     with style():
         drawn = axes.barh(list(values), list(values.values()), color=COLOURS[0], height=0.6)
         axes.bar_label(drawn, labels=[format(v, form) for v in values.values()], padding=4)
@@ -149,4 +149,4 @@ def _finish(axes: Any, x_label: str, y_label: str, log_x: bool, log_y: bool, leg
     if log_y:
         axes.set_yscale("log")
     if legend:
-        axes.figure.legend(loc="outside upper left", ncols=4)
+        axes.figure.legend(loc="outside upper left", ncols=3)

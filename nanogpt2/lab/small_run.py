@@ -10,10 +10,10 @@ import hashlib
 import inspect
 import json
 import math
-import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.files import atomic_directory, read_json, write_json
+from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.lab.records import digest
 from nanogpt2.lab.small_data import SmallData, cache_folder, code_hash, small_data
 from nanogpt2.model.gpt import GPT
@@ -77,12 +78,12 @@ class SmallRun:
 
 
 def small_config(depth: int = 4, **switches: Any) -> GPTConfig:
-    """The book's small model: run 1's switches, width 32 a layer, heads of 32, T 128, V 2048.
+    """The book's small model: run 1's switches, width 24 a layer, heads of 32, T 128, V 2048.
 
-    ``switches`` are fields of ``GPTConfig``; depth 4 has about 0.8 million matrix parameters.
+    ``switches`` are fields of ``GPTConfig``; depth 4 has 0.44 million matrix parameters.
     From depth 12 on, the record runs' proportions are taken: width 64 a layer, heads of 128.
     """
-    aspect, head_dim = (64, 128) if depth >= 12 else (32, 32)
+    aspect, head_dim = (64, 128) if depth >= 12 else (24, 32)
     width = math.ceil(depth * aspect / head_dim) * head_dim
     sizes: dict[str, Any] = {
         "sequence_len": 128,
@@ -105,14 +106,18 @@ def small_run(
     config: GPTConfig | None = None,
     *,
     recipe: Recipe | None = None,
-    steps: int = 200,
-    batch_size: int = 16,
+    steps: int = 160,
+    batch_size: int = 8,
     seed: int = 0,
-    lr_scale: float = 0.5,
+    lr_scale: float = 1.0,
     evaluate_every: int | None = None,
+    val_rows: int = VAL_ROWS,
     probe: Probe | None = None,
+    within: Callable[[], AbstractContextManager[Any]] | None = None,
+    start: SmallRun | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
+    threads: int = 1,
     fresh: bool = False,
 ) -> SmallRun:
     """Train ``config`` for ``steps`` steps on the embedded corpus, or find that run on disk.
@@ -125,12 +130,19 @@ def small_run(
         seed: of the start values and of the order of rows.
         lr_scale: factor on the learning rates that scale with the batch.
         evaluate_every: steps between evaluations; about twelve evaluations by default.
+        val_rows: held-out rows of each evaluation.
         probe: called as probe(model, step) at every evaluation; its numbers join the curve. Its
             source is part of the cache's key.
-        dtype: of the products.
+        within: makes a context manager around the whole run, to change the code for its time (to
+            show a failure, say). Its source is part of the cache's key.
+        start: begin with the weights of that run instead of fresh ones.
+        dtype: of the products; None takes bf16 where the device is good at it, else fp32.
+        threads: of the processor; one is best for a small model, and chapters run side by side.
         fresh: train even where the run is on disk.
     """
     config, recipe = config or small_config(), recipe or small_recipe()
+    if dtype is None:
+        dtype = torch.bfloat16 if good_at_bf16(device) else torch.float32
     every = evaluate_every or max(1, steps // 12)
     settings = {
         "config": config.to_dict(),
@@ -140,7 +152,10 @@ def small_run(
         "seed": seed,
         "lr_scale": lr_scale,
         "evaluate_every": every,
+        "val_rows": val_rows,
         "probe": _source(probe),
+        "within": _source(within),
+        "start": start.folder.name if start else "",
         "device": torch.device(device).type,
         "dtype": str(dtype),
         "torch": torch.__version__,
@@ -151,17 +166,14 @@ def small_run(
     with FileLock(str(folder) + ".lock"):
         cached = (folder / "run.json").is_file() and not fresh
         if not cached:
-            shutil.rmtree(folder, ignore_errors=True)
             data = small_data(config.vocab_size)
-            with atomic_directory(folder) as temporary:
-                model = _new_model(config, seed, device, dtype)
-                trainer = _Loop(model, recipe, data, steps, batch_size, seed, lr_scale)
-                curve = trainer.train(every, probe)
+            around = within() if within else nullcontext()
+            with around, _torch_threads(threads), atomic_directory(folder) as temporary:
+                model = _new_model(config, seed, device, dtype, start)
+                loop = _Loop(model, recipe, data, steps, batch_size, seed, lr_scale)
+                result = {"settings": settings, "curve": loop.train(every, val_rows, probe)}
+                write_json(temporary / "run.json", {**result, "seconds": loop.seconds})
                 save_file(model.state_dict(), temporary / "model.safetensors")
-                write_json(
-                    temporary / "run.json",
-                    {"settings": settings, "curve": curve, "seconds": trainer.seconds},
-                )
     found = read_json(folder / "run.json")
     return SmallRun(
         config, recipe, seed, steps, batch_size, found["curve"], found["seconds"], folder, cached
@@ -215,14 +227,14 @@ class _Loop:
         self.seconds = 0.0
         self.losses: list[float] = []
 
-    def train(self, every: int, probe: Probe | None) -> list[dict[str, float]]:
-        curve = [self._evaluate(0, probe)]
+    def train(self, every: int, rows: int, probe: Probe | None) -> list[dict[str, float]]:
+        curve = [self._evaluate(0, rows, probe)]
         for step in range(self.steps):
             started = time.perf_counter()
             self.losses.append(self._step(step))
             self.seconds += time.perf_counter() - started
             if (step + 1) % every == 0 or step + 1 == self.steps:
-                curve.append(self._evaluate(step + 1, probe))
+                curve.append(self._evaluate(step + 1, rows, probe))
         return curve
 
     def _step(self, step: int) -> float:
@@ -234,15 +246,15 @@ class _Loop:
         apply_schedules(self.optimizer, self.recipe, step, self.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
-    def _evaluate(self, step: int, probe: Probe | None) -> dict[str, float]:
+    def _evaluate(self, step: int, rows: int, probe: Probe | None) -> dict[str, float]:
         self.model.eval()
         point = {
             "step": step,
             "tokens": step * self.batch_size * self.model.config.sequence_len,
             "seconds": self.seconds,
-            "bpb": bits_per_byte(self.model, self.data),
+            "bpb": bits_per_byte(self.model, self.data, rows),
         }
         if self.losses:
             point["loss"] = statistics.fmean(self.losses)
@@ -253,20 +265,38 @@ class _Loop:
         return point
 
 
-def _new_model(config: GPTConfig, seed: int, device: torch.device | str, dtype: torch.dtype) -> GPT:
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _new_model(
+    config: GPTConfig,
+    seed: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    start: SmallRun | None,
+) -> GPT:
     model = GPT(config).to(device)
     model.init_weights(seed)
+    if start is not None:
+        model.load_state_dict(load_file(start.folder / "model.safetensors"))
     model.compute_dtype = dtype
     return model
 
 
-def _source(probe: Probe | None) -> str:
-    if probe is None:
+def _source(function: Callable[..., Any] | None) -> str:
+    if function is None:
         return ""
     try:
-        text = inspect.getsource(probe)
+        text = inspect.getsource(function)
     except (OSError, TypeError):
-        text = repr(probe)
+        text = repr(function)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

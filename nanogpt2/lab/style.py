@@ -46,8 +46,8 @@ def settings() -> dict[str, Any]:
         "axes.axisbelow": True,
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
-        "axes.labelsize": 10,
-        "font.size": 10,
+        "axes.labelsize": 11,
+        "font.size": 11,
         "grid.color": INK,
         "grid.alpha": 0.14,
         "grid.linestyle": "-",
@@ -66,7 +66,7 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings())  # type: ignore[arg-type]
 
 
-def figure(width: float = 6.4, height: float = 3.0, columns: int = 1) -> tuple[Figure, Any]:
+def figure(width: float = 5.6, height: float = 2.9, columns: int = 1) -> tuple[Figure, Any]:
     """A figure in the book's style, in inches, and its axes (an array where ``columns`` > 1)."""
     with style():
         fig = Figure(figsize=(width, height))
