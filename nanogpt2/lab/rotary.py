@@ -152,10 +152,11 @@ def score_errors(
     starts = list(range(0, positions - distance, 37))
 
     def score(tables: tuple[Tensor, ...], at: int) -> float:
-        ends = [
-            rotate(v, *(t[p : p + 1] for t in tables)) for v, p in ((q, at + distance), (k, at))
+        turned = [
+            rotate(v, *(table[p : p + 1] for table in tables))
+            for v, p in ((q, at + distance), (k, at))
         ]
-        return float((ends[0] * ends[1]).sum())
+        return float((turned[0] * turned[1]).sum())
 
     scale = float(q.norm() * k.norm())
     errors = [(score(rounded, at) - score(exact, at)) / scale for at in starts]
@@ -295,14 +296,11 @@ def record_comparison(steps: int = 320, depth: int = 4, seeds: tuple[int, ...] =
     }
     ends = {kind: [run.bpb for run in found] for kind, found in runs.items()}
     found = compare(ends["learned"], ends["rope"])
+    named = {f"bpb_{kind}_seed{run.seed}": run for kind, group in runs.items() for run in group}
     curve = [
-        {"step": points[0]["step"], "tokens": points[0]["tokens"]}
-        | {
-            f"bpb_{kind}_seed{seed}": point["bpb"]
-            for (kind, seed), point in zip(names, points, strict=True)
-        }
-        for names in [[(kind, seed) for kind in runs for seed in seeds]]
-        for points in zip(*(run.curve for kind in runs for run in runs[kind]), strict=True)
+        {"step": point["step"], "tokens": point["tokens"]}
+        | {name: run.curve[i]["bpb"] for name, run in named.items()}
+        for i, point in enumerate(runs["rope"][0].curve)
     ]
     first = as_record(runs["rope"][0])
     path = record(

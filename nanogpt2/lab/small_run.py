@@ -42,8 +42,8 @@ VAL_ROWS = 64
 class SmallRun:
     """A finished small run."""
 
-    config: GPTConfig
-    recipe: Recipe
+    config: GPTConfig = field(repr=False)
+    recipe: Recipe = field(repr=False)
     seed: int
     steps: int
     batch_size: int
