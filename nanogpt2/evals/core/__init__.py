@@ -1,0 +1,12 @@
+"""CORE: 22 tasks asked in context, the score that says "as good as GPT-2".
+
+Tasks and protocol: DCLM (Li et al., 2024, arXiv 2406.11794). ``bundle`` reads the data, ``tasks``
+draws examples, ``prompts`` makes token sequences, ``layout`` packs them, ``scoring`` and
+``prefix`` run the model, ``results``, ``statistics`` and ``report`` say what came out.
+Chapter: CORE.
+"""
+
+from nanogpt2.evals.core.evaluate import CoreEvaluator, evaluate_core
+from nanogpt2.evals.core.results import CoreResult, Outcome, TaskResult
+
+__all__ = ["CoreEvaluator", "CoreResult", "Outcome", "TaskResult", "evaluate_core"]

@@ -1,0 +1,120 @@
+"""``python -m nanogpt2.evals.core``: CORE of a checkpoint or of a Hugging Face model.
+
+Under torchrun each rank asks its share of the examples. Chapter: CORE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from nanogpt2.errors import UserError, run_command
+from nanogpt2.evals.core.bundle import published_scores
+from nanogpt2.evals.core.evaluate import CoreEvaluator
+from nanogpt2.evals.core.fetch import find_bundle
+from nanogpt2.evals.core.prompts import ProtocolName
+from nanogpt2.evals.core.report import core_table, verdict
+from nanogpt2.kernels.precision import good_at_bf16
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.evals.core",
+        description="Ask a model the 22 tasks of CORE (DCLM, arXiv 2406.11794).",
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, metavar="DIR", help="a run or a checkpoint")
+    model.add_argument("--hf", metavar="MODEL", help="a Hugging Face causal model: name or folder")
+    add = parser.add_argument
+    add("--bundle", type=Path, metavar="DIR", help="the tasks; fetched and kept if not given")
+    add(
+        "--protocol",
+        default=ProtocolName.NANOCHAT.value,
+        choices=[name.value for name in ProtocolName],
+        help="whose way of asking (default nanochat, that of GPT-2's 0.2565)",
+    )
+    add("--max-per-task", type=int, metavar="N", help="ask at most N examples a task: a sample")
+    add("--tasks", metavar="LABELS", help="some tasks only, separated by commas")
+    add("--out", type=Path, metavar="FILE", help="results as JSON, every outcome in them")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of products")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate, show the table, keep the outcomes."""
+    # the command stands on a room above which the evaluation itself does not reach
+    from nanogpt2.training.distributed import join
+
+    options = parser().parse_args(argv)
+    with join(options.device) as ranks:
+        if options.bundle is None and ranks.is_main:
+            find_bundle()  # fetched once, by one rank
+        ranks.barrier()
+        bundle = find_bundle(options.bundle)
+        labels = None if options.tasks is None else _labels(options.tasks)
+        model, tokenizer = load(options, ranks.device)
+        evaluator = CoreEvaluator(
+            tokenizer,
+            bundle,
+            max_per_task=options.max_per_task,
+            tasks=labels,
+            protocol=options.protocol,
+        )
+        with progress_bar(ranks.is_main) as progress:
+            result = evaluator.evaluate(model, progress)
+        if ranks.is_main:
+            console = Console()
+            wide = console if console.is_terminal else Console(width=150)
+            wide.print(core_table(result, published_scores(bundle)))
+            print(verdict(result))
+            if options.out is not None:
+                result.save(options.out)
+                print(f"every outcome is in {options.out}")
+    return 0
+
+
+def _labels(text: str) -> list[str]:
+    labels = [label.strip() for label in text.split(",") if label.strip()]
+    if not labels:
+        raise UserError("--tasks names no task; give labels separated by commas")
+    return labels
+
+
+def load(options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
+    """The model on ``device``, ready to evaluate, and its tokenizer."""
+    bf16 = options.dtype == "bfloat16" or (options.dtype == "auto" and good_at_bf16(device))
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    if options.hf is not None:
+        from nanogpt2.evals.core.huggingface import load_huggingface
+
+        return load_huggingface(options.hf, device, dtype)
+    from nanogpt2.training.checkpoint import find_tokenizer, load_model
+
+    model = load_model(options.checkpoint, device=device)
+    model.compute_dtype = dtype
+    return model.eval(), find_tokenizer(options.checkpoint)
+
+
+@contextmanager
+def progress_bar(shown: bool) -> Iterator[Any]:
+    """A bar on stderr for a person, nothing for a file."""
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    with Progress(console=Console(stderr=True)) as bar:
+        line = bar.add_task("examples", total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    run_command(main)

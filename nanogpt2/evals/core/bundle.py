@@ -1,0 +1,164 @@
+"""The evaluation bundle: where it is, what is in it, and what is wrong with it.
+
+A folder in the layout of the public ``eval_bundle.zip``: ``core.yaml`` (the tasks),
+``eval_meta_data.csv`` (random baselines), ``eval_data/`` (one JSON object a line) and the scores of
+GPT-2's four sizes. CORE is of the DCLM paper (arXiv 2406.11794). Chapter: CORE.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nanogpt2.errors import UserError
+from nanogpt2.evals.core.tasks import Kind, Task
+
+CORRECTED_BASELINES = {
+    "commonsense_qa": 0.403,
+    "agi_eval_lsat_ar": 0.25,
+    "bigbench_language_identification": 0.25,
+}
+"""DCLM's second table of baselines (September 2025) where it differs from the first"""
+
+GPT2_SIZES = {
+    "124M": "openai-community-gpt2.csv",
+    "355M": "openai-community-gpt2-medium.csv",
+    "774M": "openai-community-gpt2-large.csv",
+    "1.5B": "openai-community-gpt2-xl.csv",
+}
+
+CURE = "fetch the bundle again (delete the folder first) or point --bundle at a whole one"
+
+
+def load_tasks(bundle_dir: Path | str, labels: Sequence[str] | None = None) -> list[Task]:
+    """Every task of the bundle in its order, or those of ``labels``, with checked items.
+
+    Raises UserError naming the file (and line) where one is missing or damaged.
+    """
+    bundle = Path(bundle_dir)
+    entries = _read_entries(bundle / "core.yaml")
+    baselines = _read_baselines(bundle / "eval_meta_data.csv")
+    known = [str(entry["label"]) for entry in entries]
+    unknown = [label for label in labels or () if label not in known]
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}; the bundle has {', '.join(known)}")
+    wanted = [entry for entry in entries if labels is None or entry["label"] in labels]
+    return [_load_task(bundle, entry, baselines) for entry in wanted]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing from the evaluation bundle; {CURE}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); {CURE}") from None
+
+
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = yaml.safe_load(_read_text(path))["icl_tasks"]
+        for entry in entries:
+            entry["label"], entry["dataset_uri"], Kind(entry["icl_task_type"])
+            int(entry["num_fewshot"][0])
+    except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} does not describe tasks ({error!r}); {CURE}") from None
+    return entries
+
+
+def _read_baselines(path: Path) -> dict[str, float]:
+    """Label -> accuracy of guessing, in [0, 1); the file holds percent."""
+    rows = csv.DictReader(_read_text(path).splitlines())
+    try:
+        return {row["Eval Task"]: 0.01 * float(row["Random baseline"]) for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not list random baselines ({error!r}); {CURE}") from None
+
+
+def _load_task(bundle: Path, entry: dict[str, Any], baselines: dict[str, float]) -> Task:
+    label, kind = str(entry["label"]), Kind(entry["icl_task_type"])
+    if label not in baselines:
+        raise UserError(f"{bundle / 'eval_meta_data.csv'} has no baseline for {label}; {CURE}")
+    path = bundle / "eval_data" / entry["dataset_uri"]
+    shots = int(entry["num_fewshot"][0])
+    has_categories = bool(entry.get("has_categories", False))
+    items = read_items(path, kind, ("category",) if has_categories else ())
+    if len(items) <= shots:
+        raise UserError(f"{path} has {len(items)} examples and {label} shows {shots}; {CURE}")
+    return Task(
+        label=label,
+        kind=kind,
+        shots=shots,
+        delimiter=str(entry.get("continuation_delimiter", " ")),
+        baseline=baselines[label],
+        corrected_baseline=CORRECTED_BASELINES.get(label, baselines[label]),
+        has_categories=has_categories,
+        items=items,
+    )
+
+
+def read_items(path: Path, kind: Kind, more_fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The examples of one file in its order.
+
+    Raises UserError with file and line where JSON is broken, a field is missing or of the wrong
+    type, a list of options is empty, the gold index is out of range or nothing is to be predicted.
+    """
+    items = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path} line {number}"
+            try:
+                item = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{where} is not valid JSON ({error}); {CURE}") from None
+            _check_item(item, kind, more_fields, where)
+            items.append(item)
+    return items
+
+
+def _check_item(item: Any, kind: Kind, more_fields: Sequence[str], where: str) -> None:
+    if not isinstance(item, dict):
+        raise UserError(f"{where} is not a JSON object; {CURE}")
+    for name in (*kind.fields, *more_fields):
+        if name not in item:
+            raise UserError(f"{where} has no field {name!r}; {CURE}")
+        wanted = list if name == kind.options_field else int if name == "gold" else str
+        if not isinstance(item[name], wanted) or isinstance(item[name], bool):
+            raise UserError(f"{where}: field {name!r} is not a {wanted.__name__}; {CURE}")
+    if kind.options_field is None:
+        if not item["continuation"].strip():
+            raise UserError(f"{where} has an empty continuation, nothing to predict; {CURE}")
+        return
+    options = item[kind.options_field]
+    if not options or not all(isinstance(option, str) for option in options):
+        raise UserError(f"{where}: field {kind.options_field!r} is not a list of texts; {CURE}")
+    if not 0 <= item["gold"] < len(options):
+        raise UserError(
+            f"{where}: the gold index {item['gold']} is out of range, there are "
+            f"{len(options)} options; {CURE}"
+        )
+
+
+def published_scores(bundle_dir: Path | str) -> dict[str, dict[str, float]]:
+    """Size of GPT-2 -> task label -> published accuracy, for the sizes the bundle has."""
+    scores = {}
+    for size, name in GPT2_SIZES.items():
+        path = Path(bundle_dir) / name
+        if path.is_file():
+            scores[size] = _read_scores(path)
+    return scores
+
+
+def _read_scores(path: Path) -> dict[str, float]:
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(_read_text(path).splitlines())]
+        return {row[0]: float(row[1]) for row in rows[1:] if row and row[0] != "CORE"}
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{path} is not a table of accuracies ({error}); {CURE}") from None

@@ -1,0 +1,179 @@
+"""CORE of a model: build prompts, score them, gather the ranks' outcomes. Chapter: CORE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from nanogpt2.errors import UserError
+from nanogpt2.evals.core.bundle import load_tasks
+from nanogpt2.evals.core.layout import Job
+from nanogpt2.evals.core.prompts import Option, PromptBuilder, ProtocolName
+from nanogpt2.evals.core.results import CoreResult, Outcome, build_result
+from nanogpt2.evals.core.scoring import Score, evaluating, judge, scorer_for
+
+CHUNK_TOKENS = 8_000_000
+"""tokens of prompts held at once: 32 MB, and enough to fill batches of like length"""
+KEEP_EXAMPLES = 500
+"""examples a task up to which prompts are kept for the next evaluation"""
+
+Progress = Callable[[int, int], None]
+"""called with examples done and examples in all, on this rank"""
+
+
+def evaluate_core(
+    model: Any,
+    tokenizer: Any,
+    bundle_dir: Path | str,
+    max_per_task: int | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    protocol: ProtocolName | str = ProtocolName.NANOCHAT,
+    progress: Progress | None = None,
+) -> CoreResult:
+    """CORE of ``model``; under ``torch.distributed`` every rank asks a share and gets the result.
+
+    Args:
+        model: ours, a Hugging Face causal model, or any ``model(idx (B, T)) -> (B, T, V)``.
+        tokenizer: has ``encode``, ``bos_id`` and ``vocab_size`` (``encode_batch`` is used if any).
+        bundle_dir: a folder in the layout of the public bundle.
+        max_per_task: examples asked of each task; all by default.
+        tasks: labels of some tasks only (their mean is then not CORE).
+        protocol: "nanochat" or "dclm".
+        progress: told how far it is.
+
+    Raises UserError on a damaged bundle, an unknown task or protocol, or a tokenizer that does not
+    fit the model.
+    """
+    evaluator = CoreEvaluator(
+        tokenizer, bundle_dir, max_per_task=max_per_task, tasks=tasks, protocol=protocol
+    )
+    return evaluator.evaluate(model, progress)
+
+
+class CoreEvaluator:
+    """Evaluates one model after another on the same examples; keeps the prompts of small samples.
+
+    For the training loop, which asks the same sample every so many steps.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        bundle_dir: Path | str,
+        *,
+        max_per_task: int | None = None,
+        tasks: Sequence[str] | None = None,
+        protocol: ProtocolName | str = ProtocolName.NANOCHAT,
+    ) -> None:
+        if max_per_task is not None and max_per_task < 1:
+            raise UserError(f"max_per_task is {max_per_task}; give 1 or more, or leave it out")
+        try:
+            self.protocol = ProtocolName(protocol)
+        except ValueError:
+            names = ", ".join(name.value for name in ProtocolName)
+            raise UserError(f"unknown protocol {protocol!r}; choose one of {names}") from None
+        self.tokenizer, self.max_per_task = tokenizer, max_per_task
+        self.samples = [task.sample(max_per_task) for task in load_tasks(bundle_dir, tasks)]
+        self.kept: dict[tuple[int | None, int, int], list[list[Job]]] = {}
+
+    def evaluate(self, model: Any, progress: Progress | None = None) -> CoreResult:
+        """Outcomes of every example, on every rank."""
+        scorer = scorer_for(model)
+        check_vocabulary(self.tokenizer, scorer.vocab_size())
+        rank, world = ranks()
+        scores: dict[tuple[int, int, int], Score] = {}
+        total = sum(len(range(rank, sample.count, world)) for sample in self.samples)
+        done = 0
+        with evaluating(model):
+            for jobs in self.chunks(scorer.limit(), rank, world):
+                for key, score in scorer.run(jobs):
+                    scores[key] = score
+                    # options of an example come in any order; count it by its first
+                    done += key[2] == 0
+                    if progress is not None and key[2] == 0:
+                        progress(done, total)
+        return build_result(
+            self.samples, self.outcomes(gather(scores, world)), self.protocol, self.max_per_task
+        )
+
+    def chunks(self, limit: int | None, rank: int, world: int) -> Iterator[list[Job]]:
+        """This rank's jobs: examples rank, rank + world, ... of every task."""
+        at = (limit, rank, world)
+        if at in self.kept:
+            yield from self.kept[at]
+            return
+        keep = self.max_per_task is not None and self.max_per_task <= KEEP_EXAMPLES
+        chunks: list[list[Job]] = []
+        for jobs in self._build(limit, rank, world):
+            if keep:
+                chunks.append(jobs)
+            yield jobs
+        if keep:
+            self.kept[at] = chunks
+
+    def _build(self, limit: int | None, rank: int, world: int) -> Iterator[list[Job]]:
+        builder = PromptBuilder(self.tokenizer, self.protocol, limit)
+        jobs: list[Job] = []
+        size = 0
+        for t, sample in enumerate(self.samples):
+            indices = range(rank, sample.count, world)
+            for first in range(0, len(indices), 256):
+                some = indices[first : first + 256]
+                for i, options in zip(some, builder.options(sample, some), strict=True):
+                    jobs += _jobs(t, i, options)
+                    size += sum(len(option.tokens) for option in options)
+                if size >= CHUNK_TOKENS:
+                    yield jobs
+                    jobs, size = [], 0
+            builder.forget()
+        if jobs:
+            yield jobs
+
+    def outcomes(self, scores: dict[tuple[int, int, int], Score]) -> list[list[Outcome]]:
+        """Scores of options -> outcome of every example of every task."""
+        found: list[list[Outcome]] = []
+        for t, sample in enumerate(self.samples):
+            field = sample.task.kind.options_field
+            found.append([])
+            for i, item in enumerate(sample.pool[: sample.count]):
+                count = 1 if field is None else len(item[field])
+                options = [scores[t, i, option] for option in range(count)]
+                correct, choice = judge(sample.task.kind, options, item.get("gold"))
+                found[-1].append(Outcome(correct, choice, [score.loss for score in options]))
+        return found
+
+
+def _jobs(task: int, example: int, options: list[Option]) -> list[Job]:
+    return [Job((task, example, number), option) for number, option in enumerate(options)]
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank and how many there are."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def gather(
+    scores: dict[tuple[int, int, int], Score], world: int
+) -> dict[tuple[int, int, int], Score]:
+    """The scores of all ranks, on every rank."""
+    if world == 1:
+        return scores
+    parts: list[Any] = [None] * world
+    dist.all_gather_object(parts, scores)
+    return {key: score for part in parts for key, score in part.items()}
+
+
+def check_vocabulary(tokenizer: Any, model_vocabulary: int | None) -> None:
+    """Raise UserError where the tokenizer makes tokens that the model has no embedding for."""
+    known = getattr(tokenizer, "vocab_size", None)
+    if known is not None and model_vocabulary is not None and known > model_vocabulary:
+        raise UserError(
+            f"the tokenizer has {known:,} tokens and the model knows {model_vocabulary:,}; "
+            "give the tokenizer that the model was trained with"
+        )

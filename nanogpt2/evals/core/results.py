@@ -1,0 +1,151 @@
+"""What an evaluation found: per task, per example, and CORE itself. Chapter: CORE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.evals.core.prompts import ProtocolName
+from nanogpt2.evals.core.statistics import (
+    bootstrap_error,
+    centered,
+    core_of,
+    macro_accuracy,
+    standard_error,
+)
+from nanogpt2.evals.core.tasks import Sample
+from nanogpt2.files import write_json
+
+CORE_TASKS = 22
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One example: its options' mean losses in nats, the option taken, whether that was right."""
+
+    correct: bool
+    choice: int | None
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task; ``correct`` is in the order of the shuffled examples."""
+
+    accuracy: float
+    centered: float
+    correct: list[bool]
+    centered_corrected: float = 0.0
+    """by the corrected table of baselines"""
+    standard_error: float = 0.0
+    """of ``accuracy``, binomial"""
+    available: int = 0
+    """examples the task has; fewer were asked where ``max_per_task`` says so"""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CoreResult:
+    """CORE by the first table of baselines, and what is needed to judge it."""
+
+    core: float
+    tasks: dict[str, TaskResult]
+    core_corrected: float = 0.0
+    """by the corrected table (GPT-2 1.5B: 0.2309 instead of 0.2565)"""
+    standard_error: float = 0.0
+    """of ``core``, by bootstrap over examples"""
+    protocol: str = ProtocolName.NANOCHAT.value
+    max_per_task: int | None = None
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether any task was asked less than all its examples."""
+        return any(len(task.correct) < task.available for task in self.tasks.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all 22 tasks were asked: a mean over fewer is not CORE."""
+        return len(self.tasks) == CORE_TASKS
+
+    @property
+    def label(self) -> str:
+        """What the number may be called."""
+        name = "CORE" if self.is_complete else f"mean of {len(self.tasks)} tasks (not CORE)"
+        if self.is_sample:
+            most = max(len(task.correct) for task in self.tasks.values())
+            name += f", sample of at most {most:,} examples a task"
+        return name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON; a NaN loss (nothing to score) is written as null."""
+        tasks = {
+            label: {
+                "accuracy": task.accuracy,
+                "centered": task.centered,
+                "centered_corrected": task.centered_corrected,
+                "standard_error": task.standard_error,
+                "examples": len(task.correct),
+                "available": task.available,
+                "correct": [int(right) for right in task.correct],
+                "choice": [outcome.choice for outcome in task.outcomes],
+                "losses": [
+                    [round(loss, 6) if loss == loss else None for loss in outcome.losses]
+                    for outcome in task.outcomes
+                ],
+            }
+            for label, task in self.tasks.items()
+        }
+        return {
+            "label": self.label,
+            "core": self.core,
+            "core_corrected": self.core_corrected,
+            "standard_error": self.standard_error,
+            "protocol": self.protocol,
+            "max_per_task": self.max_per_task,
+            "sample": self.is_sample,
+            "tasks": tasks,
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write ``to_dict`` as JSON, whole or not at all."""
+        write_json(path, self.to_dict())
+
+
+def build_result(
+    samples: list[Sample],
+    outcomes: list[list[Outcome]],
+    protocol: ProtocolName,
+    max_per_task: int | None,
+) -> CoreResult:
+    """Put outcomes together; ``outcomes[t][i]`` belongs to example i of ``samples[t]``."""
+    tasks, groups = {}, []
+    for sample, found in zip(samples, outcomes, strict=True):
+        task, correct = sample.task, [outcome.correct for outcome in found]
+        names = [""] * len(correct)
+        if protocol is ProtocolName.DCLM and task.has_categories:
+            names = [item["category"] for item in sample.pool[: sample.count]]
+        accuracy = macro_accuracy(correct, names)
+        groups.append(
+            [[c for c, n in zip(correct, names, strict=True) if n == m] for m in sorted({*names})]
+        )
+        tasks[task.label] = TaskResult(
+            accuracy=accuracy,
+            centered=centered(accuracy, task.baseline),
+            correct=correct,
+            centered_corrected=centered(accuracy, task.corrected_baseline),
+            standard_error=standard_error(accuracy, len(correct)),
+            available=len(task.items),
+            outcomes=found,
+        )
+    first = {sample.task.label: sample.task.baseline for sample in samples}
+    corrected = {sample.task.label: sample.task.corrected_baseline for sample in samples}
+    accuracies = {label: task.accuracy for label, task in tasks.items()}
+    return CoreResult(
+        core=core_of(accuracies, first),
+        tasks=tasks,
+        core_corrected=core_of(accuracies, corrected),
+        standard_error=bootstrap_error(groups, list(first.values())),
+        protocol=protocol.value,
+        max_per_task=max_per_task,
+    )

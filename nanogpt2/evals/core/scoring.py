@@ -1,0 +1,253 @@
+"""Losses and greedy matches of scored tokens, for our model, a Hugging Face one or any function.
+
+Right padding needs no mask: a causal model's scored positions come before it. Logits are made only
+at the positions that a score reads. Chapter: CORE.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanogpt2.errors import UserError
+from nanogpt2.evals.core.layout import Batch, Job, Row, plan_batches, share_prefixes
+from nanogpt2.evals.core.prefix import SharedPrefix
+from nanogpt2.evals.core.tasks import Kind
+
+Key = tuple[int, int, int]
+
+LOGIT_BYTES = 1 << 28
+"""fp32 logits held at once"""
+MOST_TOKENS = {"cpu": 2048, "cuda": 131072, "mps": 16384}
+"""columns of a batch beyond which a device only spends memory"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model made of one option's scored tokens."""
+
+    loss: float
+    """their mean loss in nats; NaN where there are none"""
+    matches: bool
+    """every one of them was the model's first choice (False where there are none)"""
+
+
+NOTHING = Score(math.nan, False)
+
+
+def choose(losses: Sequence[float]) -> int:
+    """The option with the lowest mean loss; the earliest of equals.
+
+    An option without scored tokens has the loss NaN. It is taken when it comes first and passed
+    over otherwise, as the known evaluator does.
+    """
+    best = 0
+    for index, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = index
+    return best
+
+
+def judge(kind: Kind, scores: Sequence[Score], gold: int | None) -> tuple[bool, int | None]:
+    """Whether an example was answered right, and the option chosen (None where there are none)."""
+    if kind is Kind.LANGUAGE_MODELING:
+        return scores[0].matches, None
+    choice = choose([score.loss for score in scores])
+    return choice == gold, choice
+
+
+class Scorer:
+    """Any causal model as a function ``model(idx (B, T)) -> logits (B, T, V)``."""
+
+    shares_prefixes = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.device = model_device(model)
+        self.buckets = self.device.type == "cuda"
+
+    def limit(self) -> int | None:
+        """The longest sequence the model reads, None for no limit."""
+        return getattr(self.model, "max_seq_len", None)
+
+    def vocab_size(self) -> int | None:
+        """How many tokens the model knows, where it says so."""
+        return getattr(getattr(self.model, "config", None), "vocab_size", None)
+
+    def bytes_per_token(self) -> int:
+        """Memory that one column of a batch takes, on the safe side."""
+        return 4 * 4 * (self.vocab_size() or 65536)
+
+    def max_tokens(self) -> int:
+        """Columns of a batch, from the memory that is free now."""
+        if self.device.type == "cuda":
+            free = torch.cuda.mem_get_info(self.device)[0]
+        else:
+            free = psutil.virtual_memory().available
+        fitting = int(0.4 * free) // self.bytes_per_token()
+        return max(1024, min(fitting, MOST_TOKENS.get(self.device.type, 4096)))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """fp32 (N, V) of the scored positions."""
+        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        out = self.model(tokens)
+        return out.flatten(0, 1)[torch.from_numpy(batch.flat).to(self.device)].float()
+
+    @torch.inference_mode()
+    def score(self, batch: Batch) -> Iterator[tuple[Key, Score]]:
+        """The score of every job of a batch."""
+        targets = torch.from_numpy(batch.targets).to(self.device)
+        losses, matches = self.measure(batch, targets)
+        losses, matches = losses.cpu(), matches.cpu()
+        for key, begin, end in batch.spans:
+            mean = losses[begin:end].mean().item()
+            yield key, Score(mean, bool(matches[begin:end].all()))
+
+    def measure(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (N,) of every target and whether it is the greedy choice (N,)."""
+        return compare(self.logits(batch), targets)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Key, Score]]:
+        """Scores of all jobs, batch by batch; a batch that does not fit is halved."""
+        scored = []
+        for job in jobs:
+            if len(job.option.tokens) > job.option.start:
+                scored.append(job)
+            else:
+                yield job.key, NOTHING
+        if self.shares_prefixes:
+            rows = share_prefixes(scored)
+        else:
+            rows = [Row(job.inputs, [job]) for job in scored]
+        for batch in plan_batches(rows, self.max_tokens(), self.buckets):
+            yield from self.score_within_memory(batch)
+
+    def score_within_memory(self, batch: Batch) -> list[tuple[Key, Score]]:
+        """``score``, in halves where the device has too little memory."""
+        try:
+            return list(self.score(batch))
+        except torch.cuda.OutOfMemoryError:
+            if len(batch.rows) == 1:
+                raise UserError(
+                    f"one prompt of {batch.size} tokens does not fit into the device's memory; "
+                    "free some of it or evaluate on another device"
+                ) from None
+        torch.cuda.empty_cache()
+        half = sum(row_size(row) for row in batch.rows) // 2
+        return [
+            result
+            for part in plan_batches(batch.rows, max(1, half), self.buckets)
+            for result in self.score_within_memory(part)
+        ]
+
+
+def row_size(row: Row) -> int:
+    """Columns that a row needs."""
+    return len(row.prefix) + row.endings_length
+
+
+def compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of each target under its logits, and whether it is the first choice."""
+    return F.cross_entropy(logits, targets, reduction="none"), logits.argmax(dim=-1) == targets
+
+
+class GPTScorer(Scorer):
+    """Our model: shared prefixes in one pass, logits where they are read."""
+
+    shares_prefixes = True
+
+    def limit(self) -> int | None:
+        """Rows of the position tables."""
+        given = super().limit()
+        if given is not None:
+            return given
+        config = self.model.config
+        return config.sequence_len if config.positions == "learned" else self.model.cos.size(0)
+
+    def bytes_per_token(self) -> int:
+        """The stream, a layer's attention and MLP at fp32, and the mask of endings."""
+        return 4 * 40 * self.model.config.n_embd + 4 * 2048
+
+    def measure(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (N,) of every target and whether it is the greedy choice (N,)."""
+        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        cache = None
+        if batch.ending_width:
+            cache = SharedPrefix(batch, self.device, self.model.attention_backend)
+        hidden = self.model.hidden(tokens, cache).flatten(0, 1)
+        flat = torch.from_numpy(batch.flat).to(self.device)
+        losses = torch.empty(len(flat), device=self.device)
+        matches = torch.empty(len(flat), dtype=torch.bool, device=self.device)
+        step = max(1, LOGIT_BYTES // (4 * self.model.config.vocab_size))
+        for chunk in torch.argsort(flat, stable=True).split(step):
+            # choices that share a prefix all read the logits of its last token: made once
+            places, where = torch.unique(flat[chunk], return_inverse=True)
+            logits = self.model.logits(hidden[places])
+            if len(places) < len(chunk):
+                logits = logits[where]
+            losses[chunk], matches[chunk] = compare(logits, targets[chunk])
+        return losses, matches
+
+
+class HuggingFaceScorer(Scorer):
+    """A causal language model of ``transformers``; logits from the first scored position on."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def limit(self) -> int | None:
+        """The configuration's number of positions (1,024 for GPT-2)."""
+        return super().limit() or getattr(self.model.config, "max_position_embeddings", None)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """fp32 (N, V) of the scored positions."""
+        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        flat = torch.from_numpy(batch.flat).to(self.device)
+        row, column = flat // tokens.size(1), flat % tokens.size(1)
+        first = int(column.min()) if self.keeps else 0
+        more = {"logits_to_keep": tokens.size(1) - first} if self.keeps else {}
+        out = self.model(input_ids=tokens, use_cache=False, **more).logits
+        return out[row, column - first].float()
+
+
+def scorer_for(model: Any) -> Scorer:
+    """The fastest way to score ``model``."""
+    if all(hasattr(model, name) for name in ("hidden", "logits", "attention_backend", "config")):
+        return GPTScorer(model)
+    if hasattr(model, "generate") and hasattr(model, "config") and hasattr(model, "forward"):
+        return HuggingFaceScorer(model)
+    return Scorer(model)
+
+
+def model_device(model: Any) -> torch.device:
+    """Where the parameters are; the CPU for a function without any."""
+    device = getattr(model, "device", None)
+    if device is not None:
+        return torch.device(device)
+    if isinstance(model, torch.nn.Module):
+        for parameter in model.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode (no dropout), and the mode before it afterwards."""
+    training = getattr(model, "training", False)
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

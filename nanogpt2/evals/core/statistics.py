@@ -1,0 +1,61 @@
+"""Chance taken out, and how far the result would move with other examples of the same kind.
+
+CORE's mean over tasks: DCLM (arXiv 2406.11794). Bootstrap: Efron (1979). Chapter: CORE.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def centered(accuracy: float, baseline: float) -> float:
+    """0 for guessing, 1 for all right: (accuracy - b) / (1 - b)."""
+    return (accuracy - baseline) / (1.0 - baseline)
+
+
+def standard_error(accuracy: float, count: int) -> float:
+    """Binomial standard error of an accuracy over ``count`` examples."""
+    return math.sqrt(accuracy * (1.0 - accuracy) / count)
+
+
+def macro_accuracy(correct: Sequence[bool], categories: Sequence[str]) -> float:
+    """Plain mean over categories of the accuracy within each."""
+    right = np.asarray(correct, dtype=float)
+    names = np.asarray(categories)
+    return float(np.mean([right[names == name].mean() for name in sorted(set(categories))]))
+
+
+def core_of(accuracies: Mapping[str, float], baselines: Mapping[str, float]) -> float:
+    """Plain mean of the centered accuracies."""
+    values = [centered(accuracies[label], baselines[label]) for label in accuracies]
+    return float(np.mean(values))
+
+
+def bootstrap_error(
+    groups: Sequence[Sequence[Sequence[bool]]],
+    baselines: Sequence[float],
+    draws: int = 2000,
+    seed: int = 0,
+) -> float:
+    """Standard error of CORE when the examples of every task are drawn again with replacement.
+
+    Args:
+        groups: for every task its outcomes by category (one category where there are none).
+        baselines: for every task the accuracy of guessing.
+        draws: resamples.
+
+    A resampled accuracy of n outcomes with k right is Binomial(n, k/n) / n, so drawing that count
+    is drawing the examples.
+    """
+    generator = np.random.default_rng(seed)
+    total = np.zeros(draws)
+    for task, baseline in zip(groups, baselines, strict=True):
+        means = [
+            generator.binomial(len(outcomes), float(np.mean(outcomes)), size=draws) / len(outcomes)
+            for outcomes in task
+        ]
+        total += (np.mean(means, axis=0) - baseline) / (1.0 - baseline)
+    return float(np.std(total / len(groups), ddof=1))
