@@ -76,12 +76,16 @@ def prepare(folder: Path) -> TinyData:
     return TinyData(folder / "data", folder / "tokenizer")
 
 
-def start(settings: TrainSettings, world_size: int = 1, file_limit: int | None = None) -> list[Any]:
-    """The run's ranks as processes; ``file_limit`` bounds the size of the files they can write."""
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = []
+        return probe.getsockname()[1]
+
+
+def start(settings: TrainSettings, world_size: int = 1, file_limit: int | None = None) -> list[Any]:
+    """The run's ranks as processes; ``file_limit`` bounds the size of the files they can write."""
+    port, processes = free_port(), []
     for rank in range(world_size):
         arguments = (settings, rank, world_size, port, file_limit)
         processes.append(CONTEXT.Process(target=_rank, args=arguments))

@@ -211,7 +211,13 @@ def _end_all(ranks: Ranks, error: BaseException) -> None:
     if first and code not in (0, 130, 143):
         print(_describe(ranks, error), file=sys.stderr, flush=True)
     sys.stdout.flush()
-    # destroy_process_group would wait for ranks that wait for us
+    _leave(ranks, code)
+
+
+def _leave(ranks: Ranks, code: int) -> None:
+    """End this process now: destroy_process_group would wait for ranks that wait for us."""
+    if ranks.is_main:  # without torchrun it holds the store, in which the others look who failed
+        time.sleep(2 * POLL_SECONDS)
     os._exit(code)
 
 
@@ -259,7 +265,7 @@ class Watch:
                 _end_all(ranks, ConnectionError(f"the store of the run is gone: {error}"))
             if failed:
                 time.sleep(POLL_SECONDS)  # it may be us: let the main thread tell what happened
-                os._exit(1)
+                _leave(ranks, 1)
             if now != heard or not self.strict.is_set():
                 heard, last = now, time.monotonic()
             elif time.monotonic() - last > SILENCE_SECONDS:

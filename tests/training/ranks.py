@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
-import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-# One server imports torch once; every rank is a fork of it (a fork of pytest itself would inherit
-# its threads). It lives until the test process ends.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "tests.training.tiny", "nanogpt2.training.checkpoint"])
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from benchmarks.tiny_run import CONTEXT, free_port
 
 
 def run_ranks(
@@ -52,8 +40,8 @@ def start_ranks(
     """The processes, started, and for each the pipe on which its result will come."""
     port, processes, ends = free_port(), [], []
     for rank in range(world_size):
-        ours, theirs = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(
+        ours, theirs = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(
             target=_run, args=(rank, world_size, port, theirs, function, arguments)
         )
         process.start()

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.tiny_run import RECIPE
 from nanogpt2.config import GPTConfig
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import MuonAdamW, build_optimizer
-from nanogpt2.recipes import RUN1, Recipe
-
-RECIPE = replace(
-    RUN1,
-    name="tiny",
-    depth=2,
-    aspect=8,
-    head_dim=8,
-    batch_tokens=256,
-    device_batch_size=4,
-    iterations=8,
-    precision="fp32",
-    data="embedded",
-    model=replace(RUN1.model, sequence_len=32, vocab_size=270, value_gate_channels=4),
-)
-"""2 layers of width 16; 8 rows a step"""
+from nanogpt2.recipes import Recipe
 
 
 def tiny_model(seed: int = 0, recipe: Recipe = RECIPE) -> tuple[GPT, MuonAdamW]:

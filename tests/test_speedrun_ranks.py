@@ -1,0 +1,109 @@
+"""The speedrun as several processes: one voice, one result, and an end within seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.test_speedrun import command, losses, write_documents
+
+STEPS = 150
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    return write_documents(tmp_path_factory.mktemp("documents"))
+
+
+def start(documents: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """The command, as two processes on the processor."""
+    longer = ["--set", f"steps={STEPS}", "--set", "checkpoint_every=5", "--set", "eval_every=0"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "nanogpt2.speedrun"]
+        + command(documents, out, "--cpu-ranks", "2", *longer, *more),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(documents, tmp_path_factory):
+    """A run of two ranks that nothing disturbed: its folder and what it said."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    running = start(documents, out)
+    told = running.communicate(timeout=240)
+    assert running.returncode == 0, told[1]
+    return out, *told
+
+
+def wait_for_checkpoint(out: Path, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/*/COMPLETE")):
+        assert running.poll() is None and time.monotonic() < deadline, running.communicate()
+        time.sleep(0.01)
+
+
+def ranks_of(running: subprocess.Popen[str]) -> dict[int, psutil.Process]:
+    children = psutil.Process(running.pid).children()
+    return {int(c.environ()["RANK"]): c for c in children if "RANK" in c.environ()}
+
+
+def test_two_ranks_speak_with_one_voice(whole):
+    out, stdout, stderr = whole
+    assert stdout.split() == [str(out / "report.html")]
+    assert stderr.count("train the model") == 1
+    assert "Traceback" not in stderr and "Warning" not in stderr
+    assert list(losses(out)) == list(range(1, STEPS + 1))
+
+
+def test_a_killed_rank_is_started_again_and_nothing_is_lost(whole, documents, tmp_path):
+    out = tmp_path / "run"
+    running = start(documents, out, "--max-restarts", "1")
+    wait_for_checkpoint(out, running)
+    ranks_of(running)[1].kill()
+    _, stderr = running.communicate(timeout=240)
+    assert running.returncode == 0, stderr
+    assert "continuing from step_" in stderr
+    assert losses(out) == losses(whole[0])
+
+
+def test_a_killed_rank_ends_the_run_and_is_named(documents, tmp_path):
+    running = start(documents, tmp_path / "run")
+    wait_for_checkpoint(tmp_path / "run", running)
+    ranks, began = ranks_of(running), time.monotonic()
+    ranks[1].kill()
+    _, stderr = running.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert running.returncode == 1
+    assert "rank 1 of 2" in stderr.splitlines()[-1] and "SIGKILL" in stderr.splitlines()[-1]
+    assert not any(rank.is_running() for rank in ranks.values())
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(whole, documents, tmp_path):
+    out = tmp_path / "run"
+    running = start(documents, out)
+    wait_for_checkpoint(out, running)
+    running.send_signal(signal.SIGTERM)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 143, stderr
+    assert "stopped by SIGTERM" in stderr and 0 < len(losses(out)) < STEPS
+    again = start(documents, out)
+    assert again.wait(timeout=240) == 0
+    assert losses(out) == losses(whole[0])
+
+
+def test_a_users_mistake_is_told_once_with_its_rank(documents, tmp_path):
+    running = start(documents, tmp_path / "run", "--set", "vocab_size=100")
+    _, stderr = running.communicate(timeout=120)
+    assert running.returncode == 2
+    errors = [line for line in stderr.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1 and "rank 0 of 2" in errors[0] and "too small" in errors[0]
