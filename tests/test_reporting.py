@@ -133,12 +133,19 @@ def test_core_is_compared_with_gpt2_only_when_there(run_folder):
     html = write_report(run_folder)[0].read_text()
     assert "0.256525" not in html
     tasks = {"hellaswag": {"accuracy": 0.3, "centered": 0.0667, "correct": [1, 0]}}
-    core = {"core": 0.2585, "core_corrected": 0.23, "standard_error": 0.007, "tasks": tasks}
+    core = {
+        "label": "CORE, sample of at most 2 examples a task",
+        "core": 0.2585,
+        "core_corrected": 0.2333,
+        "standard_error": 0.0071,
+        "tasks": tasks,
+    }
     (run_folder / "core.json").write_text(json.dumps(core))
     html, markdown = (path.read_text() for path in write_report(run_folder))
     for text in (html, markdown):
-        assert "0.2585" in text and "0.256525" in text and "above" in text
-        assert "hellaswag" in text and "0.3000" in text
+        for figure in ("0.2585", "0.0071", "0.0020 above", "0.256525", "0.2333", "0.2309"):
+            assert figure in text
+        assert "sample of at most 2" in text and "hellaswag" in text and "0.3000" in text
 
 
 def test_a_run_that_has_only_begun_has_a_report(run_folder):

@@ -21,6 +21,8 @@ from nanogpt2.reporting.run import Run, load_run
 
 GPT2_CORE = 0.256525
 """CORE of OpenAI's 1.5B GPT-2, the target of the records (DCLM, arXiv 2406.11794)"""
+GPT2_CORE_CORRECTED = 0.2309
+"""the same with the corrected random baselines"""
 
 CURVES = (
     ("loss", "Training loss", "nats per token", True, "Each step's batch, pale, and its average."),
@@ -136,23 +138,23 @@ def core_part(run: Run) -> dict[str, Any] | None:
     """CORE and its tasks, with what a careful reader should know of the comparison."""
     if "core" not in run.core:
         return None
-    core = run.core["core"]
+    found = run.core
+    core, error = found["core"], found["standard_error"]
     side = "above" if core > GPT2_CORE else "below"
     sentence = (
-        f"CORE is {core:.4f}, {abs(core - GPT2_CORE):.4f} {side} the {GPT2_CORE} of GPT-2 (1.5B), "
-        "the mean over tasks of accuracy with chance taken out (DCLM, arXiv 2406.11794)."
+        f"{found['label']}: {core:.4f}, with a standard error of {error:.4f}; "
+        f"{abs(core - GPT2_CORE):.4f} {side} the {GPT2_CORE} of GPT-2 (1.5B). "
+        "It is the mean over tasks of accuracy with chance taken out (DCLM, arXiv 2406.11794); "
+        f"with the corrected table of chances it is {found['core_corrected']:.4f}, "
+        f"and GPT-2's {GPT2_CORE_CORRECTED}."
     )
-    if run.core.get("max_per_task"):
-        sentence += (
-            f" Only {run.core['max_per_task']:,} examples of each task were asked, so it is noisy."
-        )
     tasks = [
         {
             "label": label,
             "accuracy": f"{task['accuracy']:.4f}",
             "centered": f"{task['centered']:+.4f}",
         }
-        for label, task in run.core.get("tasks", {}).items()
+        for label, task in found["tasks"].items()
     ]
     return {"sentence": sentence, "tasks": tasks}
 
