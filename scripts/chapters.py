@@ -134,7 +134,8 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         memory.ended.set()
     seconds = time.perf_counter() - start
     if process.returncode:
-        raise UserError(f"{notebook.name} failed after {seconds:.0f} s:\n{output[-4000:]}")
+        _, _, told = output.rpartition("Exception encountered")  # the cell; without it, all
+        raise UserError(f"{notebook.name} failed after {seconds:.0f} s:{(told or output)[-4000:]}")
     running.replace(EXECUTED / notebook.name)
     costs = {
         "chapter": notebook.stem,

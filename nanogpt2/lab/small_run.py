@@ -106,7 +106,7 @@ def small_run(
     config: GPTConfig | None = None,
     *,
     recipe: Recipe | None = None,
-    steps: int = 160,
+    steps: int = 120,
     batch_size: int = 8,
     seed: int = 0,
     lr_scale: float = 1.0,
