@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def wanted() -> dict[str, str]:
-    """Name -> range of what the package, its tests and its book need, on environment.yml's Python."""
+    """Name -> range of what the package, tests and book need, on environment.yml's Python."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *extras["test"], *extras["book"]]

@@ -11,6 +11,7 @@ import pytest
 
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
+from nanogpt2.machines import machine_of, processor
 from nanogpt2.options import LoopSettings, apply_assignments, make_plan, record
 from nanogpt2.recipes import RECIPES, get_recipe
 
@@ -25,13 +26,15 @@ def test_every_recipe_resolves_to_what_the_dial_says(name):
 
 
 def test_a_machine_without_a_gpu_gets_the_laptop(monkeypatch):
-    monkeypatch.setattr("nanogpt2.options._gpu_count", lambda: 0)
+    monkeypatch.setattr("nanogpt2.options._has_gpu", lambda: False)
     assert plan().recipe.name == plan("--recipe", "auto").recipe.name == "laptop"
     assert plan().out.as_posix() == "runs/laptop"
 
 
 def test_one_process_for_each_gpu_unless_the_processor_is_asked_for(monkeypatch):
-    monkeypatch.setattr("nanogpt2.options._gpu_count", lambda: 8)
+    monkeypatch.setattr("nanogpt2.options._has_gpu", lambda: True)
+    node = {"auto": machine_of("H100", 8), "cpu": processor()}
+    monkeypatch.setattr("nanogpt2.options.this_machine", node.__getitem__)
     assert plan("--recipe", "run1").ranks == 8
     assert plan("--recipe", "run1", "--device", "cpu").ranks == 1
     rehearsal = plan("--cpu-ranks", "3")

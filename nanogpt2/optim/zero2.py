@@ -65,7 +65,7 @@ class Rows:
             self.square = _square(g)
         tensors = [share, g, self.state["exp_avg"], self.state["exp_avg_sq"]]
         scalars = adamw_scalars(self.group, self.group["step"])
-        flat = [t.reshape(-1) for t in tensors]
+        flat = [t.reshape(-1).data for t in tensors]  # no view relations for dynamo to guard
         for piece in functions.pieces(flat):
             functions.adamw(*piece, *scalars, self.group["eps"])
         if self.sharded:

@@ -158,6 +158,8 @@ def join(device: str = "auto") -> Iterator[Ranks]:
         yield Ranks(0, 0, 1, chosen)
         return
     store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    # the launcher keeps one store over all restarts, and with it the word of who failed before
+    store = dist.PrefixStore(f"attempt{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     ranks = Ranks(rank, local_rank, world_size, chosen, dist.PrefixStore("nanogpt2", store))
     watch = ranks.watch = Watch(ranks)
     try:
@@ -204,14 +206,19 @@ def _end_all(ranks: Ranks, error: BaseException) -> None:
         code = 1 if explain(error) is None else 2
     if ranks.watch is not None:
         ranks.watch.closed.set()
-    first = True
+    first, mine = True, f"{ranks.rank} {code}"
     with suppress(Exception):  # the store's host may be the machine that was lost
-        mine = f"rank {ranks.rank}"
-        first = ranks.store.compare_set(FAILED, "", mine).decode() == mine
+        told = ranks.store.compare_set(FAILED, "", mine).decode()
+        first, code = told == mine, _code_of(told)
     if first and code not in (0, 130, 143):
         print(_describe(ranks, error), file=sys.stderr, flush=True)
     sys.stdout.flush()
     _leave(ranks, code)
+
+
+def _code_of(failure: str) -> int:
+    """The exit code in "rank code", the word of the first rank that failed: all end with it."""
+    return int(failure.split()[1])
 
 
 def _leave(ranks: Ranks, code: int) -> None:
@@ -258,14 +265,14 @@ class Watch:
         while not self.closed.wait(POLL_SECONDS):
             try:
                 ranks.store.set(f"pulse/{ranks.rank}", str(pulse := pulse + 1))
-                failed = ranks.store.check([FAILED])
+                failed = ranks.store.get(FAILED) if ranks.store.check([FAILED]) else b""
                 known = ranks.store.check([f"pulse/{following}"])
                 now = ranks.store.get(f"pulse/{following}") if known else b""
             except Exception as error:
                 _end_all(ranks, ConnectionError(f"the store of the run is gone: {error}"))
             if failed:
                 time.sleep(POLL_SECONDS)  # it may be us: let the main thread tell what happened
-                _leave(ranks, 1)
+                _leave(ranks, _code_of(failed.decode()))
             if now != heard or not self.strict.is_set():
                 heard, last = now, time.monotonic()
             elif time.monotonic() - last > SILENCE_SECONDS:
