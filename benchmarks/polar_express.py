@@ -29,11 +29,11 @@ def matrix(rows: int, cols: int, decades: float | None) -> Tensor:
 
 def run(g: Tensor, gram: bool, dtype: torch.dtype) -> Tensor:
     """``polar_express`` in the one form or the other."""
-    side, room.GRAM_SIDE = room.GRAM_SIDE, 1 if gram else 1 << 30
+    side, room.LARGE_SIDE = room.LARGE_SIDE, 1 if gram else 1 << 30
     try:
         return room.polar_express(g, dtype=dtype)
     finally:
-        room.GRAM_SIDE = side
+        room.LARGE_SIDE = side
 
 
 def measure(repeats: int = 7) -> list[Row]:

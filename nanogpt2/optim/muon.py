@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nanogpt2.optim.adamw import CHUNK
 from nanogpt2.optim.polar_express import polar_express
 
 
@@ -32,19 +33,33 @@ def fix_norm(x: Tensor) -> Tensor:
     return x * (min(x.shape[-2:]) ** 0.5 / norm)
 
 
-def reduce_variance(x: Tensor, second_moment: Tensor, weight2: Tensor) -> Tensor:
-    """NorMuon: divide each neuron by the root of its running mean square; keep the matrix norm.
+def variance_scale(x: Tensor, second_moment: Tensor, weight2: Tensor) -> Tensor:
+    """NorMuon: what divides each neuron by the root of its running mean square.
 
-    ``x`` is (K, rows, cols); ``second_moment`` (K, rows, 1) or (K, 1, cols), fp32, updated.
+    The matrix norm is kept. ``x`` is (K, rows, cols); ``second_moment``, and what is returned,
+    (K, rows, 1) or (K, 1, cols), fp32; the first is updated.
     """
     axis = neuron_axis(x.size(-2), x.size(-1))
-    square = x.float().square().mean(axis, keepdim=True)
+    means = [x[:, rows].float().square().mean(axis, keepdim=True) for rows in _bands(x)]
+    if axis == -1:
+        square = torch.cat(means, -2)
+    else:
+        weights = [(rows.stop - rows.start) / x.size(-2) for rows in _bands(x)]
+        square = sum((m * w for m, w in zip(means, weights, strict=True)), torch.zeros(()))
     second_moment.lerp_(square, weight2)
     scale = second_moment.clamp_min(1e-10).rsqrt()
     # Norms before and after, from the means alone: one pass over x instead of three.
     before = square.sum((-2, -1), keepdim=True).sqrt()
     after = (square * scale.square()).sum((-2, -1), keepdim=True).sqrt().clamp_min(1e-10)
-    return x.float() * (scale * (before / after))
+    return scale * (before / after)
+
+
+def _bands(x: Tensor) -> list[slice]:
+    """Slices of the rows of ``x`` (K, rows, cols); short ones, for the cache, on a processor."""
+    K, rows, cols = x.shape
+    whole = x.device.type != "cpu" or torch.compiler.is_compiling()
+    step = rows if whole else max(1, CHUNK // (K * cols))
+    return [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
 
 
 def cautious_step(w: Tensor, x: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
@@ -79,5 +94,6 @@ def muon_update(
     x = polar_express(g, iterations, divisor, dtype)
     if norm_fixed:
         x = fix_norm(x)
-    x = reduce_variance(x, second_moment, weight2)
-    cautious_step(w, x, lr, weight_decay)
+    scale = variance_scale(x, second_moment, weight2).expand_as(x)
+    for rows in _bands(x):
+        cautious_step(w[:, rows], x[:, rows] * scale[:, rows], lr, weight_decay)

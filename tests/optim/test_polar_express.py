@@ -54,7 +54,7 @@ def test_zero_stays_zero():
 def test_gram_form_is_the_same_polynomial(shape, monkeypatch):
     g = torch.randn(shape, dtype=torch.float64)
     direct = polar_express(g, dtype=torch.float64)
-    monkeypatch.setattr("nanogpt2.optim.polar_express.GRAM_SIDE", 1)
+    monkeypatch.setattr("nanogpt2.optim.polar_express.LARGE_SIDE", 1)
     torch.testing.assert_close(polar_express(g, dtype=torch.float64), direct, rtol=1e-6, atol=1e-6)
     monkeypatch.setattr("nanogpt2.optim.polar_express.RESTART", 2)
     torch.testing.assert_close(polar_express(g, dtype=torch.float64), direct, rtol=1e-6, atol=1e-6)
@@ -69,5 +69,5 @@ def test_gram_form_in_bf16_is_nearly_as_good_as_the_direct_one(decades, monkeypa
         return (polar_express(g.float()).double() - exact).norm() / exact.norm()
 
     direct = error()
-    monkeypatch.setattr("nanogpt2.optim.polar_express.GRAM_SIDE", 1)
+    monkeypatch.setattr("nanogpt2.optim.polar_express.LARGE_SIDE", 1)
     assert error() < 1.3 * direct + 0.05
