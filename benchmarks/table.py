@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from nanogpt2.files import write_json
+from nanogpt2.lab.records import describe_device
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,15 @@ class Row:
 
 def machine() -> dict[str, Any]:
     """What a reader needs in order to compare figures."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
-    cuda = torch.cuda.is_available()
     return {
-        "device": torch.cuda.get_device_name() if cuda else name,
+        "device": describe_device(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
 
 
-def report(rows: list[Row], path: str | None = None, title: str = "") -> None:
+def report(rows: list[Row], path: Path | str | None = None, title: str = "") -> None:
     """Print ``rows`` as a table and, with ``path``, write them as JSON."""
     table = Table(title=title or None)
     for column in ("part", "what"):
@@ -52,5 +46,4 @@ def report(rows: list[Row], path: str | None = None, title: str = "") -> None:
         table.add_row(row.part, row.what, f"{row.value:,.4g}", row.unit)
     Console(width=None).print(table)
     if path:
-        content = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(path), {"machine": machine(), "rows": [asdict(row) for row in rows]})

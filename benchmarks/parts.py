@@ -1,0 +1,36 @@
+"""The parts of the one table, and how each is run."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from benchmarks.step import peak_resident
+from benchmarks.table import Row
+
+LAPTOP = {"recipe_name": "laptop", "depth": 4, "tokens": 256, "rows": 16}
+PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "step": ("step", {}),
+    "laptop": ("step", LAPTOP),
+    "polar": ("polar_express", {}),
+    "attention": ("attention", {"lengths": (2048,)}),
+    "loss": ("loss", {}),
+    "data": ("data", {}),
+    "core": ("core", {"max_per_task": 10, "tasks": ["copa", "winograd", "lambada_openai"]}),
+    "decode": ("decode", {}),
+}
+"""part -> (module of this folder, what its ``measure`` is given)"""
+
+
+def run_part(part: str, more: dict[str, Any]) -> list[Row]:
+    """The rows of one part, and the peak memory of the process that took them."""
+    name, arguments = PARTS[part]
+    found = importlib.import_module(f"benchmarks.{name}").measure(**arguments, **more)
+    rows = [row if isinstance(row, Row) else _row(row) for row in found]
+    rows = [Row(part, row.what, row.value, row.unit) for row in rows]
+    return [*rows, Row(part, "peak memory of this part", peak_resident() / 1e9, "GB")]
+
+
+def _row(found: dict[str, Any]) -> Row:
+    ratio = f" ({found['ratio']:.2f} x)" if "ratio" in found else ""
+    return Row(found["part"], found["what"] + ratio, found["value"], found["unit"])
