@@ -68,7 +68,13 @@ class Work:
         else:
             from nanogpt2.data.download import download_dataset
 
-            download_dataset(self.plan.recipe.data, self.data_dir, shards=shards_needed(self.plan))
+            with self.screen.progress() as advance:
+                download_dataset(
+                    self.plan.recipe.data,
+                    self.data_dir,
+                    shards_needed(self.plan),
+                    lambda done, total: advance(done, total, "bytes"),
+                )
         return [self.data_dir]
 
     def train_tokenizer(self) -> list[Path]:
@@ -170,25 +176,18 @@ class Work:
     def evaluate_core(self) -> list[Path]:
         """CORE of the trained model; all ranks ask a share of the examples."""
         from nanogpt2.evals.core import evaluate_core
+        from nanogpt2.evals.core.fetch import find_bundle
 
         with self.screen.progress() as advance:
             result = evaluate_core(
                 self.engine().model,
                 self.tokenizer(),
-                self.core_bundle(),
+                find_bundle(self.plan.core_bundle),
                 self.plan.core_max_per_task,
                 progress=lambda done, total: advance(done, total, "examples"),
             )
         self.screen.say(f"  {result.label}: {result.core:.4f}")
         return self.write("core.json", result.to_dict())
-
-    def core_bundle(self) -> Path:
-        """The folder of CORE's tasks, fetched where none was given."""
-        if self.plan.core_bundle is not None:
-            return self.plan.core_bundle
-        from nanogpt2.data.download import download_bundle
-
-        return download_bundle(self.out / "core_bundle")
 
     def engine(self) -> Engine:
         """The newest checkpoint's model on this rank's device, ready to write."""

@@ -1,0 +1,110 @@
+"""A local HTTP server that misbehaves by a script: one entry a request, the last one kept."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+
+class BadServer(ThreadingHTTPServer):
+    """Serves ``files`` (path -> bytes); ``script`` says how the next requests are answered.
+
+    Behaviours: "ok", a status code, "drop" (half, then the connection is cut), "stall" (half, then
+    silence), "no ranges", "damage" (one byte differs), "more" / "less" (announces more or fewer
+    bytes than it sends), "elsewhere" (a range that was not asked for).
+    """
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes], script: list[Any]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.script = files, script
+        self.asked: list[tuple[str, str | None]] = []
+        self.headers: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Cut connections are what this is for."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: BadServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:  # noqa: N802
+        """The hub's question for sizes and hashes."""
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        answer = json.dumps([self.server.files[path] for path in form["paths"]]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self) -> None:  # noqa: N802
+        """A file, in the way the script says."""
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append((self.path, asked))
+        how = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+        content = server.files.get(self.path)
+        if isinstance(how, int) or content is None:
+            self.send_response(how if isinstance(how, int) else 404)
+            for name, value in server.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = 0 if asked is None or how == "no ranges" else int(asked[6:].split("-")[0])
+        if asked and start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            shown = start + (how == "elsewhere")
+            self.send_header("Content-Range", f"bytes {shown}-{len(content) - 1}/{len(content)}")
+        body = content[start:]
+        if how == "damage":
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        length = len(body) + {"more": 7, "less": -7}.get(str(how), 0)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if how in ("drop", "stall"):
+            self.wfile.write(body[: max(1, len(body) // 2)])
+            self.wfile.flush()
+            if how == "stall":
+                time.sleep(1.5)
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.wfile.write(body)
+        self.close_connection = how in ("more", "less")
+
+
+@contextmanager
+def serving(files: dict[str, Any], *script: Any) -> Iterator[BadServer]:
+    """The server, running."""
+    server = BadServer(files, list(script) or ["ok"])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,236 @@
+"""Downloads from a server that does everything wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import random
+import socket
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from nanogpt2.data import download
+from nanogpt2.data.download import Remote, download_dataset, fetch, fetch_all, unzip
+from nanogpt2.errors import UserError
+from tests.data.bad_server import serving
+
+CONTENT = random.Random(0).randbytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "FIRST_WAIT", 0.002)
+    monkeypatch.setattr(download, "TIMEOUTS", (2.0, 0.3))
+
+
+def remote(url: str, folder: Path, name: str = "file", sha256: str | None = SHA256) -> Remote:
+    return Remote(f"{url}/{name}", folder / name, len(CONTENT), sha256)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["ok"],
+        [429, 500, 503, "ok"],
+        ["drop", "drop", "drop", "ok"],
+        ["stall", "ok"],
+        ["drop", "no ranges"],
+        ["damage", "ok"],
+        ["drop", "damage", "ok"],
+        ["more", "ok"],
+        ["less", "ok"],
+        ["drop", "elsewhere", "ok"],
+        ["drop"] * 20 + ["ok"],
+    ],
+    ids=lambda script: ",".join(map(str, script[:4])),
+)
+def test_whatever_the_server_does_the_file_is_whole(tmp_path: Path, script: list) -> None:
+    with serving({"/file": CONTENT}, *script) as server:
+        assert fetch(remote(server.url, tmp_path)).read_bytes() == CONTENT
+        assert len(server.asked) <= len(script)
+    assert leftovers(tmp_path) == ["file"]
+
+
+def test_a_broken_download_is_continued_not_begun_again(tmp_path: Path) -> None:
+    with serving({"/file": CONTENT}, "drop", "ok") as server:
+        fetch(remote(server.url, tmp_path))
+        assert [asked for _, asked in server.asked] == [None, f"bytes={len(CONTENT) // 2}-"]
+
+
+def test_what_an_earlier_process_left_is_continued(tmp_path: Path) -> None:
+    (tmp_path / ".file.partial").write_bytes(CONTENT[:1000])
+    heard: list[int] = []
+    with serving({"/file": CONTENT}) as server:
+        fetch(remote(server.url, tmp_path), on_bytes=heard.append)
+        assert server.asked == [("/file", "bytes=1000-")]
+    assert sum(heard) == len(CONTENT) - 1000
+
+
+def test_too_long_a_leftover_is_thrown_away(tmp_path: Path) -> None:
+    (tmp_path / ".file.partial").write_bytes(CONTENT + b"more")
+    with serving({"/file": CONTENT}) as server:
+        assert fetch(remote(server.url, tmp_path)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("script", [["damage"], ["less"], ["more"], [500]], ids=str)
+def test_what_never_gets_well_is_given_up_in_one_sentence(tmp_path: Path, script: list) -> None:
+    with (
+        serving({"/file": CONTENT}, *script) as server,
+        pytest.raises(UserError, match="could not download .*continues"),
+    ):
+        fetch(remote(server.url, tmp_path))
+    assert not (tmp_path / "file").exists()
+    assert 2 <= len(server.asked) <= 2 * download.ATTEMPTS
+
+
+@pytest.mark.parametrize(("code", "words"), [(404, "answers 404"), (403, "may not be read")])
+def test_a_refusal_is_told_at_once(tmp_path: Path, code: int, words: str) -> None:
+    with serving({}, code) as server, pytest.raises(UserError, match=words):
+        fetch(remote(server.url, tmp_path))
+    assert len(server.asked) == 1
+
+
+def test_retry_after_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "LONGEST_WAIT", 0.2)
+    with serving({"/file": CONTENT}, 429, "ok") as server:
+        server.headers = {"Retry-After": "3600"}
+        fetch(remote(server.url, tmp_path))
+    assert download._seconds("3600") == 3600 and download._seconds("nonsense") == 0
+    assert download._seconds("Wed, 21 Oct 2099 07:28:00 GMT") > 1e9
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match="connection refused.*check the network"):
+        fetch(remote(url, tmp_path))
+
+
+def test_a_whole_file_asks_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    fetch(remote("http://127.0.0.1:9", tmp_path))
+
+
+def test_one_failure_stops_the_others(tmp_path: Path) -> None:
+    files = {f"/{i}": CONTENT for i in range(20)}
+    with serving(files, "ok") as server:
+        remotes = [remote(server.url, tmp_path, str(i)) for i in range(20)]
+        with pytest.raises(UserError, match="404"):
+            fetch_all([remote(server.url, tmp_path, "absent"), *remotes])
+    assert len(server.asked) < 21
+
+
+def _fetch(url: str, folder: Path) -> None:
+    fetch(remote(url, folder))
+
+
+def test_two_processes_on_one_folder_do_not_collide(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with serving({"/file": CONTENT}) as server:
+        both = [context.Process(target=_fetch, args=(server.url, tmp_path)) for _ in range(2)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(60)
+        assert [process.exitcode for process in both] == [0, 0]
+        assert len(server.asked) == 1
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def shards(names: list[str], content: bytes = CONTENT) -> dict:
+    """What the hub says of the shards, and the shards, at the hub's addresses."""
+    repository = download.DATASETS["climbmix"].repository
+    lfs = {"oid": SHA256, "size": len(content), "pointerSize": 10}
+    known = {"type": "file", "size": len(content), "oid": "0" * 40, "lfs": lfs}
+    files: dict = {name: {"path": name, **known} for name in names}
+    files |= {f"/datasets/{repository}/resolve/main/{name}": content for name in names}
+    return files
+
+
+NAMES = ["shard_00000.parquet", "shard_00001.parquet", "shard_06542.parquet"]
+
+
+def test_a_data_set_comes_with_its_validation_shard_and_only_once(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with serving(shards(NAMES), 503, "drop", "ok") as server:
+        download_dataset("climbmix", tmp_path, 2, lambda *n: told.append(n), server.url)
+        assert leftovers(tmp_path) == NAMES
+        assert told[-1] == (3 * len(CONTENT), 3 * len(CONTENT))
+        before = len(server.asked)
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+        assert len(server.asked) == before
+    download_dataset("climbmix", tmp_path, 2, endpoint="http://127.0.0.1:9")
+
+
+def test_too_little_disk_is_told_before_a_byte_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("", (), {"free": 1000}))
+    with serving(shards(NAMES)) as server, pytest.raises(UserError, match="needs 0.0 GB"):
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+    assert not server.asked
+
+
+def test_mistakes_in_asking(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown data set 'pile'"):
+        download_dataset("pile", tmp_path, 1)
+    with pytest.raises(UserError, match="1 to 6542"):
+        download_dataset("climbmix", tmp_path, 6543)
+    with pytest.raises(UserError, match="--data"):
+        download_dataset("climbmix", tmp_path, 1, endpoint="http://127.0.0.1:9")
+
+
+def test_the_command_ends_with_two_and_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nanogpt2.data.download", "pile", "--out", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: unknown data set 'pile'; choose one of fineweb-edu, climbmix\n"
+
+
+def write_zip(path: Path, entries: dict[str, bytes], link: str | None = None) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        if link:
+            entry = zipfile.ZipInfo(link)
+            entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(entry, "/etc/passwd")
+    return path
+
+
+def test_an_archive_is_unpacked_whole(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", {"tasks/core.yaml": b"x", "b": b"y"})
+    assert (unzip(archive, tmp_path / "out", 10) / "tasks/core.yaml").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt", "/tmp/out.txt", "..\\out.txt"])
+def test_an_entry_that_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    archive = write_zip(tmp_path / "a.zip", {"fine": b"", name: b"x"})
+    with pytest.raises(UserError, match="outside"):
+        unzip(archive, tmp_path / "out", 10)
+    assert leftovers(tmp_path) == ["a.zip"]
+
+
+def test_links_bombs_and_damage_are_refused(tmp_path: Path) -> None:
+    linked = write_zip(tmp_path / "a.zip", {}, link="link")
+    with pytest.raises(UserError, match="link"):
+        unzip(linked, tmp_path / "out", 1000)
+    bomb = write_zip(tmp_path / "b.zip", {"zeros": bytes(2000)})
+    with pytest.raises(UserError, match="more than the 1,000"):
+        unzip(bomb, tmp_path / "out", 1000)
+    whole = bomb.read_bytes()
+    bomb.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="not a whole zip"):
+        unzip(bomb, tmp_path / "out", 10_000)
+    assert leftovers(tmp_path) == ["a.zip", "b.zip"]
