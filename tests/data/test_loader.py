@@ -1,0 +1,108 @@
+"""The loader: continues exactly from any state, and deals documents out over the ranks."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanogpt2.data.loader import TokenLoader
+from nanogpt2.data.shards import write_shard
+from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tokenizer]:
+    folder = tmp_path_factory.mktemp("shards")
+    texts = [f"{i} " + "word " * (i * 7 % 23) + f"end {i}" for i in range(400)]
+    for shard in range(4):
+        write_shard(folder / f"s{shard}.parquet", texts[shard::4], row_group_size=10)
+    return folder, Tokenizer.train(texts, 280)
+
+
+def loader(data: tuple[Path, Tokenizer], **more) -> TokenLoader:
+    return TokenLoader(*data, **{"batch_size": 2, "sequence_len": 48, "buffer_size": 20, **more})
+
+
+def test_targets_are_the_inputs_one_token_on(data):
+    for inputs, targets, _ in islice(loader(data), 5):
+        assert inputs.shape == targets.shape == (2, 48)
+        assert (inputs[:, 1:] == targets[:, :-1]).all()
+        assert (inputs[:, 0] == data[1].bos_id).all()
+
+
+@pytest.mark.parametrize("buffer_size", [1, 20, 1000])
+def test_from_any_state_the_very_next_batches_come(data, buffer_size):
+    batches = list(islice(loader(data, buffer_size=buffer_size), 60))  # about two epochs
+    for start in (0, 1, 13, 40):
+        state = json.loads(json.dumps(batches[start][2]))
+        again = islice(loader(data, buffer_size=buffer_size, state=state), 15)
+        for (x, y, s), (x0, y0, s0) in zip(again, batches[start + 1 :], strict=False):
+            assert torch.equal(x, x0) and torch.equal(y, y0) and s == s0
+
+
+def documents(batches, tokenizer) -> set[str]:
+    """The first numbers of the documents seen: their names."""
+    text = "".join(tokenizer.decode(row) for x, _, _ in batches for row in x.tolist())
+    return {part.split(" ")[0] for part in text.split("<|bos|>") if " " in part}
+
+
+def test_ranks_read_different_documents_and_together_all(data):
+    # three training shards of 100 documents: 28 batches are about one epoch of one rank of two
+    seen = []
+    for rank in range(2):
+        one = loader(data, rank=rank, world_size=2)
+        batches = []
+        for batch in one:
+            if one.epoch:
+                break
+            batches.append(batch)
+        seen.append(documents(batches, data[1]))
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) > 200
+
+
+def test_validation_reads_the_last_shard_only(data):
+    names = documents(islice(loader(data, split="val"), 10), data[1])
+    assert names and all(int(name) % 4 == 3 for name in names)
+
+
+def test_threads_change_nothing(data):
+    one, four = (islice(loader(data, threads=n), 20) for n in (1, 4))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(one, four, strict=True))
+
+
+def test_another_number_of_ranks_continues_near_the_place(data):
+    *_, (_, _, state) = islice(loader(data), 10)
+    resumed = loader(data, rank=1, world_size=2, state=state)
+    x, _, after = next(iter(resumed))
+    assert x.shape == (2, 48) and tuple(after["next"]) >= tuple(state["next"])[:2]
+
+
+def test_states_that_do_not_fit_are_refused(data, tmp_path):
+    *_, (_, _, state) = islice(loader(data), 3)
+    with pytest.raises(UserError, match="damaged"):
+        loader(data, state={**state, "next": "?"})
+    with pytest.raises(UserError, match="other data shards"):
+        loader(data, state={**state, "next": [0, 99, 0, 0]})
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.parquet", ["short"])
+    with pytest.raises(UserError, match="not the shard"):
+        loader((tmp_path, data[1]), state={**state, "next": [0, 0, 0, 0], "buffer": [[0, 0, 9, 0]]})
+
+
+def test_more_ranks_than_row_groups(data, tmp_path):
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.parquet", ["short"])
+    with pytest.raises(UserError, match="fewer ranks"):
+        next(iter(loader((tmp_path, data[1]), rank=3, world_size=4)))
+
+
+@pytest.mark.cuda
+def test_batches_on_cuda_are_those_of_the_processor(data):
+    for a, b in zip(islice(loader(data, device="cuda"), 20), loader(data), strict=False):
+        assert a[0].is_cuda and torch.equal(a[0].cpu(), b[0])
