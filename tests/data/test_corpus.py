@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,10 @@ def test_the_packages_are_english_and_credited():
 
 
 def test_without_the_packages_docstrings_stand_in_and_a_line_says_so(monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda _: Path(asyncio.__file__).parent)
     monkeypatch.setattr(corpus, "_files", lambda *_: [])
     works, used = corpus.works()
-    assert used == ["docstrings"] and sum(map(len, works)) > 1000
+    assert used == ["docstrings"] and sum(map(len, works)) > 100
     assert "docstrings stand in" in str(corpus.missing_packages())
 
 
