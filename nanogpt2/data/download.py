@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import random
 import stat
+import struct
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from filelock import FileLock
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
-from nanogpt2.errors import UserError, run_command
+from nanogpt2.errors import UserError, explain, run_command
 from nanogpt2.files import atomic_directory, require_free_space, sha256_of
 
 ATTEMPTS = 6
@@ -34,6 +36,7 @@ TIMEOUTS = (10.0, 30.0)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 PIECE = 1 << 20
 PARALLEL = 8
+_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error)
 AGAIN = "the same command continues from what is already here"
 
 
@@ -233,10 +236,13 @@ def unzip(archive: Path, folder: Path, limit: int) -> Path:
         with zipfile.ZipFile(archive) as content, atomic_directory(folder) as temporary:
             _check_entries(archive, content.infolist(), temporary, limit)
             content.extractall(temporary)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise UserError(
-            f"{archive} is not a whole zip archive ({error}); delete it and fetch it again"
-        ) from None
+    except UserError:
+        raise
+    except (*_UNREADABLE, OSError, ValueError, RuntimeError) as error:
+        if explain(error) is not None:  # our own disk, not the archive
+            raise
+        why = f"{archive} is not a whole zip archive ({error})"
+        raise UserError(f"{why}; delete it and fetch it again") from None
     return folder
 
 
