@@ -25,6 +25,14 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Let the finished ``temporary`` become ``path`` in one step that survives a power cut."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _flush_folder(path.parent)
+
+
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path``, else it is removed.
@@ -42,10 +50,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

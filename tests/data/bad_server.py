@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
 
 
 class BadServer(ThreadingHTTPServer):
@@ -17,7 +16,9 @@ class BadServer(ThreadingHTTPServer):
 
     Behaviours: "ok", a status code, "drop" (half, then the connection is cut), "stall" (half, then
     silence), "no ranges", "damage" (one byte differs), "more" / "less" (announces more or fewer
-    bytes than it sends), "elsewhere" (a range that was not asked for).
+    bytes than it sends), "no length" (announces none), "endless" (and sends too many), "elsewhere"
+    (a range that was not asked for). ``heads`` is the script of HEAD requests, which know "ok",
+    "stall" and a status code.
     """
 
     daemon_threads = True
@@ -27,6 +28,7 @@ class BadServer(ThreadingHTTPServer):
         self.files, self.script = files, script
         self.asked: list[tuple[str, str | None]] = []
         self.headers: dict[str, str] = {}
+        self.heads: list[Any] = ["ok"]
 
     @property
     def url(self) -> str:
@@ -46,14 +48,17 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
-    def do_POST(self) -> None:  # noqa: N802
-        """The hub's question for sizes and hashes."""
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        answer = json.dumps([self.server.files[path] for path in form["paths"]]).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
+    def do_HEAD(self) -> None:  # noqa: N802
+        """The hub's answer to who asks for a file's size and hash: it lies in another house."""
+        script = self.server.heads
+        how, content = script.pop(0) if len(script) > 1 else script[0], self.server.files[self.path]
+        if how == "stall":
+            time.sleep(1.0)
+        self.send_response(how if isinstance(how, int) else 302)
+        self.send_header("Location", f"http://elsewhere.invalid{self.path}")
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.end_headers()
-        self.wfile.write(answer)
 
     def do_GET(self) -> None:  # noqa: N802
         """A file, in the way the script says."""
@@ -82,7 +87,8 @@ class Handler(BaseHTTPRequestHandler):
         if how == "damage":
             body = body[:-1] + bytes([body[-1] ^ 1])
         length = len(body) + {"more": 7, "less": -7}.get(str(how), 0)
-        self.send_header("Content-Length", str(length))
+        if how not in ("no length", "endless"):
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         if how in ("drop", "stall"):
             self.wfile.write(body[: max(1, len(body) // 2)])
@@ -92,12 +98,12 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        self.wfile.write(body)
-        self.close_connection = how in ("more", "less")
+        self.wfile.write(body * (2000 if how == "endless" else 1))
+        self.close_connection = how in ("more", "less", "no length", "endless")
 
 
 @contextmanager
-def serving(files: dict[str, Any], *script: Any) -> Iterator[BadServer]:
+def serving(files: dict[str, bytes], *script: Any) -> Iterator[BadServer]:
     """The server, running."""
     server = BadServer(files, list(script) or ["ok"])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

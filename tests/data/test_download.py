@@ -10,12 +10,15 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nanogpt2.data import download
-from nanogpt2.data.download import Remote, download_dataset, fetch, fetch_all, unzip
+from nanogpt2.data import download, transfer
+from nanogpt2.data.download import download_bundle, download_dataset, unzip
+from nanogpt2.data.shards import write_shard
+from nanogpt2.data.transfer import Remote, fetch, fetch_all
 from nanogpt2.errors import UserError
 from tests.data.bad_server import serving
 
@@ -25,8 +28,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FIRST_WAIT", 0.002)
-    monkeypatch.setattr(download, "TIMEOUTS", (2.0, 0.3))
+    monkeypatch.setattr(transfer, "FIRST_WAIT", 0.002)
+    monkeypatch.setattr(transfer, "TIMEOUTS", (2.0, 0.3))
+    monkeypatch.setattr(download, "TIMEOUTS", (0.3, 0.3))
 
 
 def remote(url: str, folder: Path, name: str = "file", sha256: str | None = SHA256) -> Remote:
@@ -50,6 +54,8 @@ def leftovers(folder: Path) -> list[str]:
         ["more", "ok"],
         ["less", "ok"],
         ["drop", "elsewhere", "ok"],
+        ["drop", 416, "ok"],
+        ["no length"],
         ["drop"] * 20 + ["ok"],
     ],
     ids=lambda script: ",".join(map(str, script[:4])),
@@ -76,6 +82,24 @@ def test_what_an_earlier_process_left_is_continued(tmp_path: Path) -> None:
     assert sum(heard) == len(CONTENT) - 1000
 
 
+def test_more_than_expected_of_an_unknown_size_is_refused(tmp_path: Path) -> None:
+    unknown = Remote("", tmp_path / "file", None, SHA256, limit=2 * len(CONTENT))
+    with serving({"/file": CONTENT}, "endless", "ok") as server:
+        fetch(replace(unknown, url=f"{server.url}/file"))
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    with (
+        serving({"/more": CONTENT}) as server,
+        pytest.raises(UserError, match="more than expected"),
+    ):
+        fetch(replace(unknown, url=f"{server.url}/more", path=tmp_path / "more", limit=1000))
+
+
+def test_a_file_that_is_not_what_it_should_be_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT[:-1] + b"?")
+    with serving({"/file": CONTENT}) as server:
+        assert fetch(remote(server.url, tmp_path)).read_bytes() == CONTENT
+
+
 def test_too_long_a_leftover_is_thrown_away(tmp_path: Path) -> None:
     (tmp_path / ".file.partial").write_bytes(CONTENT + b"more")
     with serving({"/file": CONTENT}) as server:
@@ -90,7 +114,7 @@ def test_what_never_gets_well_is_given_up_in_one_sentence(tmp_path: Path, script
     ):
         fetch(remote(server.url, tmp_path))
     assert not (tmp_path / "file").exists()
-    assert 2 <= len(server.asked) <= 2 * download.ATTEMPTS
+    assert 2 <= len(server.asked) <= 2 * transfer.ATTEMPTS
 
 
 @pytest.mark.parametrize(("code", "words"), [(404, "answers 404"), (403, "may not be read")])
@@ -101,12 +125,12 @@ def test_a_refusal_is_told_at_once(tmp_path: Path, code: int, words: str) -> Non
 
 
 def test_retry_after_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(transfer, "LONGEST_WAIT", 0.2)
     with serving({"/file": CONTENT}, 429, "ok") as server:
         server.headers = {"Retry-After": "3600"}
         fetch(remote(server.url, tmp_path))
-    assert download._seconds("3600") == 3600 and download._seconds("nonsense") == 0
-    assert download._seconds("Wed, 21 Oct 2099 07:28:00 GMT") > 1e9
+    assert transfer._seconds("3600") == 3600 and transfer._seconds("nonsense") == 0
+    assert transfer._seconds("Wed, 21 Oct 2099 07:28:00 GMT") > 1e9
 
 
 def test_no_network(tmp_path: Path) -> None:
@@ -148,36 +172,59 @@ def test_two_processes_on_one_folder_do_not_collide(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def shards(names: list[str], content: bytes = CONTENT) -> dict:
-    """What the hub says of the shards, and the shards, at the hub's addresses."""
-    repository = download.DATASETS["climbmix"].repository
-    lfs = {"oid": SHA256, "size": len(content), "pointerSize": 10}
-    known = {"type": "file", "size": len(content), "oid": "0" * 40, "lfs": lfs}
-    files: dict = {name: {"path": name, **known} for name in names}
-    files |= {f"/datasets/{repository}/resolve/main/{name}": content for name in names}
-    return files
-
-
 NAMES = ["shard_00000.parquet", "shard_00001.parquet", "shard_06542.parquet"]
 
 
-def test_a_data_set_comes_with_its_validation_shard_and_only_once(tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Three shards at the hub's addresses."""
+    folder, files = tmp_path_factory.mktemp("hub"), {}
+    repository = download.DATASETS["climbmix"].repository
+    for name in NAMES:
+        write_shard(folder / name, [f"{name} {random.random()}" for _ in range(3000)])
+        files[f"/datasets/{repository}/resolve/main/{name}"] = (folder / name).read_bytes()
+    return files
+
+
+def test_a_data_set_comes_with_its_validation_shard_and_only_once(
+    tmp_path: Path, hub: dict[str, bytes]
+) -> None:
     told: list[tuple[int, int]] = []
-    with serving(shards(NAMES), 503, "drop", "ok") as server:
+    total = sum(map(len, hub.values()))
+    with serving(hub, 503, "drop", "ok") as server:
+        server.heads = [503, "stall", 429, "ok"]
         download_dataset("climbmix", tmp_path, 2, lambda *n: told.append(n), server.url)
         assert leftovers(tmp_path) == NAMES
-        assert told[-1] == (3 * len(CONTENT), 3 * len(CONTENT))
+        assert told[-1] == (total, total)
         before = len(server.asked)
         download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
         assert len(server.asked) == before
+    assert [(tmp_path / name).read_bytes() for name in NAMES] == list(hub.values())
     download_dataset("climbmix", tmp_path, 2, endpoint="http://127.0.0.1:9")
 
 
+def test_a_shard_cut_short_is_fetched_again(tmp_path: Path, hub: dict[str, bytes]) -> None:
+    for name, content in zip(NAMES, hub.values(), strict=True):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / NAMES[1]).write_bytes(list(hub.values())[1][:-100])
+    with serving(hub) as server:
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+        assert [path[-len(NAMES[1]) :] for path, _ in server.asked] == [NAMES[1]]
+    assert (tmp_path / NAMES[1]).read_bytes() == list(hub.values())[1]
+
+
+def test_what_the_hub_does_not_have_is_told(tmp_path: Path, hub: dict[str, bytes]) -> None:
+    with serving(hub) as server, pytest.raises(UserError, match="404.*check the address"):
+        server.heads = [404]
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+    assert not leftovers(tmp_path)
+
+
 def test_too_little_disk_is_told_before_a_byte_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: dict[str, bytes]
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("", (), {"free": 1000}))
-    with serving(shards(NAMES)) as server, pytest.raises(UserError, match="needs 0.0 GB"):
+    with serving(hub) as server, pytest.raises(UserError, match="needs 0.0 GB"):
         download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
     assert not server.asked
 
@@ -187,15 +234,20 @@ def test_mistakes_in_asking(tmp_path: Path) -> None:
         download_dataset("pile", tmp_path, 1)
     with pytest.raises(UserError, match="1 to 6542"):
         download_dataset("climbmix", tmp_path, 6543)
-    with pytest.raises(UserError, match="--data"):
+    with pytest.raises(UserError, match="check the network"):
         download_dataset("climbmix", tmp_path, 1, endpoint="http://127.0.0.1:9")
 
 
-def test_the_command_ends_with_two_and_one_sentence(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "nanogpt2.data.download", "pile", "--out", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["pile"], "choose from"), (["climbmix", "--shards", "0"], "error: 0 training shards were")],
+)
+def test_the_command_ends_with_two_and_one_sentence(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    command = [sys.executable, "-m", "nanogpt2.data.download", *arguments, "--out", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr == "error: unknown data set 'pile'; choose one of fineweb-edu, climbmix\n"
+    assert ended.returncode == 2 and words in ended.stderr and "Traceback" not in ended.stderr
 
 
 def write_zip(path: Path, entries: dict[str, bytes], link: str | None = None) -> Path:
@@ -234,3 +286,23 @@ def test_links_bombs_and_damage_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a whole zip"):
         unzip(bomb, tmp_path / "out", 10_000)
     assert leftovers(tmp_path) == ["a.zip", "b.zip"]
+
+
+def test_the_bundle_is_fetched_unpacked_and_then_asks_nobody(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", {"eval_bundle/core.yaml": b"tasks"}).read_bytes()
+    sha256 = hashlib.sha256(archive).hexdigest()
+    with serving({"/a.zip": archive}, "drop", "damage", "ok") as server:
+        for _ in range(2):
+            found = download_bundle(
+                tmp_path / "cache" / "b", url=f"{server.url}/a.zip", sha256=sha256
+            )
+            assert (found / "core.yaml").read_bytes() == b"tasks"
+        assert len(server.asked) == 3
+    assert [name for name in leftovers(tmp_path / "cache") if not name.endswith(".lock")] == ["b"]
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no core.yaml"):
+        download_bundle(tmp_path, url="http://127.0.0.1:9")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
