@@ -5,7 +5,7 @@ python -m benchmarks.step [--depth 12] [--tokens 512] [--rows 1] [--recipe run1]
 
 On a processor the default is one row of 512 tokens through run 1's model at depth 12, on CUDA 32
 rows of 2,048, compiled. Precision is the machine's own: bf16 products with fp32 masters where it is
-good at bf16, tables in bf16.
+good at bf16.
 """
 
 from __future__ import annotations

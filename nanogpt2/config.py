@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from nanogpt2.errors import UserError
+from nanogpt2.fields import check_fields
 
 FULL_WINDOW, SHORT_WINDOW = "L", "S"
 
@@ -96,8 +97,7 @@ class GPTConfig:
     """start: backout_lambda (at the commit of run 6 it may have come up as 0)"""
 
     def __post_init__(self) -> None:
-        for name in ("resid_lambda_start", "x0_lambda_start"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
+        check_fields(self)
         self._check_sizes()
         self._check_switches()
 
@@ -113,8 +113,8 @@ class GPTConfig:
             "short_window_multiple",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name} is {value!r}; it must be a whole number of at least 1")
+            if value < 1:
+                raise UserError(f"{name} is {value!r}; it must be at least 1")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; "
@@ -142,16 +142,9 @@ class GPTConfig:
             )
 
     def _check_switches(self) -> None:
-        choices = {
-            "positions": ("rope", "learned"),
-            "norm": ("rms", "layer"),
-            "activation": ("relu2", "gelu", "swiglu"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}"
-                )
+        for name in ("wte_std", "lm_head_std", "mlp_start_scale", "value_gate_start"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; a spread is at least 0")
         if not self.window_pattern or set(self.window_pattern) - {FULL_WINDOW, SHORT_WINDOW}:
             raise UserError(
                 f"window_pattern is {self.window_pattern!r}; it is made of the letters "
@@ -237,6 +230,8 @@ class GPTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
         """The inverse of ``to_dict``; an unknown name raises UserError."""
+        if not isinstance(values, Mapping):
+            raise UserError("the model configuration is not a group of names and values")
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise UserError(

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
+from nanogpt2.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class AdamWGroup:
     """multiply lr by sqrt(batch / 2**19)"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives lists
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Muon:
     """Muon+: scaled to Frobenius norm sqrt(min(rows, cols)) after it"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "momentum", tuple(self.momentum))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Recipe:
     record: Record | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("depth", "head_dim", "aspect", "device_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -160,6 +162,8 @@ def _from_dict(cls: type[_Data], values: Mapping[str, Any]) -> _Data:
         "muon": lambda v: _from_dict(Muon, v),
         "record": lambda v: v and _from_dict(Record, v),
     }
+    if not isinstance(values, Mapping):
+        raise UserError(f"a group of settings is {values!r}; it must give names and values")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     unknown = set(values) - set(known)
     if unknown:
@@ -174,7 +178,10 @@ def _from_dict(cls: type[_Data], values: Mapping[str, Any]) -> _Data:
         elif cls is Recipe and isinstance(value, Mapping):
             value = _from_dict(AdamWGroup, value)
         built[name] = value
-    return cls(**built)
+    try:
+        return cls(**built)
+    except TypeError as error:  # a field that has no default is missing
+        raise UserError(f"the recipe is incomplete ({error})") from None
 
 
 RUN1 = Recipe(
