@@ -189,7 +189,7 @@ def download_bundle(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir() or not any(folder.iterdir()):
-            archive = folder.with_name(f".{folder.name}.zip")
+            archive = folder.with_name(f"{folder.name}.zip")
             require_free_space(folder.parent, 2 * BUNDLE_BYTES, "the CORE bundle")
             fetch(Remote(url, archive, sha256=sha256, limit=BUNDLE_BYTES), on_bytes=on_bytes)
             unzip(archive, folder, limit=BUNDLE_BYTES)
