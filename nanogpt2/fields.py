@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType
@@ -10,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nanogpt2.errors import UserError
 
-_hints = cache(get_type_hints)
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def check_fields(owner: Any) -> None:

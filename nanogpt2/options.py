@@ -27,6 +27,8 @@ from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override, set_field
 
 RUNS = Path("runs")
 EVAL_TOKENS = 20 * 2**19
+SMALLEST_VOCABULARY = 256 + 9
+"""what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,11 @@ def make_plan(arguments: Sequence[str] | None = None) -> RunPlan:
     recipe, loop = apply_assignments(recipe, loop, assignments)
     if assignments.get("precision") in ("bf16", "fp32"):
         precision = assignments["precision"]  # asked for by name: not left to the machine
+    if recipe.model.vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"a vocabulary of {recipe.model.vocab_size} is too small: 256 bytes and 9 special "
+            f"tokens need {SMALLEST_VOCABULARY}"
+        )
     outlook = plan_run(recipe, None, machine)
     resolved = outlook.dial
     every = max(1, resolved.iterations // 10)

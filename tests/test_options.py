@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from nanogpt2.data.tokenizer import SMALLEST
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.machines import machine_of, processor
-from nanogpt2.options import LoopSettings, apply_assignments, make_plan, record
+from nanogpt2.options import SMALLEST_VOCABULARY, LoopSettings, apply_assignments, make_plan, record
 from nanogpt2.recipes import RECIPES, get_recipe
 
 
@@ -77,6 +78,7 @@ def test_about_ten_measurements_and_checkpoints_unless_said_otherwise():
 
 MISTAKES = {
     "unknown recipe": (["--recipe", "run9"], "unknown recipe 'run9'; choose one of laptop, run1"),
+    "no room for all bytes": (["--set", "vocab_size=3"], "need 265"),
     "depth 0": (["--recipe", "run1", "--depth", "0"], "depth is 0; it must be at least 1"),
     "a head of nothing": (["--set", "head_dim=0"], "head_dim is 0; it must be at least 1"),
     "an odd head": (["--set", "head_dim=33"], "choose an even head size"),
@@ -155,3 +157,7 @@ def test_a_dry_run_of_the_record_is_exact_and_needs_no_torch(tmp_path):
     ):
         assert figure in ran.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_the_smallest_vocabulary_is_the_tokenizers():
+    assert SMALLEST_VOCABULARY == SMALLEST

@@ -102,8 +102,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, documents, tmp_path):
 
 
 def test_a_users_mistake_is_told_once_with_its_rank(documents, tmp_path):
-    running = start(documents, tmp_path / "run", "--set", "vocab_size=100")
+    running = start(documents, tmp_path / "run", "--set", "vocab_size=30000")
     _, stderr = running.communicate(timeout=120)
     assert running.returncode == 2
     errors = [line for line in stderr.splitlines() if "error" in line.lower()]
-    assert len(errors) == 1 and "rank 0 of 2" in errors[0] and "too small" in errors[0]
+    assert len(errors) == 1 and "rank 0 of 2" in errors[0] and "too short" in errors[0]
