@@ -24,6 +24,7 @@ BACKENDS = ("auto", "naive", "chunked")
 REDUCTIONS = ("mean", "sum", "none")
 
 _CHUNK_ELEMENTS = 2**24
+_BAND_ELEMENTS = 2**18
 _NAIVE_BYTES = 14
 """Per logit, compiled: bf16 logits and gradient, and fp32 softcapped logits with room beside."""
 _FREE_SHARE = 0.4
@@ -151,48 +152,70 @@ def _sweep(
     """
     N, head = hidden.shape[0], weight[:vocab_size].to(hidden.dtype)
     wide = torch.promote_types(hidden.dtype, torch.float32)
+    learns = token_grads is not None
     losses = hidden.new_empty(N, dtype=wide)
-    d_hidden = torch.empty_like(hidden if token_grads is not None else hidden[:0])
-    d_weight = torch.zeros_like(weight if token_grads is not None else weight[:0], dtype=wide)
+    d_hidden = torch.empty_like(hidden if learns else hidden[:0])
+    d_weight = torch.empty_like(weight if learns else weight[:0], dtype=wide)
+    d_weight[vocab_size if N else 0 :] = 0.0
     rows = chunk_rows(vocab_size)
     for start in range(0, N, rows):
-        at = slice(start, start + rows)
-        kept = targets[at] != IGNORE
-        target = targets[at].clamp(min=0)[:, None]
-        # (rows, V) in fp32; from here on in place
-        scores = (hidden[at] @ head.t()).to(wide)
-        bent = scores.div_(softcap).tanh_() if softcap else None
-        scores = scores if bent is None else bent * softcap
-        right = scores.gather(1, target)[:, 0]
-        if not 0 < softcap <= _SAFE_EXPONENT:
-            top = scores.amax(dim=1)
-            right = right - top
-            scores.sub_(top[:, None])
-        total = scores.exp_().sum(dim=1)
-        losses[at] = torch.where(kept, total.log() - right, 0.0)
-        if token_grads is None:
-            continue
-        token_grad = torch.where(kept, token_grads[at], 0.0)
-        scores.mul_((token_grad / total)[:, None])  # the softmax, less 1 at the target:
-        scores.scatter_add_(1, target, -token_grad[:, None])
-        if bent is not None:  # times d/dz of c tanh(z / c)
-            scores.addcmul_(scores, bent.square_(), value=-1)
-        d_logits = scores.to(hidden.dtype)
-        torch.mm(d_logits, head, out=d_hidden[at])
-        _accumulate(d_weight[:vocab_size], d_logits, hidden[at])
+        stop = min(start + rows, N)
+        logits = hidden[start:stop] @ head.t()
+        band = _band_rows(hidden, vocab_size)
+        for i in range(start, stop, band):
+            at = slice(i, min(i + band, stop))
+            z = logits[i - start : at.stop - start]
+            losses[at] = _band(z, targets[at], token_grads[at] if learns else None, softcap)
+        if learns:  # the logits have become their gradients
+            torch.mm(logits, head, out=d_hidden[start:stop])
+            _accumulate(d_weight[:vocab_size], logits, hidden[start:stop], first=start == 0)
     return losses, d_hidden, d_weight.to(weight.dtype)
 
 
-def _accumulate(d_weight: Tensor, d_logits: Tensor, hidden: Tensor) -> None:
-    """d_weight += d_logits.T @ hidden, summed over chunks in fp32."""
+def _band(logits: Tensor, targets: Tensor, token_grads: Tensor | None, softcap: float) -> Tensor:
+    """Losses (n,) of a few rows, in fp32; with ``token_grads``, ``logits`` (n, V) become gradients.
+
+    All passes are in place, over rows that stay in a processor's cache from one to the next.
+    """
+    kept = targets != IGNORE
+    target = targets.clamp(min=0)[:, None]
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))  # itself, if wide
+    bent = scores.div_(softcap).tanh_() if softcap else None
+    scores = scores if bent is None else bent * softcap
+    right = scores.gather(1, target)[:, 0]
+    if not 0 < softcap <= _SAFE_EXPONENT:
+        top = scores.amax(dim=1)
+        right = right - top
+        scores.sub_(top[:, None])
+    total = scores.exp_().sum(dim=1)
+    losses = torch.where(kept, total.log() - right, 0.0)
+    if token_grads is not None:
+        grads = torch.where(kept, token_grads, 0.0)
+        scores.mul_((grads / total)[:, None])  # the softmax, less 1 at the target:
+        scores.scatter_add_(1, target, -grads[:, None])
+        if bent is not None:  # times d/dz of c tanh(z / c)
+            scores.addcmul_(scores, bent.square_(), value=-1)
+        logits.copy_(scores)
+    return losses
+
+
+def _band_rows(hidden: Tensor, vocab_size: int) -> int:
+    """Rows that ``_band`` takes: a megabyte on a processor, all of a chunk elsewhere."""
+    return max(1, _BAND_ELEMENTS // vocab_size) if hidden.device.type == "cpu" else 1 << 30
+
+
+def _accumulate(d_weight: Tensor, d_logits: Tensor, hidden: Tensor, first: bool) -> None:
+    """d_weight += d_logits.T @ hidden, or = for the first chunk; summed in fp32."""
     if hidden.dtype == d_weight.dtype:
-        d_weight.addmm_(d_logits.t(), hidden)
+        d_weight.addmm_(d_logits.t(), hidden, beta=0 if first else 1)
+    elif first:
+        d_weight.copy_(d_logits.t() @ hidden)
     else:
         d_weight += d_logits.t() @ hidden
 
 
 def chunk_rows(vocab_size: int) -> int:
-    """Tokens a chunk: as many as keep its logits at 64 MB in fp32, and products well fed."""
+    """Tokens a chunk: as many as keep its logits at 64 MB in fp32, and the products well fed."""
     return max(128, _CHUNK_ELEMENTS // vocab_size)
 
 
