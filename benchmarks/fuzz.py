@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 import traceback
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,24 +30,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fuzz_readers import MARKER, READERS, make_seeds, mark
 from benchmarks.step import peak_resident
-from nanogpt2.config import GPTConfig
-from nanogpt2.data.download import unzip
-from nanogpt2.data.shards import read_documents, write_shard
-from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import explain, run_command
-from nanogpt2.evals.core.bundle import load_tasks, published_scores
-from nanogpt2.files import read_json, write_json
-from nanogpt2.model.gpt import GPT
-from nanogpt2.recipes import Recipe, get_recipe, override
-from nanogpt2.training.checkpoint import load_model
-from nanogpt2.training.storage import MARKER, describe_file, write_tensors
 
 SECONDS = 10
+WRITES = ("open", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.symlink", "os.link")
+"""audit events of what changes the disk"""
 MEMORY = 3_000_000_000
 ABSURD = ("-1", "0", "1e308", "NaN", "9223372036854775808", "1" * 5000, "null", "[]", '""', "true")
+ABSURD += ("[" * 20_000, "x" * 200_000)
 NAMES = ("../../outside", "/etc/passwd", "a\\u0000b", "\\ud800", "x" * 300)
-CONFIG = GPTConfig(sequence_len=16, vocab_size=300, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
+VALUES = (None, True, -1, 0, 1 << 60, 10**400, 1e308, float("nan"), "", *NAMES, [], {}, [[1]])
 
 
 @dataclass
@@ -62,7 +55,7 @@ class Figures:
 
 def mutate(content: bytes, generator: random.Random) -> bytes:
     """``content`` with one to three things wrong."""
-    for _ in range(generator.randint(1, 3)):
+    for _ in range(generator.choice((1, 1, 2, 3))):
         content = generator.choice(MUTATIONS)(content, generator)
     return content
 
@@ -103,6 +96,39 @@ def _replace(pattern: bytes, choices: tuple[str, ...]) -> Callable[[bytes, rando
     return change
 
 
+def _alter_json(content: bytes, g: random.Random) -> bytes:
+    """One value of a JSON file, or of a safetensors file's header, made absurd, lost or doubled."""
+    start, stop = 0, len(content)
+    if content[8:9] == b"{":
+        start, stop = 8, 8 + int.from_bytes(content[:8], "little")
+    try:
+        whole = json.loads(content[start:stop])
+        holders = [h for h in _holders(whole) if h]
+    except (ValueError, RecursionError):
+        return content
+    if not holders:
+        return content
+    holder = g.choice(holders)
+    key = g.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+    change = g.randrange(4)
+    if change == 0:
+        del holder[key]
+    elif change == 1 and isinstance(holder, dict):
+        holder[g.choice(NAMES)] = holder[key]
+    else:
+        holder[key] = g.choice(VALUES)
+    text = json.dumps(whole).encode()
+    return (len(text).to_bytes(8, "little") if start else b"") + text + content[stop:]
+
+
+def _holders(value: Any) -> Iterator[Any]:
+    """Every list and dictionary in ``value``, itself included."""
+    if isinstance(value, (list, dict)):
+        yield value
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _holders(part)
+
+
 MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     _flip,
     _cut,
@@ -112,113 +138,32 @@ MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     _replace(rb"-?\d+(\.\d+)?", ABSURD),
     _replace(rb'"[^"\n]{0,80}"', ABSURD),
     _replace(rb'(?<=")[^"\n]{1,80}(?=")', NAMES),
+    _alter_json,
+    _alter_json,
 )
-
-
-def make_seeds(folder: Path) -> None:
-    """A whole file of every kind."""
-    documents = [f"document {i} of some words" for i in range(50)]
-    write_shard(folder / "shard" / "a.parquet", documents, row_group_size=10)
-    Tokenizer.train(documents * 9, 290).save(folder / "tokenizer")
-    checkpoint = folder / "checkpoint"
-    model = GPT(CONFIG)
-    write_tensors(checkpoint / "model.safetensors", dict(model.state_dict()), {})
-    state = {"step": 1, "world_size": 1, "model": CONFIG.to_dict(), "recipe": {}, "progress": {}}
-    write_json(checkpoint / "state.json", state)
-    names = ("model.safetensors", "state.json")
-    write_json(checkpoint / MARKER, {"files": {n: describe_file(checkpoint / n) for n in names}})
-    foreign = folder / "nanochat"
-    foreign.mkdir()
-    torch.save({k: v for k, v in model.state_dict().items()}, foreign / "model_000001.pt")
-    write_json(foreign / "meta_000001.json", {"step": 1, "model_config": CONFIG.to_dict()})
-    make_bundle(folder / "bundle")
-    (folder / "archive").mkdir()
-    with zipfile.ZipFile(folder / "archive" / "a.zip", "w") as archive:
-        for name in ("tasks/core.yaml", "tasks/data/a.jsonl", "b"):
-            archive.writestr(name, f"content of {name} " * 9)
-    write_json(folder / "config" / "model.json", CONFIG.to_dict())
-    write_json(folder / "config" / "recipe.json", get_recipe("run1").to_dict())
-    settings = ["muon.lr=0.02", "depth=4", "window_pattern=SL", "wte.betas=0.9,0.99", "qk_norm=on"]
-    (folder / "settings").mkdir()
-    (folder / "settings" / "set.txt").write_text("\n".join(settings))
-
-
-def make_bundle(folder: Path) -> None:
-    """One task of each kind in CORE's layout."""
-    kinds = {
-        "multiple_choice": {"query": "Q?", "choices": ["a", "b"], "gold": 1},
-        "schema": {"context_options": ["A is", "B is"], "continuation": "so", "gold": 0},
-        "language_modeling": {"context": "one two", "continuation": "three"},
-    }
-    entries = "icl_tasks:\n"
-    rows = "Eval Task,Task Category,Task Type,#shots,#datapoints,Random baseline\n"
-    for kind, item in kinds.items():
-        entries += (
-            f"- label: {kind}\n  dataset_uri: {kind}.jsonl\n  num_fewshot: [1]\n"
-            f"  icl_task_type: {kind}\n  continuation_delimiter: ' '\n"
-        )
-        rows += f"{kind},a,b,1,3,50\n"
-        path = folder / "eval_data" / f"{kind}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(item) + "\n" for _ in range(3)))
-    (folder / "core.yaml").write_text(entries)
-    (folder / "eval_meta_data.csv").write_text(rows)
-    (folder / "openai-community-gpt2.csv").write_text("Task,Accuracy,Centered\nschema,0.5,0.0\n")
-
-
-def remark(folder: Path) -> None:
-    """A marker that fits the damaged files: the damage must be found by who reads them."""
-    names = [p.name for p in folder.iterdir() if p.name != MARKER]
-    write_json(folder / MARKER, {"files": {name: describe_file(folder / name) for name in names}})
-
-
-def read_configuration(folder: Path) -> None:
-    """Configuration and recipe from JSON."""
-    GPTConfig.from_dict(read_json(folder / "model.json"))
-    Recipe.from_dict(read_json(folder / "recipe.json"))
-
-
-def read_settings(folder: Path) -> None:
-    """``--set`` lines."""
-    text = (folder / "set.txt").read_bytes().decode(errors="surrogateescape")
-    for line in text.splitlines():
-        name, _, value = line.partition("=")
-        override(get_recipe("laptop"), {name: value})
-
-
-def read_bundle(folder: Path) -> None:
-    """Tasks and published scores."""
-    load_tasks(folder)
-    published_scores(folder)
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    "shard": lambda folder: list(read_documents(folder / "a.parquet")),
-    "tokenizer": lambda folder: Tokenizer.load(folder).encode("a word of 12"),
-    "checkpoint": load_model,
-    "nanochat": load_model,
-    "bundle": read_bundle,
-    "archive": lambda folder: unzip(folder / "a.zip", folder / "out", 100_000),
-    "config": read_configuration,
-    "settings": read_settings,
-}
-"""kind -> what reads a folder of it"""
 
 
 @contextmanager
 def guarded(allowed: Path, figures: Figures) -> Iterator[None]:
-    """Note every file opened for writing outside ``allowed``."""
+    """Note every file or folder made, changed or removed outside ``allowed``."""
     active = True
-    inside = os.path.realpath(allowed)
+    inside = (os.path.realpath(allowed) + os.sep, os.devnull)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if not active or event != "open" or not isinstance(arguments[0], (str, bytes, os.PathLike)):
+        if not active or event not in WRITES or not isinstance(arguments[0], (str, bytes, Path)):
             return
-        path, mode, flags = arguments
-        writes = any(c in str(mode or "") for c in "wax+")
-        writes = writes or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
-        if writes and not os.path.realpath(os.fsdecode(path)).startswith((inside, "/dev/")):
-            figures.outside.append(str(path))
+        if event == "open" and not (
+            set(str(arguments[1] or "")) & set("wax+")
+            or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        ):
+            return
+        folder = arguments[-1] if event in ("os.mkdir", "os.remove", "os.rmdir") else -1
+        base = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else ""
+        for path in arguments[: 1 if base or event == "open" else 2]:
+            if isinstance(path, (str, bytes, Path)):
+                whole = os.path.realpath(os.path.join(base, os.fsdecode(path)))
+                if not (whole + os.sep).startswith(inside):
+                    figures.outside.append(f"{event} {whole}")
 
     sys.addaudithook(hook)  # cannot be taken back, only silenced
     try:
@@ -227,8 +172,12 @@ def guarded(allowed: Path, figures: Figures) -> Iterator[None]:
         active = False
 
 
+class TooLong(BaseException):
+    """No reader may take this for damage."""
+
+
 def _too_long(*_: Any) -> None:
-    raise TimeoutError(f"more than {SECONDS} s in one file")
+    raise TooLong(f"more than {SECONDS} s in one file")
 
 
 def measure(inputs: int = 10_000, seed: int = 0) -> Figures:
@@ -240,8 +189,9 @@ def measure(inputs: int = 10_000, seed: int = 0) -> Figures:
         seeds, work = Path(name) / "seeds", Path(name) / "work"
         make_seeds(seeds)
         for kind, reader in READERS.items():  # undamaged, all are read
-            reader(shutil.copytree(seeds / kind, work / kind))
-        with guarded(Path(name), figures):
+            reader(shutil.copytree(seeds / kind, work))
+            shutil.rmtree(work)
+        with guarded(work, figures):
             for i in range(inputs):
                 kind = list(READERS)[i % len(READERS)]
                 figures.outcomes[kind, _one(kind, seeds / kind, work, generator, figures)] += 1
@@ -255,13 +205,14 @@ def _one(kind: str, seed: Path, work: Path, generator: random.Random, figures: F
     victim = generator.choice(sorted(p for p in work.rglob("*") if p.is_file()))
     content = mutate(victim.read_bytes(), generator)
     victim.write_bytes(content)
-    if kind == "checkpoint" and victim.name != MARKER and generator.random() < 0.8:
-        remark(work)
+    if victim.name != MARKER and generator.random() < 0.8:
+        for marker in work.rglob(MARKER):
+            mark(marker.parent)
     signal.alarm(SECONDS)
     try:
         READERS[kind](work)
         return "read"
-    except Exception as error:
+    except (Exception, TooLong) as error:
         if explain(error) is not None:
             return "refused"
         digest = hashlib.sha256(content).hexdigest()[:12]
@@ -287,6 +238,8 @@ def main() -> int:
     Console().print(table)
     for crash in {text.partition("\n")[2]: text for text in figures.crashes}.values():
         print(crash)
+    for written in sorted(set(figures.outside))[:20]:
+        print(written)
     peak = peak_resident()
     print(f"writes outside: {len(figures.outside)}; peak memory {peak / 1e9:.2f} GB")
     return int(bool(figures.crashes or figures.outside) or peak > MEMORY)

@@ -19,6 +19,9 @@ _DISK = {
     errno.EFBIG: "the file is larger than allowed here; raise the limit (ulimit -f)",
     errno.EACCES: "no permission; choose a folder you may write to, or change its permissions",
     errno.EPERM: "not permitted; choose a folder you may write to, or change its permissions",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENOTDIR: "it is a file, not a folder; name another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EROFS: "the file system is read-only; choose a folder you may write to",
 }
 

@@ -14,6 +14,9 @@ from typing import Any
 
 from nanogpt2.errors import UserError
 
+LARGEST_TEXT = 256 * 2**20
+"""bytes of a text file that is read as a whole; ours have a hundredth of it"""
+
 
 def _flush_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
@@ -82,12 +85,28 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path | str, cure: str = "delete it to have it made again") -> Any:
-    """Read JSON; a missing or damaged file raises UserError with the ``cure``."""
+def read_text(path: Path | str, cure: str) -> str:
+    """Read a UTF-8 file as a whole; raises UserError, with the ``cure``, where there is none such.
+
+    A file of more than ``LARGEST_TEXT`` bytes is not read at all.
+    """
+    path = Path(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_TEXT:
+            size = path.stat().st_size
+            raise UserError(f"{path} has {size:,} bytes, too many for what it should be; {cure}")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {cure}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); {cure}") from None
+
+
+def read_json(path: Path | str, cure: str = "delete it to have it made again") -> Any:
+    """Read JSON; a missing or damaged file raises UserError with the ``cure``."""
+    text = read_text(path, cure)
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); {cure}") from None
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import Dial
 from nanogpt2.errors import UserError
+from nanogpt2.fields import check_fields
 from nanogpt2.files import read_json
 from nanogpt2.launching import world_size
 from nanogpt2.logs import KINDS, check_log
@@ -48,6 +49,9 @@ class LoopSettings:
     """steps between checkpoints; None: about ten in a run"""
     keep_last: int = 2
     max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,10 @@ def _recorded(
     try:
         recipe, loop = Recipe.from_dict(config["recipe"]), LoopSettings(**config["settings"])
         data = Path(config["data_dir"]) if config["data_dir"] else None
-        return recipe, config["seed"], data, loop, config["identity"]["precision"]
+        seed, precision = config["seed"], config["identity"]["precision"]
+        if not isinstance(seed, int) or not isinstance(precision, str):
+            raise TypeError
+        return recipe, seed, data, loop, precision
     except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} was not written by this version of nanogpt2; start another run"
@@ -248,6 +255,8 @@ def make_plan(arguments: Sequence[str] | None = None) -> RunPlan:
 
 def _check(options: argparse.Namespace) -> None:
     check_log(options.log)
+    if options.seed is not None and abs(options.seed) >= 2**63:
+        raise UserError(f"--seed is {options.seed}; give one that fits into 64 bits")
     for name, least in (("cpu_ranks", 1), ("core_max_per_task", 1), ("max_restarts", 0)):
         value = getattr(options, name)
         if value is not None and value < least:

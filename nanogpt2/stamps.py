@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.errors import UserError
 from nanogpt2.files import read_json, sha256_of, write_json
 
 HASHED_BYTES = 64 * 2**20
@@ -46,7 +45,7 @@ class Stamps:
             return stamp["inputs"] == digest(inputs) and all(
                 _fingerprint(self.folder / name) == known for name, known in stamp["files"].items()
             )
-        except (UserError, OSError, KeyError, TypeError, AttributeError):
+        except (ValueError, OSError, KeyError, TypeError, AttributeError):
             return False  # no stamp, a damaged one, or a file of it is gone
 
     def write(self, stage: str, inputs: Any, files: Iterable[Path]) -> None:

@@ -34,9 +34,21 @@ def test_a_failed_folder_leaves_nothing(tmp_path):
 def test_damaged_and_missing_json_say_the_cure(tmp_path):
     with pytest.raises(UserError, match="does not exist; delete"):
         read_json(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_bytes(b"\xff{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_json(tmp_path / "bad.json")
+    for content, words in (
+        (b"\xff{", "damaged"),
+        (b"{", "not valid"),
+        (b"[" * 20_000, "not valid"),
+    ):
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(UserError, match=words):
+            read_json(tmp_path / "bad.json")
+
+
+def test_a_file_far_too_large_is_not_read(tmp_path):
+    with open(tmp_path / "large.json", "wb") as file:
+        file.truncate(1 << 40)  # takes no disk
+    with pytest.raises(UserError, match="1,099,511,627,776 bytes, too many.*; delete"):
+        read_json(tmp_path / "large.json")
 
 
 def test_free_space_is_asked_of_the_nearest_folder(tmp_path):

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from benchmarks.fuzz import READERS, measure
+from pathlib import Path
+
+from benchmarks.fuzz import READERS, Figures, guarded, measure
 
 
 def test_no_reader_crashes_or_writes_outside_its_folder():
-    figures = measure(inputs=400, seed=1)
+    figures = measure(inputs=300, seed=1)
     assert not figures.crashes, figures.crashes[0]
     assert not figures.outside
     for kind in READERS:
-        assert figures.outcomes[kind, "refused"] > 10, "the damage is real"
-    assert sum(figures.outcomes.values()) == 400
+        assert figures.outcomes[kind, "refused"] > 5, "the damage is real"
+    assert sum(figures.outcomes.values()) == 300
+
+
+def test_what_is_written_outside_is_noted(tmp_path: Path):
+    figures, inside = Figures(), tmp_path / "inside"
+    inside.mkdir()
+    with guarded(inside, figures):
+        (inside / "a").write_text("fine")
+        (inside / "a").read_text()
+        (inside / ".." / "b").write_text("outside")
+        (inside / "a").rename(tmp_path / "c")
+        (tmp_path / "b").read_text()
+    (tmp_path / "d").mkdir()
+    assert figures.outside == [f"open {tmp_path / 'b'}", f"os.rename {tmp_path / 'c'}"]

@@ -19,7 +19,7 @@ import tiktoken
 
 from nanogpt2.data.shards import read_documents, split_shards
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import atomic_directory, read_json, write_json
+from nanogpt2.files import atomic_directory, read_json, read_text, write_json
 
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
@@ -38,6 +38,8 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
 )
 SMALLEST = 256 + len(SPECIAL_TOKENS)
+PROBE = "It's 2019:\n\n\tna\u00efve \u6771\u4eac  \U0001f642 (ok)  "
+"""what any split pattern must take apart without a loss"""
 MERGES_FILE, SETTINGS_FILE = "merges.tiktoken", "tokenizer.json"
 
 
@@ -98,6 +100,14 @@ class Tokenizer:
             )
         return cls(_encoding(ranks, SPLIT_PATTERN, SPECIAL_TOKENS))
 
+    def _keeps_text(self) -> bool:
+        try:
+            return self.decode(self.encode(PROBE)) == PROBE
+        except BaseException as error:  # tiktoken panics where a pattern matches nothing at all
+            if type(error).__name__ != "PanicException":
+                raise
+            return False
+
     def save(self, folder: Path | str) -> None:
         """Write two text files: merges in tiktoken's format, and settings with bytes per token."""
         merges = self.encoding._mergeable_ranks
@@ -133,6 +143,8 @@ class Tokenizer:
         except Exception as error:  # tiktoken's own errors are of many kinds
             reason = str(error)[:100] or type(error).__name__
             raise UserError(f"{folder / SETTINGS_FILE} is damaged ({reason}); {cure}") from None
+        if not tokenizer._keeps_text():
+            raise UserError(f"{folder / SETTINGS_FILE}: its pattern loses text; {cure}")
         if tokenizer.token_bytes.tolist() != sizes:
             raise UserError(f"{folder}: merges and bytes per token do not agree; {cure}")
         return tokenizer
@@ -148,14 +160,11 @@ def _encoding(
 
 
 def _read_merges(path: Path, cure: str) -> dict[bytes, int]:
+    lines, ranks = read_text(path, cure).splitlines(), {}
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
-        ranks = {}
         for line in lines:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {cure}") from None
     except (ValueError, binascii.Error) as error:
         raise UserError(f"{path} is damaged ({error}); {cure}") from None
     whole = sorted(ranks.values()) == list(range(len(lines)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from nanogpt2.errors import run_command
+from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write
 from nanogpt2.reporting.charts import DARK, LIGHT, STYLE, Series, line_chart, smooth
 from nanogpt2.reporting.run import Run, load_run
@@ -32,6 +32,16 @@ CURVES = (
     ("tokens_per_second", "Speed", "tokens/s", True, "Evaluations are not counted."),
 )
 """key in metrics.jsonl, title, unit, whether steps are noisy, caption"""
+
+_DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    jinja2.TemplateError,
+)
+"""what figures of the wrong kind raise on their way to the page"""
 
 
 def duration(seconds: float) -> str:
@@ -255,13 +265,20 @@ def render(run: Run) -> dict[str, str]:
 def write_report(folder: Path | str) -> list[Path]:
     """Write both reports of the run in ``folder``, each whole or not at all; returns their paths.
 
-    Raises UserError when ``folder`` is not the folder of a run.
+    Raises UserError when ``folder`` is not the folder of a run, or its files are damaged.
     """
     run = load_run(folder)
+    try:
+        pages = {name: text.encode() for name, text in render(run).items()}
+    except _DAMAGED as error:
+        raise UserError(
+            f"the files in {folder} are not those of a run ({error!r}); "
+            "call the speedrun again, which makes anew what was damaged"
+        ) from error
     paths = []
-    for name, text in render(run).items():
+    for name, page in pages.items():
         with atomic_write(run.folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(page)
         paths.append(run.folder / name)
     return paths
 

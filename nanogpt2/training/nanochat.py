@@ -68,6 +68,7 @@ def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
         AttributeError,
         IndexError,
         OSError,
+        MemoryError,
         pickle.UnpicklingError,
         zipfile.BadZipFile,
         UnicodeDecodeError,
@@ -76,9 +77,14 @@ def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
         raise UserError(
             f"{file} is damaged or holds more than tensors ({reason}); fetch it again"
         ) from None
-    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+    if not isinstance(weights, dict) or not all(_is_plain(t) for t in weights.values()):
         raise UserError(f"{file} is not a dictionary of tensors; give a nanochat base model")
     return config, {_plain(name): tensor for name, tensor in weights.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether ``value`` is a tensor with all its numbers in the file; a view may claim more."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.is_contiguous()
 
 
 def _plain(name: Any) -> str:

@@ -79,6 +79,15 @@ def test_tables_that_disagree_are_refused(tmp_path: Path):
         Tokenizer.load(tmp_path / "t")
 
 
+@pytest.mark.parametrize("pattern", ["", "(?=a)", r"\p{L}+", "(", r"(?:(?:\w|\w)*)*:"])
+def test_a_pattern_that_loses_text_is_refused(tmp_path: Path, pattern: str):
+    TOKENIZER.save(tmp_path / "t")
+    path = tmp_path / "t" / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pattern": pattern}))
+    with pytest.raises(UserError, match="pattern loses text|is damaged"):
+        Tokenizer.load(tmp_path / "t")
+
+
 def test_impossible_vocabularies():
     with pytest.raises(UserError, match=f"need {SMALLEST}"):
         Tokenizer.train(TEXTS, 100)

@@ -42,6 +42,11 @@ def write(name: str, text: str | bytes) -> Callable[[Path], None]:
     return apply
 
 
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+BOMB += "icl_tasks: [{label: *a9, dataset_uri: b, icl_task_type: schema, num_fewshot: [0]}]"
+
 CASES = {
     "no tasks file": (lambda b: (b / "core.yaml").unlink(), r"core.yaml is missing"),
     "no metadata": (lambda b: (b / "eval_meta_data.csv").unlink(), r"eval_meta_data.csv is miss"),
@@ -57,6 +62,22 @@ CASES = {
             "icl_tasks: [{label: a, dataset_uri: b, icl_task_type: quiz, num_fewshot: [0]}]",
         ),
         r"core.yaml does not describe tasks .*quiz",
+    ),
+    "elsewhere": (
+        write(
+            "core.yaml",
+            "icl_tasks: [{label: a, dataset_uri: ../b, icl_task_type: schema, num_fewshot: [0]}]",
+        ),
+        r"core.yaml does not describe tasks .*not in the bundle",
+    ),
+    "a bomb": (  # written out, the label would have 10^9 parts
+        write("core.yaml", BOMB),
+        r"core.yaml does not describe tasks .*a list where a text should be",
+    ),
+    "too deep": (edit("words", 3, lambda item: "[" * 20_000), r"line 3 is not valid JSON"),
+    "baseline of 1": (
+        write("eval_meta_data.csv", "Eval Task,Random baseline\nchoices,100\n"),
+        r"eval_meta_data.csv has no baseline for",
     ),
     "no baselines": (write("eval_meta_data.csv", "a,b\n1,2\n"), r"does not list random baselines"),
     "not text": (write("core.yaml", b"\xff\xfe\x00"), r"core.yaml is damaged"),

@@ -230,7 +230,9 @@ class Evil:
         return (open, ("pwned", "w"))
 
 
-@pytest.mark.parametrize("damage", ["code", "text", "half", "list", "meta", "no meta", "field"])
+@pytest.mark.parametrize(
+    "damage", ["code", "text", "half", "list", "view", "meta", "no meta", "field"]
+)
 def test_a_bad_nanochat_checkpoint(
     tmp_path: Path, damage: str, nanochat_gates: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +247,8 @@ def test_a_bad_nanochat_checkpoint(
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif damage == "list":
         torch.save([torch.zeros(2)], file)
+    elif damage == "view":  # a few bytes that claim to be all parameters
+        torch.save({"transformer.wte.weight": torch.zeros(1).expand(1 << 50)}, file)
     elif damage == "meta":
         meta.write_text("{")
     elif damage == "no meta":

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from nanogpt2.errors import UserError
 from nanogpt2.evals.core.tasks import Kind, Task
+from nanogpt2.files import read_text
 
 CORRECTED_BASELINES = {
     "commonsense_qa": 0.403,
@@ -43,7 +45,7 @@ def load_tasks(bundle_dir: Path | str, labels: Sequence[str] | None = None) -> l
     bundle = Path(bundle_dir)
     entries = _read_entries(bundle / "core.yaml")
     baselines = _read_baselines(bundle / "eval_meta_data.csv")
-    known = [str(entry["label"]) for entry in entries]
+    known = [entry["label"] for entry in entries]
     unknown = [label for label in labels or () if label not in known]
     if unknown:
         raise UserError(f"unknown task {unknown[0]!r}; the bundle has {', '.join(known)}")
@@ -52,25 +54,33 @@ def load_tasks(bundle_dir: Path | str, labels: Sequence[str] | None = None) -> l
 
 
 def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing from the evaluation bundle; {CURE}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); {CURE}") from None
+    if not path.is_file():
+        raise UserError(f"{path} is missing from the evaluation bundle; {CURE}")
+    return read_text(path, CURE)
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:
     try:
         entries = yaml.safe_load(_read_text(path))["icl_tasks"]
         for entry in entries:
-            entry["label"], entry["dataset_uri"], Kind(entry["icl_task_type"])
-            int(entry["num_fewshot"][0])
-    except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError) as error:
+            _check_entry(entry)
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} does not describe tasks ({error!r}); {CURE}") from None
     return entries
+
+
+def _check_entry(entry: Any) -> None:
+    for value in (entry["label"], entry["dataset_uri"], entry.get("continuation_delimiter", " ")):
+        if not isinstance(value, str):
+            raise TypeError(f"a {type(value).__name__} where a text should be")
+    path = PurePosixPath(entry["dataset_uri"])
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{path} is not in the bundle")
+    Kind(entry["icl_task_type"])
+    if not isinstance(entry["num_fewshot"][0], int) or entry["num_fewshot"][0] < 0:
+        raise ValueError("num_fewshot is not a number of examples")
 
 
 def _read_baselines(path: Path) -> dict[str, float]:
@@ -78,16 +88,16 @@ def _read_baselines(path: Path) -> dict[str, float]:
     rows = csv.DictReader(_read_text(path).splitlines())
     try:
         return {row["Eval Task"]: 0.01 * float(row["Random baseline"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} does not list random baselines ({error!r}); {CURE}") from None
 
 
 def _load_task(bundle: Path, entry: dict[str, Any], baselines: dict[str, float]) -> Task:
-    label, kind = str(entry["label"]), Kind(entry["icl_task_type"])
-    if label not in baselines:
+    label, kind = entry["label"], Kind(entry["icl_task_type"])
+    if not 0 <= baselines.get(label, math.nan) < 1:
         raise UserError(f"{bundle / 'eval_meta_data.csv'} has no baseline for {label}; {CURE}")
     path = bundle / "eval_data" / entry["dataset_uri"]
-    shots = int(entry["num_fewshot"][0])
+    shots = entry["num_fewshot"][0]
     has_categories = bool(entry.get("has_categories", False))
     items = read_items(path, kind, ("category",) if has_categories else ())
     if len(items) <= shots:
@@ -96,7 +106,7 @@ def _load_task(bundle: Path, entry: dict[str, Any], baselines: dict[str, float])
         label=label,
         kind=kind,
         shots=shots,
-        delimiter=str(entry.get("continuation_delimiter", " ")),
+        delimiter=entry.get("continuation_delimiter", " "),
         baseline=baselines[label],
         corrected_baseline=CORRECTED_BASELINES.get(label, baselines[label]),
         has_categories=has_categories,
@@ -116,7 +126,7 @@ def read_items(path: Path, kind: Kind, more_fields: Sequence[str] = ()) -> list[
             where = f"{path} line {number}"
             try:
                 item = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{where} is not valid JSON ({error}); {CURE}") from None
             _check_item(item, kind, more_fields, where)
             items.append(item)
@@ -160,5 +170,5 @@ def _read_scores(path: Path) -> dict[str, float]:
     try:
         rows = [[cell.strip() for cell in row] for row in csv.reader(_read_text(path).splitlines())]
         return {row[0]: float(row[1]) for row in rows[1:] if row and row[0] != "CORE"}
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a table of accuracies ({error}); {CURE}") from None
