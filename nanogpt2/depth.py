@@ -139,7 +139,7 @@ def dial(depth: int | None = None, recipe: str | Recipe = "run1") -> Dial:
     else:
         batch = recipe.batch_tokens
     iterations = recipe.iterations or max(1, int(horizon) // batch)
-    lr_scale = math.sqrt(batch / REFERENCE_BATCH)
+    lr_scale = math.sqrt(batch / recipe.rates_batch_tokens)
     if recipe.muon.weight_decay_rule == "depth":
         decay = recipe.muon.weight_decay * (REFERENCE_DEPTH / depth) ** 2
     else:
