@@ -108,8 +108,9 @@ class TokenLoader:
 
     def _restore(self, state: dict[str, Any]) -> tuple[Place, list[Place]]:
         try:
-            place = Place(*map(int, state["next"]))
-            buffered = [Place(*map(int, entry)) for entry in state["buffer"]]
+            place, *buffered = (Place(*entry) for entry in (state["next"], *state["buffer"]))
+            if not all(isinstance(n, int) and n >= 0 for p in (place, *buffered) for n in p):
+                raise ValueError
             same = (state["rank"], state["world_size"]) == (self.rank, self.world_size)
         except (KeyError, TypeError, ValueError):
             raise UserError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nanogpt2.data.loader import TokenLoader
 from nanogpt2.data.shards import write_shard
@@ -93,6 +96,32 @@ def test_states_that_do_not_fit_are_refused(data, tmp_path):
         write_shard(tmp_path / f"{name}.parquet", ["short"])
     with pytest.raises(UserError, match="not the shard"):
         loader((tmp_path, data[1]), state={**state, "next": [0, 0, 0, 0], "buffer": [[0, 0, 9, 0]]})
+
+
+numbers = st.one_of(st.integers(-2, 12), st.sampled_from([10**30, 1e308, math.inf, math.nan]))
+places = st.lists(numbers, min_size=4, max_size=4)
+wrong = st.sampled_from([None, 1.5, "abc", [[]], [None] * 4, {"a": 1}])
+states = st.fixed_dictionaries(
+    {
+        "next": st.one_of(places, places, wrong),
+        "buffer": st.one_of(st.lists(places, max_size=2), st.just([]), wrong),
+    },
+    optional={"rank": st.sampled_from([0, 1, "0"])},
+).map(lambda state: {"rank": 0, "world_size": 1, **state})
+
+
+@settings(
+    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.one_of(states, states, wrong))
+def test_any_state_is_continued_or_refused_in_a_sentence(data, state):
+    try:
+        x, _, after = next(iter(loader(data, state=state)))
+    except UserError:
+        return
+    assert x.shape == (2, 48)
+    again = list(islice(loader(data, state=after), 2))
+    assert all((x >= 0).all() for x, _, _ in again)
 
 
 def test_more_ranks_than_row_groups(data, tmp_path):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nanogpt2.data import shards
 from nanogpt2.data.shards import list_shards, open_shard, read_documents, split_shards, write_shard
 from nanogpt2.errors import UserError
 
@@ -61,6 +62,13 @@ def test_a_bad_shard_is_named_with_what_is_wrong(tmp_path: Path, how: str, words
     with pytest.raises(UserError, match=words) as caught:
         list(read_documents(tmp_path / "a.parquet"))
     assert "a.parquet" in str(caught.value)
+
+
+def test_a_row_group_too_large_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_shard(tmp_path / "a.parquet", DOCUMENTS)
+    monkeypatch.setattr(shards, "LARGEST_ROW_GROUP", 100)
+    with pytest.raises(UserError, match="smaller row groups"):
+        list(read_documents(tmp_path / "a.parquet"))
 
 
 def test_too_few_shards(tmp_path: Path):
