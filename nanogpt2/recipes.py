@@ -10,14 +10,13 @@ Chapter: the speedrun.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from nanogpt2.config import GPTConfig
+from nanogpt2.config import MOST_LAYERS, GPTConfig
 from nanogpt2.errors import UserError
-from nanogpt2.fields import check_fields
+from nanogpt2.fields import check_fields, check_range
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class AdamWGroup:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_range(self, "lr weight_decay", 0)
+        check_range(self, "betas", 0, 1)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class Muon:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_range(self, "lr weight_decay momentum_steps", 0)
+        check_range(self, "momentum momentum_end beta2", 0, 1)
+        check_range(self, "divisor", 0.1)
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("depth", "head_dim", "aspect", "device_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.ratio < math.inf:
+        check_range(self, "depth", 1, MOST_LAYERS)
+        check_range(self, "head_dim aspect", 1, 1 << 16)
+        check_range(self, "device_batch_size", 1)
+        check_range(self, "warmup_steps final_lr", 0)
+        if not self.ratio > 0:
             raise UserError(f"ratio is {self.ratio}; tokens per parameter must be positive")
+        check_range(self, "ratio", 0, 1e6)
         if self.iterations is not None and self.iterations < 1:
             raise UserError(f"iterations is {self.iterations}; a run has at least 1 step")
         if self.batch_tokens != "auto" and self.batch_tokens < 1:
@@ -284,7 +290,7 @@ HEAD = replace(
 )
 # Sizes and rates were chosen by runs of equal seconds on two cores. Small and long beats large and
 # short: width 128 learns more than 192 or 256. Run 1's rates do at 2,048 tokens a step as they
-# stand; the root of the batch would make them 16 times smaller, and the loss much higher.
+# stand, where the root of the batch would make them 16 times smaller, and the loss much higher.
 LAPTOP = replace(
     RUN1,
     name="laptop",
@@ -292,8 +298,8 @@ LAPTOP = replace(
     depth=4,
     aspect=32,
     head_dim=64,
-    ratio=2.4,
-    batch_tokens=2048,
+    ratio=2.75,
+    batch_tokens=4096,
     rates_batch_tokens=2048,
     data="embedded",
     model=replace(RUN1.model, sequence_len=256, vocab_size=4096),
