@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from nanogpt2.errors import run_command
 from nanogpt2.lab.muon import SAFETY, stable_rank, weight_spectra
 from nanogpt2.lab.records import record
 from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_recipe, small_run
+from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import muon as muon_room
 from nanogpt2.optim import polar_express as express_room
 from nanogpt2.optim import zero2
@@ -75,6 +77,43 @@ def no_variance_reduction() -> Iterator[None]:
         yield
     finally:
         muon_room.variance_scale = right
+
+
+def longest_row(inner: bool, outer: float, dtype: torch.dtype, rows: int = 200) -> str:
+    """Median and largest length of orthogonalized random single rows of 32, as "median / worst".
+
+    ``inner``: keep the safety factor in the coefficients; ``outer``: the divisor of the norm.
+    """
+    g = torch.randn(rows, 1, 32, generator=torch.Generator().manual_seed(0))
+    with nullcontext() if inner else unguarded():
+        x = express_room.polar_express(g, divisor=outer, dtype=dtype)
+    length = torch.linalg.vector_norm(x.float(), dim=(1, 2)).nan_to_num(math.inf, math.inf)
+    return f"{float(length.median()):.3g} / {float(length.max()):.3g}"
+
+
+def gate_norm(model: GPT, step: int) -> dict[str, float]:
+    """Probe: the largest Frobenius norm of a gate of the value embeddings."""
+    gates = [p for n, p in model.named_parameters() if n.endswith("ve_gate.weight")]
+    return {"gate norm": max(float(p.detach().norm()) for p in gates)}
+
+
+def distance_moved(run: SmallRun, ending: str) -> float:
+    """Root mean square over layers of what training added to matrices whose names end so."""
+    start = GPT(run.config)
+    start.init_weights(run.seed)
+    before = dict(start.named_parameters())
+    changes = [p - before[n] for n, p in run.model().named_parameters() if n.endswith(ending)]
+    return float(torch.stack([c.detach().square().mean() for c in changes]).mean().sqrt())
+
+
+def verdict(muon: Sequence[float], adamw: Sequence[float], full: int) -> int:
+    """0 to 3: Muon's stable ranks are (nearly) full, above AdamW's, alike, or below them."""
+    found = compare(muon, adamw)
+    if statistics.fmean(muon) > 0.8 * full:
+        return 0
+    if not found.distinguishable:
+        return 2
+    return 1 if found.difference > 0 else 3
 
 
 def recipe_with(kind: str, rate: float | None = None, **muon: Any) -> Recipe:
