@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from nanogpt2.errors import UserError
-from nanogpt2.fields import check_fields
+from nanogpt2.fields import check_fields, check_range
 
+MOST_LAYERS = 1 << 16
+"""a number that is far too large must not take the memory to say so"""
 FULL_WINDOW, SHORT_WINDOW = "L", "S"
 
 
@@ -102,19 +104,11 @@ class GPTConfig:
         self._check_switches()
 
     def _check_sizes(self) -> None:
-        for name in (
-            "sequence_len",
-            "vocab_size",
-            "n_layer",
-            "n_head",
-            "n_kv_head",
-            "n_embd",
-            "short_window_divisor",
-            "short_window_multiple",
-        ):
-            value = getattr(self, name)
-            if value < 1:
-                raise UserError(f"{name} is {value!r}; it must be at least 1")
+        check_range(self, "sequence_len vocab_size n_head n_kv_head n_embd rope_base", 1)
+        check_range(self, "n_layer", 1, MOST_LAYERS)
+        check_range(self, "short_window_divisor short_window_multiple", 1)
+        check_range(self, "value_gate_channels smear_channels", 1)
+        check_range(self, "wte_std lm_head_std", 0)
         if self.n_embd % self.n_head:
             raise UserError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; "

@@ -30,6 +30,20 @@ def check_fields(owner: Any) -> None:
             raise UserError(f"{name} is {shown}; it must be {_words(hint)}")
 
 
+def check_range(owner: Any, names: str, least: float, below: float = math.inf) -> None:
+    """Raise UserError unless the named fields (of a pair, both numbers) are in [least, below).
+
+    ``names`` are separated by spaces; None is in every range.
+    """
+    for name in names.split():
+        value = getattr(owner, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and number < least:
+                raise UserError(f"{name} is {number}; it must be at least {least}")
+            if number is not None and number >= below:
+                raise UserError(f"{name} is {number}; it must be less than {below}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal:

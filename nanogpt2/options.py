@@ -16,7 +16,7 @@ from typing import Any, Literal
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import Dial
 from nanogpt2.errors import UserError
-from nanogpt2.fields import check_fields
+from nanogpt2.fields import check_fields, check_range
 from nanogpt2.files import read_json
 from nanogpt2.launching import world_size
 from nanogpt2.logs import KINDS, check_log
@@ -52,6 +52,9 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_range(self, "eval_every", -1)
+        check_range(self, "core_every checkpoint_every max_seconds", 0)
+        check_range(self, "eval_tokens keep_last", 1)
 
 
 @dataclass(frozen=True)
