@@ -136,7 +136,7 @@ def race_frame(steps: int) -> tuple[Figure, str]:
     return fig, alt
 
 
-def spread_matrix(rows: int = 96, cols: int = 192, decades: float = 4.0) -> tuple[Tensor, ...]:
+def spread_matrix(rows: int = 64, cols: int = 128, decades: float = 4.0) -> tuple[Tensor, ...]:
     """Factors U (rows, rows), s (rows), V^T (rows, cols), float64; s falls over ``decades``."""
     generator = torch.Generator().manual_seed(0)
     g = torch.randn(rows, cols, dtype=torch.float64, generator=generator)
@@ -151,7 +151,7 @@ def precision_frame(steps: int, precision: str) -> tuple[Figure, str]:
     g = ((u * s) @ vt).float()[None]
     x = polar_express(g, iterations=steps, dtype=dtype)[0].double()
     start = s / (SAFETY * s.norm())
-    kept = (u * (x @ vt.T).T.T).sum(0)  # u_i . X v_i: how much of each direction came through
+    kept = (u * (x @ vt.T)).sum(0)  # u_i . X v_i: how much of each direction came through
     exact = mapped(start, COEFFICIENTS[:steps])
     off = (kept - exact).abs() / exact.abs().clamp_min(1e-9)
     fig, axes = figure(height=3.0)

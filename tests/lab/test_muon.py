@@ -60,7 +60,7 @@ def test_frames_say_what_they_show(stretch: float) -> None:
     picture, alt = muon.ellipse_frame(stretch, 0)
     assert picture.startswith("<svg") and f"ratio {stretch:,}" in alt
     assert "Polar Express" in muon.race_frame(2)[1]
-    assert "of 96 directions, 0 " in muon.precision_frame(5, "fp32")[1]
+    assert "of 64 directions, 0 " in muon.precision_frame(5, "fp32")[1]
 
 
 def test_without_guards_rows_overflow_in_bf16_alone() -> None:
