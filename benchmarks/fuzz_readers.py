@@ -17,6 +17,7 @@ from nanogpt2.data.download import unzip
 from nanogpt2.data.loader import TokenLoader
 from nanogpt2.data.shards import read_documents, write_shard
 from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.depth import dial
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
 from nanogpt2.files import read_json, write_json
 from nanogpt2.model.gpt import GPT
@@ -118,11 +119,13 @@ def read_configuration(folder: Path) -> None:
 
 
 def read_settings(folder: Path) -> None:
-    """``--set`` lines."""
+    """``--set`` lines, and what follows from them."""
+    recipe = get_recipe("laptop")
     text = (folder / "set.txt").read_bytes().decode(errors="surrogateescape")
     for line in text.splitlines():
         name, _, value = line.partition("=")
-        override(get_recipe("laptop"), {name: value})
+        recipe = override(recipe, {name: value})
+    dial(None, recipe)
 
 
 def read_bundle(folder: Path) -> None:

@@ -29,7 +29,7 @@ from nanogpt2.files import put_in_place, sha256_of
 
 ATTEMPTS = 6
 """in a row without a new byte, before giving up"""
-TIMEOUTS = (10.0, 30.0)
+TIMEOUTS = (10.0, 15.0)
 """seconds to connect, and to wait for the next byte"""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 300.0
 """seconds before the second attempt, and at most, whatever a server asks for"""
