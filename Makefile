@@ -4,7 +4,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # uv has its own name for the folder of local wheels that pip is told of
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-export OMP_WAIT_POLICY ?= passive
+# many small processes side by side must not spin while they wait; one run on its own may
+test chapters book check-book: export OMP_WAIT_POLICY ?= passive
 
 .PHONY: speedrun test chapters book check-book serve lint bench install install-book clean
 .DEFAULT_GOAL := help
