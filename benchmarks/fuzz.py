@@ -1,9 +1,10 @@
 """Feed every reader damaged and hostile files; all must end in a result or one clear sentence.
 
-``python -m benchmarks.fuzz --inputs 10000``: shards, tokenizers, checkpoints, foreign checkpoints,
-CORE's tasks and archives, configurations and settings from the command line are mutated (bits
-flipped, ends cut, pieces moved, numbers and names made absurd) and read. A traceback, a write
-outside the run's folder, ten seconds in one file or three gigabytes end it with exit code 1.
+``python -m benchmarks.fuzz --inputs 10000``: shards, tokenizers, checkpoints and what continues a
+run from one, nanochat's checkpoints, CORE's tasks and archives, configurations, whole runs and settings
+from the command line are mutated (bits flipped, ends cut, pieces moved, numbers and names made
+absurd) and read. A traceback, a write outside the folder, ten seconds in one file or three
+gigabytes end it with exit code 1. Linux only.
 """
 
 from __future__ import annotations
@@ -212,7 +213,9 @@ def _one(kind: str, seed: Path, work: Path, generator: random.Random, figures: F
     try:
         READERS[kind](work)
         return "read"
-    except (Exception, TooLong) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # TooLong, and panics of libraries written in Rust
         if explain(error) is not None:
             return "refused"
         digest = hashlib.sha256(content).hexdigest()[:12]

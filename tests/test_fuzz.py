@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.fuzz import READERS, Figures, guarded, measure
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="watches writes as Linux tells them"
+)
 
 
 def test_no_reader_crashes_or_writes_outside_its_folder():
