@@ -12,7 +12,15 @@ from nanogpt2.lab.style import COLOURS, DASHES, figure, svg
 from scripts.chapters import costs_file
 from scripts.paths import RESULTS, document, notebooks
 
-SHOWN: tuple[str, ...] = ("torch", "numpy", "pyarrow", "tiktoken", "rustbpe", "safetensors", "matplotlib")
+SHOWN: tuple[str, ...] = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "tiktoken",
+    "rustbpe",
+    "safetensors",
+    "matplotlib",
+)
 SHOWN += ("jupyter-book", "sphinx", "myst-nb", "papermill")
 REPOSITORY_RESULTS = "book/results"
 
