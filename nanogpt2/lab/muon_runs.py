@@ -24,7 +24,7 @@ from nanogpt2.optim import zero2
 from nanogpt2.optim.polar_express import COEFFICIENTS
 from nanogpt2.recipes import Recipe
 
-RATES = {"adamw": (0.0015, 0.003, 0.006), "muon": (0.02, 0.04, 0.08)}
+RATES = {"adamw": (0.003, 0.006, 0.012, 0.024), "muon": (0.02, 0.04, 0.08, 0.16)}
 OUTPUTS = ("attn.c_proj.weight", "mlp.c_proj.weight")
 """matrices that start at zero: what stands in them after training is the sum of the steps"""
 
@@ -188,7 +188,7 @@ def record_comparison(steps: int = 240, seeds: Sequence[int] = (0, 1, 2)) -> str
             },
         },
         note="AdamW against Muon for the matrices at depth 4, T 128, embedded corpus, each at the "
-        "best of three rates; then Muon with one part changed. Tokens are those of one run, "
+        "best of four rates; then Muon with one part changed. Tokens are those of one run, "
         "seconds those of all runs at the best rates.",
     )
     return str(path)
