@@ -64,15 +64,15 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
 
 def read_row_group(file: pq.ParquetFile, index: int, path: Path | str) -> list[str]:
     """The documents of one row group, in order; a missing text is an empty document."""
-    group = file.metadata.row_group(index)
-    columns = [group.column(i) for i in range(group.num_columns)]
-    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == COLUMN)
-    if size > LARGEST_ROW_GROUP:
-        raise UserError(
-            f"row group {index} of {path} has {size / 1e9:.1f} GB of text, too much to hold at "
-            "once; write the file again with smaller row groups"
-        )
     try:
+        group = file.metadata.row_group(index)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == COLUMN)
+        if size > LARGEST_ROW_GROUP:
+            raise UserError(
+                f"row group {index} of {path} has {size / 1e9:.1f} GB of text, too much to hold "
+                "at once; write the file again with smaller row groups"
+            )
         column = file.read_row_group(index, columns=[COLUMN]).column(COLUMN)
         return [text or "" for text in column.to_pylist()]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
