@@ -126,7 +126,7 @@ def race_frame(steps: int) -> tuple[Figure, str]:
             y = mapped(start, coefficients[:steps])
             axes.plot(s.numpy(), y.numpy(), label=name)
             reached[name] = [float(y[i]) for i in (0, 106, 213)]
-        axes.set(xscale="log", ylim=(0, 1.6), ylabel="after")
+        axes.set(xscale="log", ylim=(0, 2.1), ylabel="after")
         axes.set_xlabel("singular value before, as a part of the norm")
         fig.legend(loc="outside upper left", ncols=3)
     known = "; ".join(
