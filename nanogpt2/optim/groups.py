@@ -42,7 +42,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for ``torch.optim.Optimizer``; each carries ``kind``, ``names`` and ``initial_lr``.
 
-    ``lr_scale`` is the batch's factor sqrt(B / rates_batch_tokens); ``weight_decay`` Muon's at the first step.
+    ``lr_scale`` is the batch's factor sqrt(B / rates_batch_tokens); ``weight_decay`` is Muon's
+    at the first step.
     """
     width_scale = (config.n_embd / WIDTH_OF_RATES) ** -0.5
     adamw: dict[AdamWGroup, Named] = defaultdict(list)
