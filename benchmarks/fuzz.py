@@ -1,9 +1,9 @@
 """Feed every reader damaged and hostile files; all must end in a result or one clear sentence.
 
 ``python -m benchmarks.fuzz --inputs 10000``: shards, tokenizers, checkpoints and what continues a
-run from one, nanochat's checkpoints, CORE's tasks and archives, configurations, whole runs and settings
-from the command line are mutated (bits flipped, ends cut, pieces moved, numbers and names made
-absurd) and read. A traceback, a write outside the folder, ten seconds in one file or three
+run from one, nanochat's checkpoints, CORE's tasks and archives, configurations, whole runs and
+settings from the command line are mutated (bits flipped, ends cut, pieces moved, numbers and names
+made absurd) and read. A traceback, a write outside the folder, ten seconds in one file or three
 gigabytes end it with exit code 1. Linux only.
 """
 
