@@ -165,7 +165,9 @@ def _sweep(
         for i in range(start, stop, band):
             at = slice(i, min(i + band, stop))
             z = logits[i - start : at.stop - start]
-            losses[at] = _band(z, targets[at], token_grads[at] if learns else None, softcap)
+            losses[at] = _band(
+                z, targets[at], None if token_grads is None else token_grads[at], softcap
+            )
         if learns:  # the logits have become their gradients
             torch.mm(logits, head, out=d_hidden[start:stop])
             _accumulate(d_weight[:vocab_size], logits, hidden[start:stop], first=start == 0)
