@@ -141,7 +141,7 @@ def score_errors(
 ) -> tuple[list[int], dict[str, list[float]]]:
     """Error of one score with tables rounded to bf16, at ever later positions.
 
-    Returns the key's positions, and by name the errors relative to |q| |k|.
+    Returns the key's positions, and by name the errors relative to the two lengths.
     """
     generator = torch.Generator().manual_seed(1)
     q, k = (torch.randn(1, 1, 1, head_dim, generator=generator).double() for _ in range(2))
