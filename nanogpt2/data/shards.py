@@ -44,16 +44,17 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     path = Path(path)
     try:
         file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        names = schema.names
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; fetch it again") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, PermissionError):
             raise
         raise _damaged(path, error) from None
-    schema = file.schema_arrow
-    if COLUMN not in schema.names:
+    if COLUMN not in names:
         raise UserError(
-            f"{path} has no column '{COLUMN}' (it has {', '.join(schema.names) or 'none'}); "
+            f"{path} has no column '{COLUMN}' (it has {', '.join(names) or 'none'}); "
             "name the column with the documents 'text'"
         )
     kind = schema.field(COLUMN).type

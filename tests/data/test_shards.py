@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,6 +63,20 @@ def test_a_bad_shard_is_named_with_what_is_wrong(tmp_path: Path, how: str, words
     with pytest.raises(UserError, match=words) as caught:
         list(read_documents(tmp_path / "a.parquet"))
     assert "a.parquet" in str(caught.value)
+
+
+def test_names_that_are_no_text(tmp_path: Path):
+    write_shard(tmp_path / "a.parquet", DOCUMENTS)
+    content = (tmp_path / "a.parquet").read_bytes()
+    places = [found.start() for found in re.finditer(b"text", content)]
+    assert len(places) >= 2, "in the schema and in the column's own facts"
+    for place in places:
+        changed = content[:place] + b"t\xe5xt" + content[place + 4 :]
+        (tmp_path / "a.parquet").write_bytes(changed)
+        try:
+            assert len(list(read_documents(tmp_path / "a.parquet"))) == len(DOCUMENTS)
+        except UserError as error:
+            assert "a.parquet" in str(error)
 
 
 def test_a_row_group_too_large_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
