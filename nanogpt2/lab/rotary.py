@@ -285,13 +285,23 @@ def _blocks(model: GPT) -> Any:
     return model.transformer["h"]
 
 
-def record_comparison(steps: int = 320, depth: int = 4, seeds: tuple[int, ...] = (0, 1, 2)) -> str:
-    """Train learned and rotary positions over ``seeds``, and record what the chapter quotes."""
-    settings: dict[str, Any] = {"steps": steps}
-    if depth >= 12:
-        settings |= {"batch_size": 4, "val_rows": 16, "threads": torch.get_num_threads()}
+def record_comparison(
+    steps: int = 320,
+    depth: int = 4,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    width: int | None = None,
+    device: str = "cpu",
+) -> str:
+    """Train learned and rotary positions over ``seeds``, and record what the chapter quotes.
+
+    ``width`` takes heads of 64 in that width in place of the book's proportions.
+    """
+    narrow: dict[str, Any] = {}
+    if width is not None:
+        narrow = {"n_embd": width, "n_head": width // 64, "n_kv_head": width // 64}
+    settings: dict[str, Any] = {"steps": steps, "device": device}
     runs = {
-        kind: small_runs(small_config(depth, positions=kind), seeds, **settings)
+        kind: small_runs(small_config(depth, positions=kind, **narrow), seeds, **settings)
         for kind in ("learned", "rope")
     }
     ends = {kind: [run.bpb for run in found] for kind, found in runs.items()}
@@ -302,11 +312,13 @@ def record_comparison(steps: int = 320, depth: int = 4, seeds: tuple[int, ...] =
         | {name: run.curve[i]["bpb"] for name, run in named.items()}
         for i, point in enumerate(runs["rope"][0].curve)
     ]
-    first = as_record(runs["rope"][0])
+    first, model = as_record(runs["rope"][0]), runs["rope"][0].config
+    options = f"--depth {depth} --steps {steps} --seeds {' '.join(map(str, seeds))}"
+    options += f" --width {width}" if width else ""
+    options += f" --device {device}" if device != "cpu" else ""
     path = record(
-        f"positions-depth{depth}",
-        command=f"python -m nanogpt2.lab.rotary --depth {depth} --steps {steps} "
-        f"--seeds {' '.join(map(str, seeds))}",
+        f"positions-depth{depth}" + (f"-width{width}" if width else ""),
+        command=f"python -m nanogpt2.lab.rotary {options}",
         configuration={**first["configuration"], "positions": sorted(runs), "seeds": list(seeds)},
         seed=seeds[0],
         tokens=first["tokens"],
@@ -318,7 +330,8 @@ def record_comparison(steps: int = 320, depth: int = 4, seeds: tuple[int, ...] =
             "spread_bpb": found.spread,
             "distinguishable": found.distinguishable,
         },
-        note=f"Learned against rotary positions at depth {depth}, T 128, embedded corpus, "
+        note=f"Learned against rotary positions: {depth} layers, {model.n_embd} wide, heads of "
+        f"{model.head_dim}, rows of {model.sequence_len} tokens of the embedded corpus, "
         f"{len(seeds)} seeds each; tokens are those of one run, seconds those of all.",
     )
     return str(path)
@@ -326,12 +339,16 @@ def record_comparison(steps: int = 320, depth: int = 4, seeds: tuple[int, ...] =
 
 def main() -> None:
     """Command line of the recorded comparison."""
-    parser = argparse.ArgumentParser(description=record_comparison.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.lab.rotary", description="Record learned against rotary positions."
+    )
     parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--width", type=int, help="with heads of 64; 24 or 64 a layer without it")
     parser.add_argument("--steps", type=int, default=320)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments = parser.parse_args()
-    print(record_comparison(arguments.steps, arguments.depth, tuple(arguments.seeds)))
+    parser.add_argument("--device", default="cpu")
+    at = parser.parse_args()
+    print(record_comparison(at.steps, at.depth, tuple(at.seeds), at.width, at.device))
 
 
 if __name__ == "__main__":
