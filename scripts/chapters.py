@@ -12,7 +12,6 @@ parameters, and a hash of what it depends on). The book shows these outputs and 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -28,7 +27,8 @@ import psutil
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import read_json, write_json
-from scripts.paths import EXECUTED, RESULTS, ROOT, notebooks
+from scripts.depends import fingerprint
+from scripts.paths import EXECUTED, notebooks
 
 CHAPTER_BUDGET = 180.0
 TOTAL_BUDGET = 2400.0
@@ -40,15 +40,6 @@ ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger warning in the outputs
 }
 DEFAULTS: dict[str, Any] = {"DEPTH": 12, "SCALE": "ci", "SEED": 0}
-
-
-def fingerprint(notebook: Path, parameters: dict[str, Any]) -> str:
-    """Hash of everything that a chapter's outputs depend on."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    package = sorted((ROOT / "nanogpt2").rglob("*.py"))
-    for path in [notebook, *package, *sorted(RESULTS.glob("*.json"))]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def costs_file(notebook: Path) -> Path:

@@ -15,7 +15,7 @@ import yaml
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
 from nanogpt2.recipes import Recipe
-from scripts import chapters, facts, ladder, rooms
+from scripts import chapters, depends, facts, ladder, rooms
 from scripts.assemble import _below_title, _hide_injected, minutes
 from scripts.paths import BOOK, ROOT, document, notebooks
 
@@ -108,6 +108,56 @@ def test_every_module_has_an_api_page_in_the_contents() -> None:
         assert f"book/api/{rooms.page_of(name)}\n" in toc
     for page in rooms.PAGES:
         assert (BOOK / "api" / f"{page}.md").exists()
+
+
+def test_a_chapter_depends_on_the_code_that_it_reaches(tmp_path: Path) -> None:
+    package = tmp_path / "nanogpt2"
+    files = {
+        "__init__.py": "",
+        "config.py": "",
+        "alone.py": "",
+        "lab/__init__.py": "from nanogpt2.config import (\n    A,\n)",
+        "lab/muon.py": "",
+        "lab/rotary.py": "def f():\n    import nanogpt2.late",
+        "late.py": "",
+        "evals/__init__.py": "",
+        "evals/__main__.py": "",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+
+    def reached(text: str) -> set[str]:
+        return {
+            path.relative_to(package).as_posix() for path in depends.code_reached(text, tmp_path)
+        }
+
+    lab = {"__init__.py", "lab/__init__.py", "config.py"}
+    assert reached("from nanogpt2 import lab") == lab
+    assert reached("from nanogpt2.lab import rotary") == lab | {"lab/rotary.py", "late.py"}
+    command = 'run("python -m nanogpt2.evals --x")'
+    assert reached(command) == {"__init__.py", "evals/__init__.py", "evals/__main__.py"}
+
+
+def test_a_fingerprint_follows_the_notebook_its_parameters_and_its_records(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(depends, "ROOT", tmp_path)
+    monkeypatch.setattr(depends, "RESULTS", tmp_path)
+    notebook = tmp_path / "01_x.ipynb"
+
+    def mark(text: str, **parameters: int) -> str:
+        notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": text}]}))
+        return depends.fingerprint(notebook, parameters)
+
+    before = mark('lab.recorded("quoted")', SEED=0)
+    assert before == mark('lab.recorded("quoted")', SEED=0)
+    assert before != mark('lab.recorded("quoted")', SEED=1)
+    assert before != mark('lab.recorded("quoted") ', SEED=0)
+    (tmp_path / "unknown.json").write_text("{}")
+    assert before == mark('lab.recorded("quoted")', SEED=0)
+    (tmp_path / "quoted.json").write_text("{}")
+    assert before != mark('lab.recorded("quoted")', SEED=0)
 
 
 def test_unknown_parameter_is_refused(tmp_path: Path) -> None:
