@@ -23,7 +23,7 @@ def modules_named(text: str) -> set[str]:
 
 
 def files_of(name: str, root: Path) -> set[Path]:
-    """The files that ``import name`` or ``python -m name`` runs, the packages around it included."""
+    """Files that ``import name`` or ``python -m name`` runs, the packages around it included."""
     parts = name.split(".")
     found = set()
     for end in range(1, len(parts) + 1):

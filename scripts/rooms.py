@@ -28,6 +28,9 @@ PAGES: dict[str, tuple[str, ...]] = {
     "rest": (),
 }
 
+UNREADABLE = {"nanogpt2.evals.harness"}
+"""modules that cannot be imported, and so not documented, without an optional package"""
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -69,7 +72,8 @@ def modules() -> list[str]:
     """Every public module of the package by its full name; nothing is imported but packages."""
     found = pkgutil.walk_packages(nanogpt2.__path__, "nanogpt2.")
     names = [module.name for module in found]
-    return sorted(name for name in names if not any(p.startswith("_") for p in name.split(".")))
+    public = {name for name in names if not any(p.startswith("_") for p in name.split("."))}
+    return sorted(public - UNREADABLE)
 
 
 def explained_in(module: str, rooms: list[Chapter]) -> list[Chapter]:
