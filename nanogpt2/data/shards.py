@@ -57,6 +57,8 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
             f"{path} has no column '{COLUMN}' (it has {', '.join(names) or 'none'}); "
             "name the column with the documents 'text'"
         )
+    if names.count(COLUMN) > 1:
+        raise UserError(f"{path} has several columns '{COLUMN}'; keep the one with the documents")
     kind = schema.field(COLUMN).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise UserError(f"column '{COLUMN}' of {path} holds {kind}; it must hold strings")

@@ -43,6 +43,8 @@ def damage(path: Path, how: str) -> None:
     elif how == "pages":
         path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     else:
+        if how == "two columns":
+            return pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), path)
         column = {"other column": {"words": ["a"]}, "numbers": {"text": [1]}}[how]
         pq.write_table(pa.table(column), path)
 
@@ -55,6 +57,7 @@ def damage(path: Path, how: str) -> None:
         ("pages", "not a readable parquet file"),
         ("other column", "no column 'text' .it has words"),
         ("numbers", "must hold strings"),
+        ("two columns", "several columns"),
     ],
 )
 def test_a_bad_shard_is_named_with_what_is_wrong(tmp_path: Path, how: str, words: str):
