@@ -106,7 +106,7 @@ def small_run(
     config: GPTConfig | None = None,
     *,
     recipe: Recipe | None = None,
-    steps: int = 120,
+    steps: int = 100,
     batch_size: int = 8,
     seed: int = 0,
     lr_scale: float = 1.0,
