@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nanogpt2.errors import run_command
 from nanogpt2.lab.records import record
-from nanogpt2.lab.small_data import SmallData
+from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import as_record, compare, small_config, small_runs
 from nanogpt2.lab.style import COLOURS, figure, style
 from nanogpt2.model import attention
@@ -186,9 +186,9 @@ def _median_seconds(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def verdict(within: float, beyond: float, margin: float = 0.01) -> int:
-    """0, 1 or 2: beyond the trained length better, about as well (within 1%), or worse."""
-    change = beyond / within - 1
+def verdict(near: float, far: float, margin: float = 0.01) -> int:
+    """0, 1 or 2: with distances never trained better, about as well (within 1%), or worse."""
+    change = far / near - 1
     return 0 if change < -margin else 2 if change > margin else 1
 
 
@@ -281,6 +281,24 @@ def bpb_by_position(
     return found
 
 
+def reading_further(seeds: tuple[int, ...], narrow: dict[str, Any], **settings: Any) -> Any:
+    """Read four times the trained length, with every window as trained, and with all of it seen.
+
+    Every layer has the full window, so that all of them meet distances that were never trained.
+    Returns, by name, the bits per byte of each stretch of positions, means over ``seeds``.
+    """
+    config = small_config(**narrow, window_pattern="L")
+    data, found = small_data(config.vocab_size), {}
+    runs = small_runs(config, seeds, **settings)
+    for name, stretch in (("windows as trained", False), ("windows stretched", True)):
+        each = [
+            bpb_by_position(run.model(), data, 4 * config.sequence_len, stretch=stretch)
+            for run in runs
+        ]
+        found[name] = {at: statistics.fmean(one[at] for one in each) for at in each[0]}
+    return found
+
+
 def _blocks(model: GPT) -> Any:
     return model.transformer["h"]
 
@@ -296,12 +314,12 @@ def record_comparison(
 
     ``width`` takes heads of 64 in that width in place of the book's proportions.
     """
-    narrow: dict[str, Any] = {}
+    narrow: dict[str, Any] = {"depth": depth}
     if width is not None:
-        narrow = {"n_embd": width, "n_head": width // 64, "n_kv_head": width // 64}
+        narrow |= {"n_embd": width, "n_head": width // 64, "n_kv_head": width // 64}
     settings: dict[str, Any] = {"steps": steps, "device": device}
     runs = {
-        kind: small_runs(small_config(depth, positions=kind, **narrow), seeds, **settings)
+        kind: small_runs(small_config(positions=kind, **narrow), seeds, **settings)
         for kind in ("learned", "rope")
     }
     ends = {kind: [run.bpb for run in found] for kind, found in runs.items()}
@@ -329,6 +347,7 @@ def record_comparison(
             "learned_minus_rope_bpb": found.difference,
             "spread_bpb": found.spread,
             "distinguishable": found.distinguishable,
+            "bpb_by_position": reading_further(seeds, narrow, **settings),
         },
         note=f"Learned against rotary positions: {depth} layers, {model.n_embd} wide, heads of "
         f"{model.head_dim}, rows of {model.sequence_len} tokens of the embedded corpus, "

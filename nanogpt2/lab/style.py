@@ -94,7 +94,8 @@ def svg(fig: Figure, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r">\s+<", "><", text)
-    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+    # coordinates need no more than two digits; words and labels stay as they are
+    text = re.sub(r"<[^>]+>", lambda m: re.sub(r"(\d+\.\d\d)\d+", r"\1", m[0]), text)
     text = _themed(_renamed(text))
     label = f'<svg role="img" aria-label="{escape(alt, quote=True)}"'
     return text.replace("<svg", label, 1).strip()

@@ -96,3 +96,8 @@ def test_alt_text_is_owed_and_escaped() -> None:
     with pytest.raises(UserError, match="alt text"):
         lab.show(fig, " ")
     assert 'aria-label="a &lt; b &amp; &quot;c&quot;"' in lab.show(fig, 'a < b & "c"').html
+
+
+def test_small_numbers_on_an_axis_keep_their_digits() -> None:
+    page = lab.lines([0, 1], {"small": [0.0002, 0.0004]}, alt="a line").html
+    assert "0.0002" in page or "0.00020" in page
