@@ -21,6 +21,7 @@ from nanogpt2.lab.norms_runs import (
     looks_ahead,
     over_time,
     record_comparison,
+    recorded_rows,
     verdict,
 )
 from nanogpt2.lab.small_data import small_data
@@ -42,6 +43,7 @@ __all__ = [
     "mean_share",
     "norm_frame",
     "over_time",
+    "recorded_rows",
     "rms_after",
     "score_growth",
     "sharpest_weight",
@@ -255,9 +257,15 @@ def time_norm(width: int, tokens: int = 1024, repeats: int = 7) -> dict[str, flo
     x = torch.randn(1, tokens, width)
     heads = x.view(1, tokens, -1, 128) if width % 128 == 0 else x.view(1, tokens, 1, width)
     square, wide = torch.randn(width, width), torch.randn(width, 4 * width)
+    gain, shift = torch.ones(width), torch.zeros(width)
+
+    def layer_norm() -> Tensor:
+        return F.layer_norm(x, (width,), gain, shift)
+
     parts: dict[str, Callable[[], Any]] = {
         "two norms of the stream": lambda: (rms_norm(x), rms_norm(x)),
         "norms of q and k": lambda: (rms_norm(heads), rms_norm(heads)),
+        "LayerNorm in place of the two": lambda: (layer_norm(), layer_norm()),
         "all matrix products": lambda: ([x @ square for _ in range(4)], (x @ wide) @ wide.T),
     }
     return {name: _median_seconds(run, repeats) for name, run in parts.items()}

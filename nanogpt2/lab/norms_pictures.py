@@ -20,8 +20,8 @@ def norm_frame(times: float, plus: float) -> tuple[str, str]:
     x = times * (torch.tensor(PATTERN, dtype=torch.float64) + plus)
     layer, rms = F.layer_norm(x, x.shape), rms_norm(x)
     size = float(x.square().mean().sqrt())
-    told = (f"x: rms {size:.3g}, mean {float(x.mean()):.2g}", "LayerNorm(x)", "RMSNorm(x)")
-    panels = zip(told, (x, layer, rms), (float(x.abs().max()), 2.2, 2.2), strict=True)
+    told = (f"x: rms {size:.3g}, mean {float(x.mean()):.3g}", "LayerNorm(x)", "RMSNorm(x)")
+    panels = zip(told, (x, layer, rms), (1.25 * float(x.abs().max()), 2.2, 2.2), strict=True)
     bodies = [
         _bars(110 * row, label, values, most, f"var(--ng-c{row})")
         for row, (label, values, most) in enumerate(panels)
@@ -83,41 +83,27 @@ def _listed(values: Tensor, digits: int = 1) -> str:
     return ", ".join(f"{value:.{digits}f}" for value in values.tolist())
 
 
-PLACES = (
-    (60, "wte", 1, "the embedding"),
-    (150, "attention", 2, "q and k: norm 3"),
-    (240, "MLP", 4, "relu squared"),
-    (330, "lm_head", 5, "softcap"),
-)
-
-
 def block_picture(caption: str = "") -> Html:
     """Where the norms stand: the stream from the embedding down to the head."""
-    drawn = []
-    for y, name, number, note in PLACES:
-        branch = name in ("attention", "MLP")
-        x = 250 if branch else 92
-        drawn.append(
-            f'<rect x="{x}" y="{y - 20}" width="120" height="40" rx="6" fill="none" '
-            f'stroke="currentColor"/><text x="{x + 60}" y="{y + 6}" text-anchor="middle" '
-            f'font-size="16" fill="currentColor">{name}</text>'
-            f'<text x="{x + 130}" y="{y + 5}" font-size="14" fill="currentColor">{note}</text>'
-        )
-        if branch:
-            drawn.append(
-                f'<path d="M152 {y}h98M310 {y + 20}v22h-146" fill="none" stroke="currentColor"/>'
-                f'<circle cx="152" cy="{y + 42}" r="10" fill="none" stroke="currentColor"/>'
-                f'<text x="152" y="{y + 48}" text-anchor="middle" font-size="17" '
-                'fill="currentColor">+</text>'
-            )
-        at = (200, y) if branch else (152, y + 38 if number == 1 else y - 32)
-        drawn.append(_badge(*at, number))
-    down = (
-        '<path d="M152 80v102M152 202v70M152 292v18" stroke="var(--ng-c5)" stroke-width="4" '
-        'fill="none"/><text x="8" y="205" font-size="14" fill="currentColor">the stream</text>'
-        '<text x="8" y="223" font-size="14" fill="currentColor">L times</text>'
-        '<path d="M88 122v178" stroke="currentColor" opacity=".5"/>'
-    )
+    drawn = [
+        '<path d="M152 60v120M152 200v85M152 305v55" stroke="var(--ng-c5)" stroke-width="4"/>',
+        '<path d="M80 118h-8v200h8" fill="none" stroke="currentColor" opacity=".6"/>',
+        _words(8, 224, "L times"),
+        _words(164, 112, "the stream"),
+        _box(92, 40, "wte"),
+        _box(92, 380, "lm_head"),
+        _words(222, 385, "then the softcap"),
+    ]
+    for y, name in ((140, "attention"), (245, "MLP")):
+        drawn += [
+            f'<path d="M152 {y}h98M310 {y + 20}v30h-148" fill="none" stroke="currentColor"/>',
+            f'<circle cx="152" cy="{y + 50}" r="10" fill="none" stroke="currentColor"/>',
+            _words(152, y + 56, "+", "middle"),
+            _box(250, y, name),
+        ]
+    drawn += [_words(412, 145, "q and k"), _words(380, 250, "relu squared")]
+    places = ((152, 88), (204, 140), (394, 140), (204, 245), (152, 334))
+    drawn += [_badge(x, y, number) for number, (x, y) in enumerate(places, 1)]
     alt = (
         "The residual stream runs from the embedding to the head. Norm 1 follows the embedding; "
         "norm 2 stands on the branch to attention, norm 3 on queries and keys inside it; norm 4 "
@@ -125,15 +111,29 @@ def block_picture(caption: str = "") -> Html:
     )
     picture = (
         f'<div role="img" aria-label="{escape(alt, quote=True)}">'
-        f"{_drawing(down + ''.join(drawn), 360)}</div>"
+        f"{_drawing(''.join(drawn), 410)}</div>"
     )
     words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
     return Html(part("figure", f"<figure>{picture}{words}</figure>"), f"[figure: {alt}]")
+
+
+def _box(x: float, y: float, name: str) -> str:
+    return (
+        f'<rect x="{x}" y="{y - 20}" width="120" height="40" rx="6" fill="none" '
+        f'stroke="currentColor"/>{_words(x + 60, y + 6, name, "middle")}'
+    )
+
+
+def _words(x: float, y: float, words: str, anchor: str = "start") -> str:
+    return (
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="16" fill="currentColor">'
+        f"{escape(words)}</text>"
+    )
 
 
 def _badge(x: float, y: float, number: int) -> str:
     return (
         f'<circle cx="{x}" cy="{y}" r="13" fill="var(--ng-c0)"/>'
         f'<text x="{x}" y="{y + 5.5}" text-anchor="middle" font-size="15" font-weight="700" '
-        f'class="ng-on" style="fill:var(--pst-color-background,#fff)">{number}</text>'
+        f'style="fill:var(--pst-color-background,#fff)">{number}</text>'
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.lab.records import record
+from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_config, small_runs
 from nanogpt2.model import gpt, norm
@@ -92,7 +92,29 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gelu": {"activation": "gelu"},
 }
 """What is compared with the book's baseline, one change each."""
+NAMES = {
+    "gain": "a learned gain on every norm",
+    "layer_norm": "LayerNorm, with gain and shift",
+    "dyt": "DyT in place of every norm but QK-norm",
+    "no_embedding_norm": "no norm after the embedding",
+    "no_qk_norm": "no QK-norm",
+    "no_softcap": "no softcap",
+    "tied_head": "a tied head",
+    "gelu": "GELU in place of squared ReLU",
+}
 WITHIN: dict[str, Callable[[], Any]] = {"dyt": dynamic_tanh}
+
+
+def recorded_rows(kept: Record) -> list[list[str]]:
+    """Rows: the change, its difference to the baseline, the seeds' spread, whether they differ."""
+    found = kept.results
+    rows = []
+    for name, words in NAMES.items():
+        apart, less = found["distinguishable"][name], found["minus_baseline"][name] < 0
+        verdict = ("better" if less else "worse") if apart else "not distinguishable"
+        numbers = (f"{found['minus_baseline'][name]:+.4f}", f"{found['spread'][name]:.4f}")
+        rows.append([words, *numbers, verdict])
+    return rows
 
 
 def record_comparison(
