@@ -17,11 +17,11 @@ from nanogpt2.errors import run_command
 from nanogpt2.lab.norms_pictures import attention_frame, block_picture, norm_frame
 from nanogpt2.lab.norms_runs import (
     dynamic_tanh,
-    early_loss,
     looks_ahead,
     over_time,
     record_comparison,
     recorded_rows,
+    row_losses,
     verdict,
 )
 from nanogpt2.lab.small_data import small_data
@@ -34,7 +34,6 @@ __all__ = [
     "attention_frame",
     "block_picture",
     "dynamic_tanh",
-    "early_loss",
     "fold_gains",
     "incoming",
     "largest_score",
@@ -44,6 +43,7 @@ __all__ = [
     "norm_frame",
     "over_time",
     "recorded_rows",
+    "row_losses",
     "rms_after",
     "score_growth",
     "sharpest_weight",

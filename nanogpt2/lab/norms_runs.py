@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.inference.kv_cache import KVCache
 from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_config, small_runs
@@ -67,12 +69,12 @@ def looks_ahead(model: GPT, data: SmallData) -> float:
 
 
 @torch.no_grad()
-def early_loss(model: GPT, data: SmallData, length: int, first: int = 16) -> float:
-    """Nats per token over the ``first`` tokens of rows that are cut to ``length``."""
-    inputs, targets = data.validation(64, model.config.sequence_len)
-    x, y = inputs[:, :length], targets[:, :length]
-    nats = model(x, y, loss_reduction="none").view(x.shape)
-    return float(nats[:, :first].mean())
+def row_losses(model: GPT, data: SmallData, rows: int = 16) -> tuple[float, float]:
+    """Nats per token of whole rows read at once, and of the same rows read token by token."""
+    x, y = data.validation(rows, model.config.sequence_len)
+    cache = KVCache(model.config, rows, x.size(1))
+    steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+    return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
 
 
 def verdict(with_gain: list[float], without: list[float]) -> int:
@@ -83,6 +85,7 @@ def verdict(with_gain: list[float], without: list[float]) -> int:
 
 CHANGES: dict[str, dict[str, Any]] = {
     "gain": {"norm_learnable": True},
+    "mean_subtracted": {"norm": "layer"},
     "layer_norm": {"norm": "layer", "norm_learnable": True},
     "dyt": {},
     "no_embedding_norm": {"embedding_norm": False},
@@ -94,6 +97,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 """What is compared with the book's baseline, one change each."""
 NAMES = {
     "gain": "a learned gain on every norm",
+    "mean_subtracted": "LayerNorm, without gain and shift",
     "layer_norm": "LayerNorm, with gain and shift",
     "dyt": "DyT in place of every norm but QK-norm",
     "no_embedding_norm": "no norm after the embedding",
