@@ -27,7 +27,7 @@ from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.zero2 import Matrices
 from nanogpt2.recipes import Recipe, get_recipe
 from nanogpt2.training.metrics import peak_flops
-from nanogpt2.training.setup import build_model, choose_precision
+from nanogpt2.training.setup import build_model, choose_precision, thin_gradients
 
 
 def build(recipe: Recipe, depth: int, tokens: int, device: torch.device) -> tuple[GPT, str]:
@@ -72,6 +72,8 @@ def measure(
     optimizer = build_optimizer(
         model, recipe, lr_scale=plan.lr_scale, weight_decay=plan.weight_decay, compiled=compiled
     )
+    if not compiled:
+        thin_gradients(model, rows * tokens)
     forward = torch.compile(model, dynamic=False) if compiled else model
     idx = torch.randint(0, recipe.model.vocab_size, (rows, tokens + 1), device=device)
     times: list[tuple[float, ...]] = []

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from nanogpt2.files import write_json
-from nanogpt2.lab.records import describe_device
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,9 @@ class Row:
 
 def machine() -> dict[str, Any]:
     """What a reader needs in order to compare figures."""
+    # here, so that the lab's drawing libraries are no part of a measured peak
+    from nanogpt2.lab.records import describe_device
+
     return {
         "device": describe_device(),
         "cores": os.cpu_count(),

@@ -23,6 +23,7 @@ from nanogpt2.kernels.backends import (
     resolve,
 )
 from nanogpt2.kernels.portable import shared_attention
+from nanogpt2.kernels.tracing import asked_while_tracing
 
 __all__ = [
     "BACKENDS",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-@torch.compiler.assume_constant_result
+@asked_while_tracing
 def choose_backend(
     backend: str,
     device: str,

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.errors import UserError
+from nanogpt2.kernels.tracing import asked_while_tracing
 
 IGNORE = -1
 """Targets with this value count for nothing."""
@@ -83,7 +84,7 @@ def _choose(hidden_NC: Tensor, vocab_size: int) -> str:
     return "naive" if fits(bytes_needed, device.type, device.index or 0) else "chunked"
 
 
-@torch.compiler.assume_constant_result
+@asked_while_tracing
 def fits(bytes_needed: int, device: str, index: int = 0) -> bool:
     """Whether a device's free memory has ample room; under torch.compile, asked while tracing."""
     free = psutil.virtual_memory().available

@@ -47,10 +47,15 @@ def polar_express(
     """
     x = g / (divisor * torch.linalg.matrix_norm(g.float(), keepdim=True) + 1e-6)
     x = x.to(dtype)
-    wide = _wide_by_halves if x.device.type == "cpu" and min(x.shape[-2:]) >= LARGE_SIDE else _wide
     steps = COEFFICIENTS[:iterations]
+    tall = x.size(-2) > x.size(-1)
+    if x.device.type == "cpu" and min(x.shape[-2:]) >= LARGE_SIDE:
+        for each in x.flatten(0, -3):  # one at a time: what it needs stays in the cache
+            wide = each.mT if tall else each
+            wide.copy_(_wide_by_halves(wide, steps))
+        return x
     # contiguous: what follows goes over the step and the weights side by side
-    return wide(x.mT, steps).mT.contiguous() if x.size(-2) > x.size(-1) else wide(x, steps)
+    return _wide(x.mT, steps).mT.contiguous() if tall else _wide(x, steps)
 
 
 def _wide(x: Tensor, steps: Sequence[tuple[float, float, float]]) -> Tensor:
@@ -63,14 +68,14 @@ def _wide(x: Tensor, steps: Sequence[tuple[float, float, float]]) -> Tensor:
 
 
 def _wide_by_halves(x: Tensor, steps: Sequence[tuple[float, float, float]]) -> Tensor:
-    """The same, by symmetric products; in Gram form where the long side is what costs."""
+    """The same for one matrix, by symmetric products; in Gram form where the long side costs."""
     if x.size(-1) >= 2 * x.size(-2):
         for first in range(0, len(steps), RESTART):
             x = _gram_form(x, steps[first : first + RESTART])
         return x
     for a, b, c in steps:
         gram = _symmetric(x, x.mT)
-        x = torch.baddbmm(x, _symmetric(gram, gram, gram, b, c), x, beta=a)
+        x = torch.addmm(x, _symmetric(gram, gram, gram, b, c), x, beta=a)
     return x
 
 
@@ -89,7 +94,7 @@ def _gram_form(x: Tensor, coefficients: Sequence[tuple[float, float, float]]) ->
             gram = _symmetric(half, poly, half, a)  # P A P
         if total is None:
             total = poly
-            total.diagonal(dim1=-2, dim2=-1).add_(a)
+            total.diagonal().add_(a)
         else:
             total = _symmetric(poly, total, total, a)
     return x if total is None else total @ x
@@ -99,15 +104,14 @@ def _symmetric(
     left: Tensor, right: Tensor, add: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0
 ) -> Tensor:
     """beta add + alpha left @ right, known to be symmetric: a third of it is copied over."""
-    size = left.size(-2)
-    out = left.new_empty(*left.shape[:-1], size)
+    size = left.size(0)
+    out = left.new_empty(size, size)
     corners = [0, size // 3, 2 * size // 3, size]
-    for k, y in enumerate(out):
-        for top, end in zip(corners, corners[1:], strict=False):
-            a, b, block = left[k, top:end], right[k, :, :end], y[top:end, :end]
-            if add is None:
-                torch.mm(a, b, out=block)
-            else:
-                torch.addmm(add[k, top:end, :end], a, b, beta=beta, alpha=alpha, out=block)
-            y[:top, top:end] = y[top:end, :top].mT
+    for top, end in zip(corners, corners[1:], strict=False):
+        a, b, block = left[top:end], right[:, :end], out[top:end, :end]
+        if add is None:
+            torch.mm(a, b, out=block)
+        else:
+            torch.addmm(add[top:end, :end], a, b, beta=beta, alpha=alpha, out=block)
+        out[:top, top:end] = out[top:end, :top].mT
     return out

@@ -48,10 +48,12 @@ class Rows:
     def launch(self) -> None:
         """Phase 1."""
         g = _gradient(self.p)
-        if self.sharded:
-            self.reduced = self.comm.reduce_scatter(padded(g, self.comm.world_size))
+        if self.comm.world_size == 1:
+            self.reduced = Pending(g, g)
+        elif self.sharded:
+            self.reduced = self.comm.reduce_scatter(padded(_dense(g), self.comm.world_size))
         else:
-            self.reduced = self.comm.all_reduce(g if self.comm.world_size == 1 else g.clone())
+            self.reduced = self.comm.all_reduce(_dense(g).clone())
 
     def update(self, functions: Functions) -> None:
         """Phase 2."""
@@ -60,13 +62,12 @@ class Rows:
         if self.comm.world_size > 1:
             g = g / self.comm.world_size
         share = self.p.data[self.start : self.stop]
-        g = g[: share.size(0)]
+        g = g.coalesce() if g.is_sparse else g[: share.size(0)]
         if functions.measure and (self.sharded or self.comm.rank == 0):
-            self.square = _square(g)
-        tensors = [share, g, self.state["exp_avg"], self.state["exp_avg_sq"]]
+            self.square = _square(g.values() if g.is_sparse else g)
         scalars = adamw_scalars(self.group, self.group["step"])
-        flat = [t.reshape(-1).data for t in tensors]  # no view relations for dynamo to guard
-        for piece in functions.pieces(flat):
+        state = (self.state["exp_avg"], self.state["exp_avg_sq"])
+        for piece in functions.pieces(share, g, *state):
             functions.adamw(*piece, *scalars, self.group["eps"])
         if self.sharded:
             self._launch_gather(share)
@@ -188,11 +189,32 @@ class Functions:
         """``muon_update`` with products in this machine's precision."""
         self._muon(*arguments, self.dtype)
 
-    def pieces(self, tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-        """The same slices of all ``tensors`` (1-d), short enough for the cache."""
-        step = self.chunk or max(1, tensors[0].numel())
-        for i in range(0, tensors[0].numel(), step):
-            yield [t[i : i + step] for t in tensors]
+    def pieces(self, p: Tensor, g: Tensor, *state: Tensor) -> Iterator[list[Tensor]]:
+        """The same stretches of all tensors, flat, short enough for the cache."""
+        if g.is_sparse:
+            rows = max(1, CHUNK // g[0].numel())
+            for start, block in _blocks(g, rows):
+                moments = [t[start : start + rows] for t in state]
+                stretch = [p[start : start + rows], block[: p.size(0) - start], *moments]
+                yield [t.reshape(-1).data for t in stretch]
+            return
+        flat = [t.reshape(-1).data for t in (p, g, *state)]  # no view relations for dynamo to guard
+        step = self.chunk or max(1, p.numel())
+        for i in range(0, p.numel(), step):
+            yield [t[i : i + step] for t in flat]
+
+
+def _blocks(g: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """(first row, dense block of ``rows`` rows) of a coalesced sparse ``g``, in the same memory."""
+    at, values = g.indices()[0], g.values()
+    block = values.new_zeros(rows, *values.shape[1:])
+    edges = torch.arange(0, g.size(0) + rows, rows)
+    ends = torch.searchsorted(at, edges).tolist()
+    for start, first, last in zip(edges.tolist(), ends, ends[1:], strict=False):
+        here = at[first:last] - start
+        block[here] = values[first:last]
+        yield start, block
+        block[here] = 0.0
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -302,6 +324,11 @@ def _square(g: Tensor) -> Tensor:
 def _gradient(p: nn.Parameter) -> Tensor:
     """The gradient, zero where the loss did not reach the parameter."""
     return torch.zeros_like(p) if p.grad is None else p.grad
+
+
+def _dense(g: Tensor) -> Tensor:
+    """A table's gradient may hold only the rows that the step read."""
+    return g.to_dense() if g.is_sparse else g
 
 
 def expected_traffic(optimizer: MuonAdamW) -> tuple[dict[str, int], dict[str, int]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -97,10 +99,20 @@ def build_model(config: GPTConfig, device: torch.device, precision: str, seed: i
     return model.train()
 
 
-def embedding_tables(model: GPT) -> list[nn.Module]:
+def embedding_tables(model: GPT) -> list[nn.Embedding]:
     """Token and value embeddings; not a table that is also the head."""
-    tables = [] if model.config.tied_head else [model.transformer["wte"]]
-    return [*tables, *model.value_embeds.values()]
+    tables = [] if model.config.tied_head else [model.wte]
+    return [*tables, *cast(Iterable[nn.Embedding], model.value_embeds.values())]
+
+
+def thin_gradients(model: GPT, tokens: int) -> None:
+    """Let the tables' gradients of a short step, on a processor, hold only the rows it read.
+
+    A step of ``tokens`` reads at most so many rows; where that is less than half a table, a dense
+    gradient is mostly zeros. The optimizer makes one table's dense at a time.
+    """
+    for table in embedding_tables(model):
+        table.sparse = table.weight.device.type == "cpu" and tokens < table.num_embeddings / 2
 
 
 def switch_on_fp8(model: GPT, recipe: Recipe) -> int:

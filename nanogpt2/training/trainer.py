@@ -41,6 +41,7 @@ from nanogpt2.training.setup import (
     choose_precision,
     shape_batch,
     switch_on_fp8,
+    thin_gradients,
     wants_compilation,
 )
 from nanogpt2.training.stopping import Stopper, StopRequested
@@ -120,6 +121,8 @@ class Trainer:
         if self.precision == "fp8":
             switch_on_fp8(self.model, self.recipe)
         self.compiled = wants_compilation(settings.compile, device, self.steps)
+        if not self.compiled:
+            thin_gradients(self.model, self.plan.batch_tokens // self.ranks.world_size)
         self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
         self.optimizer = build_optimizer(
             self.model,
