@@ -109,15 +109,15 @@ NAMES = {
 WITHIN: dict[str, Callable[[], Any]] = {"dyt": dynamic_tanh}
 
 
-def recorded_rows(kept: Record) -> list[list[str]]:
-    """Rows: the change, its difference to the baseline, the seeds' spread, whether they differ."""
+def recorded_rows(kept: Record, *names: str) -> list[list[str]]:
+    """Rows for ``names`` of ``CHANGES``: the change, its difference to the baseline, the seeds' spread, verdict."""
     found = kept.results
     rows = []
-    for name, words in NAMES.items():
+    for name in names:
         apart, less = found["distinguishable"][name], found["minus_baseline"][name] < 0
         verdict = ("better" if less else "worse") if apart else "not distinguishable"
         numbers = (f"{found['minus_baseline'][name]:+.4f}", f"{found['spread'][name]:.4f}")
-        rows.append([words, *numbers, verdict])
+        rows.append([NAMES[name], *numbers, verdict])
     return rows
 
 
