@@ -1,0 +1,303 @@
+"""Pictures and measurements of the chapter on value embeddings and residual scalars."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from nanogpt2.depth import dial
+from nanogpt2.errors import run_command
+from nanogpt2.lab.page import Html, inline, part
+from nanogpt2.lab.plots import lines
+from nanogpt2.lab.records import Record
+from nanogpt2.lab.small_run import SmallRun
+from nanogpt2.lab.style import COLOURS, figure, show, style
+from nanogpt2.lab.value_embeddings_runs import (
+    CHANGES,
+    DISTANCES,
+    agreement,
+    bigram_rows,
+    bigram_tables,
+    common_tokens,
+    echoes,
+    equal_rates,
+    first_steps,
+    gates,
+    gates_open,
+    guessing,
+    neighbours,
+    one_token_early,
+    promises,
+    reading,
+    record_comparison,
+    scalars_probe,
+    surprise,
+    taken_apart,
+)
+from nanogpt2.memory import memory_per_rank
+from nanogpt2.model.value_embeddings import add_value_embedding
+from nanogpt2.recipes import get_recipe
+
+__all__ = [
+    "agreement",
+    "bigram_rows",
+    "bigram_tables",
+    "common_tokens",
+    "compute_rows",
+    "distance_lines",
+    "echoes",
+    "equal_rates",
+    "first_steps",
+    "gate_ranges",
+    "gates",
+    "gates_open",
+    "guessing",
+    "memory_rows",
+    "neighbours",
+    "one_token_early",
+    "promises",
+    "reading",
+    "recorded_rows",
+    "scalar_lines",
+    "scalars_probe",
+    "stream_picture",
+    "surprise",
+    "taken_apart",
+    "value_frame",
+    "weights_frame",
+    "word_rows",
+]
+
+CONTEXTS = ("by the river bank", "money in the bank", "a bank of snow")
+CHANNELS = 8
+
+
+def value_frame(context: str, gate: float) -> tuple[Figure, str]:
+    """What attention hands on of " bank": its context's part, plus ``gate`` times its own row."""
+    own = torch.randn(CHANNELS, generator=torch.Generator().manual_seed(11))
+    seed = torch.Generator().manual_seed(CONTEXTS.index(context) + 20)
+    v = torch.randn(1, 1, 1, CHANNELS, generator=seed)
+    total = add_value_embedding(v, own.view(1, 1, -1), torch.full((1, 1, 1), gate))
+    bars = {
+        "from the stream": v.flatten(),
+        f"{gate:g} x the row of ' bank'": gate * own,
+        "the sum: the value": total.flatten(),
+    }
+    fig, axes = figure(height=3.3)
+    with style():
+        for place, (name, values) in enumerate(bars.items()):
+            base = -5.5 * place
+            axes.bar(range(CHANNELS), values.numpy(), 0.62, base, color=COLOURS[place])
+            axes.axhline(base, color=COLOURS[5], linewidth=0.8)
+            axes.text(-0.6, base + 2.3, name, va="center", size=11)
+        axes.set(ylim=(-14, 3), xlim=(-0.7, CHANNELS - 0.3))
+        axes.set_axis_off()
+    listed = ", ".join(f"{value:.1f}" for value in total.flatten().tolist())
+    return fig, f"{context}, gate {gate:g}: the eight numbers of the value of 'bank' are {listed}."
+
+
+def weights_frame(rate: float, steps: int) -> tuple[Figure, str]:
+    """Weights in the last stream of 24 layers, after equal steps up of all scalars of one kind."""
+    layers = torch.arange(24)
+    moved = rate * steps
+    resid = (1.0 + moved) ** (23.0 - layers)
+    x0 = torch.full((24,), 0.1 + moved)
+    fig, axes = figure(height=2.9)
+    with style():
+        axes.plot(layers, resid, label="what block i wrote, if all resid_lambdas moved")
+        axes.plot(layers, x0, label="x0 added at block i, if all x0_lambdas moved")
+        axes.set(xlabel="block i", ylabel="weight at the end", yscale="log", ylim=(0.05, 1e20))
+        fig.legend(loc="outside upper left")
+    alt = (
+        f"After {steps} steps of {rate:g}, the first block's output weighs {resid[0]:.3g} times "
+        f"the last one's; x0 is added with weight {float(x0[0]):.3g} at every block."
+    )
+    return fig, alt
+
+
+def recorded_rows(kept: Record) -> list[list[str]]:
+    """The recorded comparison as a table: change, difference, spread over seeds, verdict."""
+    found = kept.results["change"]
+    return [
+        [
+            name,
+            f"{found[name]['difference']:+.4f}",
+            f"{found[name]['spread']:.4f}",
+            "differs" if found[name]["distinguishable"] else "not distinguishable",
+        ]
+        for name in CHANGES
+    ]
+
+
+def compute_rows(depth: int = 24) -> list[list[Any]]:
+    """Parameters and FLOPs a token by kind of weight, and what value embeddings are of both."""
+    found = dial(depth, "run1")
+    model, counts = found.model, found.parameters
+    layers = sum(model.has_value_embedding(i) for i in range(model.n_layer))
+    gate_weights = layers * model.value_gate_channels * model.n_kv_head
+    seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
+    rows: list[list[Any]] = [
+        ["value tables", counts["value_embeddings"], 0],
+        ["their gates", gate_weights, 6 * gate_weights],
+        ["token embedding", counts["wte"], 0],
+        ["head", counts["lm_head"], 6 * counts["lm_head"]],
+        ["other matrices", counts["matrices"] - gate_weights]
+        + [6 * (counts["matrices"] - gate_weights)],
+        ["residual scalars", counts["scalars"], 0],
+        ["attention's scores and mixing", 0, 12 * model.n_head * model.head_dim * seen],
+    ]
+    total = ["all", sum(row[1] for row in rows), sum(row[2] for row in rows)]
+    assert total[1:] == [counts["total"], found.flops_per_token]
+    return [*rows, total]
+
+
+def memory_rows(ranks: int = 8, rows: int = 16) -> list[list[Any]]:
+    """GB on each of ``ranks`` at depth 24, with value embeddings and without, by the planner."""
+    recipe = get_recipe("run1")
+    model = dial(24, recipe).model
+    found = [
+        memory_per_rank(one, recipe, ranks, rows, bf16=True, bf16_tables=True)
+        for one in (model, replace(model, value_embeddings=False))
+    ]
+    names = ("parameters", "gradients", "optimizer", "activations", "peak")
+    kinds = ("parameters", "gradients", "optimizer's share", "activations (estimate)", "peak")
+    return [
+        [kind, *(f"{getattr(one, name) / 1e9:.2f}" for one in found)]
+        for kind, name in zip(kinds, names, strict=True)
+    ]
+
+
+def scalar_lines(run: SmallRun, name: str, caption: str = "") -> Html:
+    """One line a layer for ``name``, of a run with ``scalars_probe``."""
+    layers = range(run.config.n_layer)
+    series = {f"layer {i}": run.series(f"{name}.{i}") for i in layers}
+    ends = ", ".join(f"{values[-1]:.3g}" for values in series.values())
+    label = name.replace("_lambdas", "_lambda")
+    alt = f"{label} of every layer over {run.steps} steps; they end at {ends}, first layer first."
+    return lines(run.series("step"), series, alt=alt, x_label="step", y_label=label,
+                 caption=caption)  # fmt: skip
+
+
+def gate_ranges(spread: dict[str, Any], caption: str = "") -> Html:
+    """Each gate's mean and the range of the middle 80% of tokens; from ``reading``."""
+    fig, axes = figure(height=2.4)
+    names: list[str] = []
+    told: list[str] = []
+    with style():
+        for layer, found in spread.items():
+            for head, mean in enumerate(found["mean"]):
+                at, low, high = len(names), found["low"][head], found["high"][head]
+                colour = COLOURS[0 if layer == next(iter(spread)) else 1]
+                axes.plot([low, high], [at, at], color=colour, linewidth=5, alpha=0.45)
+                axes.plot([mean], [at], "o", color=colour)
+                names.append(f"layer {layer}, head {head}")
+                told.append(f"{names[-1]}: {mean:.2f}, from {low:.2f} to {high:.2f}")
+        axes.axvline(1.0, color=COLOURS[5], linewidth=1, linestyle="-")
+        axes.set(xlim=(0, 2), xlabel="gate", yticks=range(len(names)), yticklabels=names)
+        axes.invert_yaxis()
+    return show(fig, "Mean and range of each gate. " + "; ".join(told) + ".", caption)
+
+
+def distance_lines(found: dict[str, Sequence[float]], caption: str = "") -> Html:
+    """How well what a token promises agrees with what follows it, by distance."""
+    best = [f"{name} agrees best at distance {DISTANCES[max(range(len(v)), key=v.__getitem__)]}"
+            for name, v in found.items()]  # fmt: skip
+    return lines(DISTANCES, found, alt="; ".join(best) + ".", caption=caption, log_x=True,
+                 x_label="tokens later", y_label="agreement (correlation)")  # fmt: skip
+
+
+def word_rows(found: dict[str, dict[str, list[str]]], most: int = 5) -> list[list[str]]:
+    """A table of tokens: one row a word, one column a place; spaces at the front are shown."""
+
+    def shown(token: str) -> str:
+        return token.replace(" ", "_").replace("\n", "/") or "(nothing)"
+
+    return [
+        [shown(word), *("  ".join(shown(t) for t in near[:most]) for near in places.values())]
+        for word, places in found.items()
+    ]
+
+
+def stream_picture(caption: str = "") -> Html:
+    """Where the second stream of values comes from, and where it joins the first."""
+    drawn = [
+        _box(70, 30, 120, "token"),
+        _box(330, 30, 250, "the stream, normed: h"),
+        _box(70, 120, 120, "row of a table"),
+        _box(230, 120, 130, "gate, 0 to 2"),
+        _box(400, 120, 120, "W_v h"),
+        _line("M70 50v50"),
+        _line("M230 50v50"),
+        _line("M400 50v50"),
+        _line("M70 140v56"),
+        _line("M230 140v70h-142"),
+        _line("M70 224v56h316"),
+        _line("M400 140v126"),
+        _line("M400 294v26"),
+        _joint(70, 210, "×"),
+        _joint(400, 280, "+"),
+        _box(400, 340, 120, "value v"),
+        _words(96, 166, "ve", "middle"),
+        _words(330, 346, "to attention", "end"),
+        _words(240, 80, "32 channels", "start"),
+    ]
+    alt = (
+        "Two ways to the value. On the left the token's number picks a row of a table; a gate, "
+        "computed from 32 channels of the normed stream, multiplies it. On the right the normed "
+        "stream passes through the value matrix. Both are added, and go to attention."
+    )
+    svg = (
+        '<svg viewBox="0 0 480 366" width="480" xmlns="http://www.w3.org/2000/svg">'
+        f"{''.join(drawn)}</svg>"
+    )
+    picture = f'<div role="img" aria-label="{escape(alt, quote=True)}">{svg}</div>'
+    words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
+    return Html(part("figure", f"<figure>{picture}{words}</figure>"), f"[figure: {alt}]")
+
+
+def _box(x: float, y: float, width: float, words: str) -> str:
+    return (
+        f'<rect x="{x - width / 2}" y="{y - 20}" width="{width}" height="40" rx="6" fill="none" '
+        f'stroke="currentColor"/>{_words(x, y + 6, words, "middle")}'
+    )
+
+
+def _line(path: str) -> str:
+    return f'<path d="{path}" fill="none" stroke="var(--ng-c0)" stroke-width="2.5"/>'
+
+
+def _joint(x: float, y: float, sign: str) -> str:
+    circle = f'<circle cx="{x}" cy="{y}" r="14" fill="none" stroke="currentColor"/>'
+    return circle + _words(x, y + 7, sign, "middle")
+
+
+def _words(x: float, y: float, words: str, anchor: str) -> str:
+    return (
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="16" fill="currentColor">'
+        f"{escape(words)}</text>"
+    )
+
+
+def main() -> None:
+    """Command line of the recorded comparison."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.lab.value_embeddings",
+        description="Record value embeddings and residual scalars, on and off.",
+    )
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--reading-steps", type=int, default=960, help="of the run read out")
+    parser.add_argument("--device", default="cpu")
+    at = parser.parse_args()
+    print(record_comparison(at.steps, at.depth, tuple(at.seeds), at.device, at.reading_steps))
+
+
+if __name__ == "__main__":
+    run_command(main)
