@@ -110,7 +110,7 @@ WITHIN: dict[str, Callable[[], Any]] = {"dyt": dynamic_tanh}
 
 
 def recorded_rows(kept: Record, *names: str) -> list[list[str]]:
-    """Rows for ``names`` of ``CHANGES``: the change, its difference to the baseline, the seeds' spread, verdict."""
+    """Rows for ``names`` of ``CHANGES``: the change, its difference, the spread, a verdict."""
     found = kept.results
     rows = []
     for name in names:
