@@ -102,20 +102,22 @@ def sharpest_weight(model: GPT) -> float:
     )
 
 
+@torch.no_grad()
 def score_growth(depth: int, factors: tuple[float, ...] = (1, 2, 4, 8)) -> list[list[Any]]:
     """Rows: factor on all query and key matrices, largest score without and with QK-norm."""
-    found = {}
-    for qk_norm in (False, True):
-        model = GPT(small_config(depth, qk_norm=qk_norm))
-        before = 1.0
-        for factor in factors:
-            with torch.no_grad():
-                for block in model.blocks:
-                    for matrix in (block.attn.c_q, block.attn.c_k):
-                        matrix.weight.mul_(factor / before)
-            before = factor
-            found[factor, qk_norm] = max(float(s.max()) for s in _scores(model, rows=2))
-    return [[f"{factor:g}", found[factor, False], found[factor, True]] for factor in factors]
+    model, rows, before = GPT(small_config(depth)), [], 1.0
+    for factor in factors:
+        for block in model.blocks:
+            for matrix in (block.attn.c_q, block.attn.c_k):
+                matrix.weight.mul_(factor / before)
+        before = factor
+        found = []
+        for qk_norm in (False, True):
+            for block in model.blocks:
+                block.attn.qk_norm = qk_norm
+            found.append(max(float(s.max()) for s in _scores(model, rows=1)))
+        rows.append([f"{factor:g}", *found])
+    return rows
 
 
 @torch.no_grad()

@@ -69,12 +69,19 @@ def looks_ahead(model: GPT, data: SmallData) -> float:
 
 
 @torch.no_grad()
-def row_losses(model: GPT, data: SmallData, rows: int = 16) -> tuple[float, float]:
-    """Nats per token of whole rows read at once, and of the same rows read token by token."""
-    x, y = data.validation(rows, model.config.sequence_len)
-    cache = KVCache(model.config, rows, x.size(1))
-    steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
-    return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
+def row_losses(
+    model: GPT, data: SmallData, rows: int = 16, length: int = 64
+) -> tuple[float, float]:
+    """Nats per token of rows of ``length`` read at once, and of the same rows token by token."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one token is too little work to share
+    try:
+        x, y = data.validation(rows, length)
+        cache = KVCache(model.config, rows, length)
+        steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+        return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def verdict(with_gain: list[float], without: list[float]) -> int:
