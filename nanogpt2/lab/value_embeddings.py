@@ -17,7 +17,7 @@ from nanogpt2.lab.page import Html, inline, part
 from nanogpt2.lab.plots import lines
 from nanogpt2.lab.records import Record
 from nanogpt2.lab.small_run import SmallRun
-from nanogpt2.lab.style import COLOURS, figure, show, style
+from nanogpt2.lab.style import COLOURS, DIVERGING, figure, show, style
 from nanogpt2.lab.value_embeddings_runs import (
     CHANGES,
     DISTANCES,
@@ -64,7 +64,7 @@ __all__ = [
     "promises",
     "reading",
     "recorded_rows",
-    "scalar_lines",
+    "scalar_map",
     "scalars_probe",
     "stream_picture",
     "surprise",
@@ -173,15 +173,25 @@ def memory_rows(ranks: int = 8, rows: int = 16) -> list[list[Any]]:
     ]
 
 
-def scalar_lines(run: SmallRun, name: str, caption: str = "") -> Html:
-    """One line a layer for ``name``, of a run with ``scalars_probe``."""
-    layers = range(run.config.n_layer)
-    series = {f"layer {i}": run.series(f"{name}.{i}") for i in layers}
-    ends = ", ".join(f"{values[-1]:.3g}" for values in series.values())
-    label = name.replace("_lambdas", "_lambda")
-    alt = f"{label} of every layer over {run.steps} steps; they end at {ends}, first layer first."
-    return lines(run.series("step"), series, alt=alt, x_label="step", y_label=label,
-                 caption=caption)  # fmt: skip
+def scalar_map(run: SmallRun, name: str, caption: str = "") -> Html:
+    """``name`` of every layer over the steps of a run with ``scalars_probe``, as colours."""
+    layers, steps = range(run.config.n_layer), run.series("step")
+    values = torch.tensor([run.series(f"{name}.{i}") for i in layers])
+    start = float(values[:, 0].mean())
+    most = max(float((values - start).abs().max()), 1e-3)
+    fig, axes = figure(5.6, 2.9)
+    with style():
+        picture = axes.imshow(
+            values.numpy(), cmap=DIVERGING, vmin=start - most, vmax=start + most, aspect="auto",
+            interpolation="none", extent=(0, steps[-1], len(layers) - 0.5, -0.5),
+        )  # fmt: skip
+        axes.grid(False)
+        axes.set(xlabel="step", ylabel="layer", yticks=range(0, len(layers), 2))
+        bar = fig.colorbar(picture, ax=axes, label=name.replace("_lambdas", "_lambda"))
+        bar.outline.set_visible(False)
+    ends = ", ".join(f"{value:.2f}" for value in values[:, -1].tolist())
+    alt = f"{name} by layer and step, all near {start:.2g} at first. At the end, layer 0 to last: "
+    return show(fig, f"{alt}{ends}.", caption)
 
 
 def gate_ranges(spread: dict[str, Any], caption: str = "") -> Html:
