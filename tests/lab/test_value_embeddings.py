@@ -136,3 +136,28 @@ def test_words_show_their_spaces() -> None:
 
 def test_guessing_by_frequency_is_worse_than_any_training() -> None:
     assert 2 < ve.guessing(lab.small_data(), rows=16) < 4
+
+
+def test_pictures_say_what_they_show() -> None:
+    config = lab.small_config(depth=2, n_embd=32, n_head=1, n_kv_head=1)
+    run = lab.small_run(
+        config, recipe=ve.equal_rates(0.5), steps=2, batch_size=1, evaluate_every=1, val_rows=1,
+        probe=ve.scalars_probe,
+    )  # fmt: skip
+    last = f"{run.series('resid_lambdas.1')[-1]:.2f}"
+    assert abs(run.series("resid_lambdas.0")[-1] - 1) > 0.1  # the rate is 0.5, not 0.005
+    assert last in ve.scalar_map(run, "resid_lambdas").html
+    spread = {"1": {"mean": [0.9], "low": [0.1], "high": [1.8]}}
+    assert "layer 1, head 0: 0.90, from 0.10 to 1.80" in ve.gate_ranges(spread).html
+    agreement = {"a": [0.0, 0.3] + [0.1] * 8, "b": [0.5] + [0.1] * 9}
+    assert "a agrees best at distance 2; b agrees best" in ve.distance_lines(agreement).html
+    assert "aria-label" in ve.stream_picture("why").html
+
+
+def test_taking_apart_changes_what_it_names_and_nothing_else() -> None:
+    config = lab.small_config(depth=2, n_embd=32, n_head=1, n_kv_head=1)
+    run = lab.small_run(config, steps=2, batch_size=1, evaluate_every=1, val_rows=1)
+    data = lab.small_data()
+    found = ve.taken_apart(run, data, rows=2)
+    assert found["as trained"] == lab.bits_per_byte(run.model(), data, rows=2)
+    assert len(set(found.values())) == len(found)
