@@ -5,6 +5,7 @@ exercises, recorded runs, numbers with badges, and small training runs that chap
 it works in a live notebook and in the built page, which has no kernel and no network.
 """
 
+from nanogpt2.lab.changes import changes_table
 from nanogpt2.lab.claims import badge_html, claim, claims, table
 from nanogpt2.lab.exercises import Checked, check, compare_values
 from nanogpt2.lab.explore import explore
@@ -37,6 +38,7 @@ __all__ = [
     "badge_html",
     "bars",
     "bits_per_byte",
+    "changes_table",
     "check",
     "claim",
     "claims",

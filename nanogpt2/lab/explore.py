@@ -84,7 +84,7 @@ def explore(
     caption: str = "",
     **values: Sequence[Any],
 ) -> Explorer:
-    """A figure for each value of one parameter, or of each pair of two, behind sliders.
+    """A figure for each combination of the values of one to three parameters, behind sliders.
 
     Args:
         make_frame: called with one value of each parameter by name; returns a figure and its alt
@@ -94,11 +94,11 @@ def explore(
         values: parameter name -> the values it can take; underscores are shown as spaces.
 
     Raises:
-        UserError: no parameter or more than two, an empty list of values, a start that is not among
-            the values, a frame without alt text, or more than 2 MB in all.
+        UserError: no parameter or more than three, an empty list of values, a start that is
+            not among the values, a frame without alt text, or more than 2 MB in all.
     """
-    if not 1 <= len(values) <= 2:
-        raise UserError(f"explore takes one or two parameters and was given {len(values)}")
+    if not 1 <= len(values) <= 3:
+        raise UserError(f"explore takes one to three parameters and was given {len(values)}")
     for name, options in values.items():
         if not len(options):
             raise UserError(f"explore was given no values for {name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.errors import run_command
+from nanogpt2.lab.changes import record_changes, record_parser
 from nanogpt2.lab.norms_pictures import attention_frame, block_picture, norm_frame
 from nanogpt2.lab.norms_runs import (
+    CHANGES,
+    WITHIN,
     dynamic_tanh,
     looks_ahead,
     over_time,
-    record_comparison,
-    recorded_rows,
     row_losses,
     verdict,
 )
@@ -42,7 +42,6 @@ __all__ = [
     "mean_share",
     "norm_frame",
     "over_time",
-    "recorded_rows",
     "row_losses",
     "rms_after",
     "score_growth",
@@ -285,16 +284,10 @@ def _median_seconds(run: Callable[[], Any], repeats: int) -> float:
 
 def main() -> None:
     """Command line of the recorded comparison."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nanogpt2.lab.norms",
-        description="Record the small model against one change at a time of its norms.",
-    )
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", default="cpu")
-    at = parser.parse_args()
-    print(record_comparison(at.steps, at.depth, tuple(at.seeds), at.device))
+    module = "nanogpt2.lab.norms"
+    at = record_parser(module, "Record the small model against one change of its norms each.")
+    what = "The book's small model and one change at a time"
+    print(record_changes("norms", module, CHANGES, WITHIN, what=what, **vars(at.parse_args())))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.lab.page import Html, inline, part
+from nanogpt2.lab.drawing import box, drawing, picture, words
+from nanogpt2.lab.page import Html
 from nanogpt2.model.norm import rms_norm
 
 PATTERN = (1.4, -0.3, 0.8, -1.6, 0.2, -0.9, 1.1, -0.7)
@@ -30,7 +29,7 @@ def norm_frame(times: float, plus: float) -> tuple[str, str]:
         f"Eight numbers of rms {size:.3g} as bars. After LayerNorm: {_listed(layer)}. "
         f"After RMSNorm: {_listed(rms)}."
     )
-    return _drawing("".join(bodies), 330), alt
+    return drawing("".join(bodies), 330), alt
 
 
 def attention_frame(length: float, qk_norm: str) -> tuple[str, str]:
@@ -44,13 +43,13 @@ def attention_frame(length: float, qk_norm: str) -> tuple[str, str]:
     scores = (q @ k.T)[0] / 32**0.5
     weights = scores.softmax(0)
     slope = float((weights * (1 - weights)).sum())
-    words = f"largest score {float(scores.max()):.3g}, slope left {slope:.2g}"
-    body = _bars(14, words, weights, 1.0, f"var(--ng-c{int(qk_norm == 'on')})", signed=False)
+    told = f"largest score {float(scores.max()):.3g}, slope left {slope:.2g}"
+    body = _bars(14, told, weights, 1.0, f"var(--ng-c{int(qk_norm == 'on')})", signed=False)
     alt = (
         f"Queries and keys {length:g} times their first length, QK-norm {qk_norm}: attention "
-        f"weights {_listed(weights, 2)}; {words}."
+        f"weights {_listed(weights, 2)}; {told}."
     )
-    return _drawing(body, 150), alt
+    return drawing(body, 150), alt
 
 
 def _bars(
@@ -59,8 +58,8 @@ def _bars(
     height, base = (42.0, top + 64) if signed else (96.0, top + 120)
     step = 480 / len(values)
     drawn = [
-        f'<text x="4" y="{top + 15:.0f}" font-size="16" fill="currentColor">{escape(label)}</text>'
-        f'<path d="M0 {base:.0f}h480" stroke="currentColor" opacity=".5"/>'
+        words(4, top + 15, label)
+        + f'<path d="M0 {base:.0f}h480" stroke="currentColor" opacity=".5"/>'
     ]
     for i, value in enumerate(values.tolist()):
         tall = value / most * height
@@ -72,13 +71,6 @@ def _bars(
     return "".join(drawn)
 
 
-def _drawing(body: str, height: int) -> str:
-    return (
-        f'<svg viewBox="0 0 480 {height}" width="480" xmlns="http://www.w3.org/2000/svg">'
-        f"{body}</svg>"
-    )
-
-
 def _listed(values: Tensor, digits: int = 1) -> str:
     return ", ".join(f"{value:.{digits}f}" for value in values.tolist())
 
@@ -88,20 +80,20 @@ def block_picture(caption: str = "") -> Html:
     drawn = [
         '<path d="M152 60v120M152 200v85M152 305v55" stroke="var(--ng-c5)" stroke-width="4"/>',
         '<path d="M80 118h-8v200h8" fill="none" stroke="currentColor" opacity=".6"/>',
-        _words(8, 224, "L times"),
-        _words(164, 112, "the stream"),
-        _box(92, 40, "wte"),
-        _box(92, 380, "lm_head"),
-        _words(222, 385, "then the softcap"),
+        words(8, 224, "L times"),
+        words(164, 112, "the stream"),
+        box(152, 40, 120, "wte"),
+        box(152, 380, 120, "lm_head"),
+        words(222, 385, "then the softcap"),
     ]
     for y, name in ((140, "attention"), (245, "MLP")):
         drawn += [
             f'<path d="M152 {y}h98M310 {y + 20}v30h-148" fill="none" stroke="currentColor"/>',
             f'<circle cx="152" cy="{y + 50}" r="10" fill="none" stroke="currentColor"/>',
-            _words(152, y + 56, "+", "middle"),
-            _box(250, y, name),
+            words(152, y + 56, "+", "middle"),
+            box(310, y, 120, name),
         ]
-    drawn += [_words(412, 145, "q and k"), _words(380, 250, "relu squared")]
+    drawn += [words(412, 145, "q and k"), words(380, 250, "relu squared")]
     places = ((152, 88), (204, 140), (394, 140), (204, 245), (152, 334))
     drawn += [_badge(x, y, number) for number, (x, y) in enumerate(places, 1)]
     alt = (
@@ -109,26 +101,7 @@ def block_picture(caption: str = "") -> Html:
         "norm 2 stands on the branch to attention, norm 3 on queries and keys inside it; norm 4 "
         "on the branch to the MLP; norm 5 before the head. Both branches add to the stream."
     )
-    picture = (
-        f'<div role="img" aria-label="{escape(alt, quote=True)}">'
-        f"{_drawing(''.join(drawn), 410)}</div>"
-    )
-    words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
-    return Html(part("figure", f"<figure>{picture}{words}</figure>"), f"[figure: {alt}]")
-
-
-def _box(x: float, y: float, name: str) -> str:
-    return (
-        f'<rect x="{x}" y="{y - 20}" width="120" height="40" rx="6" fill="none" '
-        f'stroke="currentColor"/>{_words(x + 60, y + 6, name, "middle")}'
-    )
-
-
-def _words(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="16" fill="currentColor">'
-        f"{escape(words)}</text>"
-    )
+    return picture("".join(drawn), 410, alt, caption)
 
 
 def _badge(x: float, y: float, number: int) -> str:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.inference.kv_cache import KVCache
-from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.small_data import SmallData
-from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_config, small_runs
+from nanogpt2.lab.small_run import compare
 from nanogpt2.model import gpt, norm
 from nanogpt2.model.gpt import GPT
 
@@ -91,85 +90,15 @@ def verdict(with_gain: list[float], without: list[float]) -> int:
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "gain": {"norm_learnable": True},
-    "mean_subtracted": {"norm": "layer"},
-    "layer_norm": {"norm": "layer", "norm_learnable": True},
-    "dyt": {},
-    "no_embedding_norm": {"embedding_norm": False},
-    "no_qk_norm": {"qk_norm": False},
-    "no_softcap": {"logit_softcap": 0.0},
-    "tied_head": {"tied_head": True, "wte_std": 0.02},
-    "gelu": {"activation": "gelu"},
+    "a learned gain on every norm": {"norm_learnable": True},
+    "LayerNorm, without gain and shift": {"norm": "layer"},
+    "LayerNorm, with gain and shift": {"norm": "layer", "norm_learnable": True},
+    "DyT in place of every norm but QK-norm": {},
+    "no norm after the embedding": {"embedding_norm": False},
+    "no QK-norm": {"qk_norm": False},
+    "no softcap": {"logit_softcap": 0.0},
+    "a tied head": {"tied_head": True, "wte_std": 0.02},
+    "GELU in place of squared ReLU": {"activation": "gelu"},
 }
 """What is compared with the book's baseline, one change each."""
-NAMES = {
-    "gain": "a learned gain on every norm",
-    "mean_subtracted": "LayerNorm, without gain and shift",
-    "layer_norm": "LayerNorm, with gain and shift",
-    "dyt": "DyT in place of every norm but QK-norm",
-    "no_embedding_norm": "no norm after the embedding",
-    "no_qk_norm": "no QK-norm",
-    "no_softcap": "no softcap",
-    "tied_head": "a tied head",
-    "gelu": "GELU in place of squared ReLU",
-}
-WITHIN: dict[str, Callable[[], Any]] = {"dyt": dynamic_tanh}
-
-
-def recorded_rows(kept: Record, *names: str) -> list[list[str]]:
-    """Rows for ``names`` of ``CHANGES``: the change, its difference, the spread, a verdict."""
-    found = kept.results
-    rows = []
-    for name in names:
-        apart, less = found["distinguishable"][name], found["minus_baseline"][name] < 0
-        verdict = ("better" if less else "worse") if apart else "not distinguishable"
-        numbers = (f"{found['minus_baseline'][name]:+.4f}", f"{found['spread'][name]:.4f}")
-        rows.append([NAMES[name], *numbers, verdict])
-    return rows
-
-
-def record_comparison(
-    steps: int = 240,
-    depth: int = 4,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    device: str = "cpu",
-) -> str:
-    """Train the baseline and every change over ``seeds``, and record what the chapter quotes."""
-    settings: dict[str, Any] = {"steps": steps, "device": device}
-    runs: dict[str, list[SmallRun]] = {
-        "baseline": small_runs(small_config(depth), seeds, **settings)
-    }
-    for name, switches in CHANGES.items():
-        config = small_config(depth, **switches)
-        runs[name] = small_runs(config, seeds, within=WITHIN.get(name), **settings)
-    ends = {name: [run.bpb for run in group] for name, group in runs.items()}
-    found = {name: compare(ends[name], ends["baseline"]) for name in CHANGES}
-    curve = [
-        {"step": point["step"], "tokens": point["tokens"]}
-        | {f"bpb_{n}": sum(r.curve[i]["bpb"] for r in g) / len(g) for n, g in runs.items()}
-        for i, point in enumerate(runs["baseline"][0].curve)
-    ]
-    first, model = as_record(runs["baseline"][0]), runs["baseline"][0].config
-    options = f"--depth {depth} --steps {steps} --seeds {' '.join(map(str, seeds))}"
-    options += f" --device {device}" if device != "cpu" else ""
-    changes = {**CHANGES, "dyt": {"norms": "dynamic tanh, alpha 0.5 at the start"}}
-    path = record(
-        f"norms-depth{depth}",
-        command=f"python -m nanogpt2.lab.norms {options}",
-        configuration={**first["configuration"], "changes": changes, "seeds": list(seeds)},
-        seed=seeds[0],
-        tokens=first["tokens"],
-        seconds=sum(run.seconds for group in runs.values() for run in group),
-        curve=curve,
-        results={
-            "bpb": ends,
-            "minus_baseline": {name: c.difference for name, c in found.items()},
-            "spread": {name: c.spread for name, c in found.items()},
-            "distinguishable": {name: c.distinguishable for name, c in found.items()},
-        },
-        note=f"The book's small model and one change at a time: {depth} layers, {model.n_embd} "
-        f"wide, heads of {model.head_dim}, rows of {model.sequence_len} tokens of the embedded "
-        f"corpus, {len(seeds)} seeds each; the curve is the mean over seeds; tokens are those of "
-        "one run, seconds those of all.",
-    )
-    return str(path)
+WITHIN: dict[str, Callable[[], Any]] = {"DyT in place of every norm but QK-norm": dynamic_tanh}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from typing import Any
 
 import torch
@@ -13,14 +11,18 @@ from matplotlib.figure import Figure
 
 from nanogpt2.depth import dial
 from nanogpt2.errors import run_command
-from nanogpt2.lab.page import Html, inline, part
+from nanogpt2.lab.changes import record_changes, record_parser
+from nanogpt2.lab.drawing import box, picture, words
+from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import lines
-from nanogpt2.lab.records import Record
-from nanogpt2.lab.small_run import SmallRun
+from nanogpt2.lab.small_data import small_data
+from nanogpt2.lab.small_run import SmallRun, small_config, small_run
 from nanogpt2.lab.style import COLOURS, DIVERGING, figure, show, style
 from nanogpt2.lab.value_embeddings_runs import (
     CHANGES,
     DISTANCES,
+    WITHIN,
+    WORDS,
     agreement,
     bigram_rows,
     bigram_tables,
@@ -35,7 +37,6 @@ from nanogpt2.lab.value_embeddings_runs import (
     one_token_early,
     promises,
     reading,
-    record_comparison,
     scalars_probe,
     surprise,
     taken_apart,
@@ -63,7 +64,6 @@ __all__ = [
     "one_token_early",
     "promises",
     "reading",
-    "recorded_rows",
     "scalar_map",
     "scalars_probe",
     "stream_picture",
@@ -119,20 +119,6 @@ def weights_frame(rate: float, steps: int) -> tuple[Figure, str]:
         f"the last one's; x0 is added with weight {float(x0[0]):.3g} at every block."
     )
     return fig, alt
-
-
-def recorded_rows(kept: Record) -> list[list[str]]:
-    """The recorded comparison as a table: change, difference, spread over seeds, verdict."""
-    found = kept.results["change"]
-    return [
-        [
-            name,
-            f"{found[name]['difference']:+.4f}",
-            f"{found[name]['spread']:.4f}",
-            "differs" if found[name]["distinguishable"] else "not distinguishable",
-        ]
-        for name in CHANGES
-    ]
 
 
 def compute_rows(depth: int = 24) -> list[list[Any]]:
@@ -237,11 +223,11 @@ def word_rows(found: dict[str, dict[str, list[str]]], most: int = 5) -> list[lis
 def stream_picture(caption: str = "") -> Html:
     """Where the second stream of values comes from, and where it joins the first."""
     drawn = [
-        _box(70, 30, 120, "token"),
-        _box(330, 30, 250, "the stream, normed: h"),
-        _box(70, 120, 120, "row of a table"),
-        _box(230, 120, 130, "gate, 0 to 2"),
-        _box(400, 120, 120, "W_v h"),
+        box(70, 30, 120, "token"),
+        box(330, 30, 250, "the stream, normed: h"),
+        box(70, 120, 120, "row of a table"),
+        box(230, 120, 130, "gate, 0 to 2"),
+        box(400, 120, 120, "W_v h"),
         _line("M70 50v50"),
         _line("M230 50v50"),
         _line("M400 50v50"),
@@ -252,30 +238,17 @@ def stream_picture(caption: str = "") -> Html:
         _line("M400 294v26"),
         _joint(70, 210, "×"),
         _joint(400, 280, "+"),
-        _box(400, 340, 120, "value v"),
-        _words(96, 166, "ve", "middle"),
-        _words(330, 346, "to attention", "end"),
-        _words(240, 80, "32 channels", "start"),
+        box(400, 340, 120, "value v"),
+        words(96, 166, "ve", "middle"),
+        words(330, 346, "to attention", "end"),
+        words(240, 80, "32 channels", "start"),
     ]
     alt = (
         "Two ways to the value. On the left the token's number picks a row of a table; a gate, "
         "computed from 32 channels of the normed stream, multiplies it. On the right the normed "
         "stream passes through the value matrix. Both are added, and go to attention."
     )
-    svg = (
-        '<svg viewBox="0 0 480 366" width="480" xmlns="http://www.w3.org/2000/svg">'
-        f"{''.join(drawn)}</svg>"
-    )
-    picture = f'<div role="img" aria-label="{escape(alt, quote=True)}">{svg}</div>'
-    words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
-    return Html(part("figure", f"<figure>{picture}{words}</figure>"), f"[figure: {alt}]")
-
-
-def _box(x: float, y: float, width: float, words: str) -> str:
-    return (
-        f'<rect x="{x - width / 2}" y="{y - 20}" width="{width}" height="40" rx="6" fill="none" '
-        f'stroke="currentColor"/>{_words(x, y + 6, words, "middle")}'
-    )
+    return picture("".join(drawn), 366, alt, caption)
 
 
 def _line(path: str) -> str:
@@ -284,29 +257,25 @@ def _line(path: str) -> str:
 
 def _joint(x: float, y: float, sign: str) -> str:
     circle = f'<circle cx="{x}" cy="{y}" r="14" fill="none" stroke="currentColor"/>'
-    return circle + _words(x, y + 7, sign, "middle")
-
-
-def _words(x: float, y: float, words: str, anchor: str) -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="16" fill="currentColor">'
-        f"{escape(words)}</text>"
-    )
+    return circle + words(x, y + 7, sign, "middle")
 
 
 def main() -> None:
     """Command line of the recorded comparison."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nanogpt2.lab.value_embeddings",
-        description="Record value embeddings and residual scalars, on and off.",
-    )
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    module = "nanogpt2.lab.value_embeddings"
+    parser = record_parser(module, "Record value embeddings and residual scalars, on and off.")
     parser.add_argument("--reading-steps", type=int, default=960, help="of the run read out")
-    parser.add_argument("--device", default="cpu")
-    at = parser.parse_args()
-    print(record_comparison(at.steps, at.depth, tuple(at.seeds), at.device, at.reading_steps))
+    at = vars(parser.parse_args())
+    steps = at.pop("reading_steps")
+
+    def more() -> tuple[dict[str, Any], float]:
+        config, device = small_config(at["depth"]), at["device"]
+        run = small_run(config, seed=at["seeds"][0], steps=steps, device=device)
+        return {"reading": reading(run, small_data(config.vocab_size), WORDS)}, run.seconds
+
+    what = f"Value embeddings and residual scalars switched off; one run of {steps} steps read out"
+    told: dict[str, Any] = {"what": what, "options": f" --reading-steps {steps}", "more": more}
+    print(record_changes("value-embeddings", module, CHANGES, WITHIN, **told, **at))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.lab.records import record
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import (
     SmallRun,
-    as_record,
     bits_per_byte,
-    compare,
     small_config,
     small_recipe,
-    small_run,
-    small_runs,
 )
 from nanogpt2.model import attention, gpt
 from nanogpt2.model.gpt import GPT
@@ -337,56 +332,3 @@ WITHIN: dict[str, Callable[[], Any]] = {
     "value embeddings without gates": gates_open,
     "value tables read by pairs": bigram_tables,
 }
-
-
-def record_comparison(
-    steps: int = 240,
-    depth: int = 4,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    device: str = "cpu",
-    reading_steps: int = 960,
-) -> str:
-    """Train the baseline and each change over ``seeds``, read a longer run, and record it all."""
-    settings: dict[str, Any] = {"steps": steps, "device": device}
-    runs = {"baseline": small_runs(small_config(depth), seeds, **settings)}
-    for name, switches in CHANGES.items():
-        config = small_config(depth, **switches)
-        runs[name] = small_runs(config, seeds, within=WITHIN.get(name), **settings)
-    ends = {name: [run.bpb for run in group] for name, group in runs.items()}
-    found = {name: compare(ends[name], ends["baseline"]) for name in CHANGES}
-    longer = small_run(small_config(depth), seed=seeds[0], steps=reading_steps, device=device)
-    named = {f"bpb {n} seed {run.seed}": run for n, group in runs.items() for run in group}
-    curve = [
-        {"step": point["step"], "tokens": point["tokens"]}
-        | {name: run.curve[i]["bpb"] for name, run in named.items()}
-        for i, point in enumerate(runs["baseline"][0].curve)
-    ]
-    first, model = as_record(runs["baseline"][0]), runs["baseline"][0].config
-    options = f"--depth {depth} --steps {steps} --seeds {' '.join(map(str, seeds))}"
-    options += f" --reading-steps {reading_steps} --device {device}"
-    path = record(
-        f"value-embeddings-depth{depth}",
-        command=f"python -m nanogpt2.lab.value_embeddings {options}",
-        configuration={**first["configuration"], "changes": CHANGES, "seeds": list(seeds)},
-        seed=seeds[0],
-        tokens=first["tokens"],
-        seconds=longer.seconds + sum(run.seconds for group in runs.values() for run in group),
-        curve=curve,
-        results={
-            "bpb": ends,
-            "change": {
-                name: {
-                    "difference": one.difference,
-                    "spread": one.spread,
-                    "distinguishable": one.distinguishable,
-                }
-                for name, one in found.items()
-            },
-            "reading": reading(longer, small_data(model.vocab_size), WORDS),
-        },
-        note=f"Value embeddings and residual scalars switched off: {depth} layers, {model.n_embd} "
-        f"wide, rows of {model.sequence_len} tokens of the embedded corpus, {len(seeds)} seeds "
-        f"each; what was read out is of one longer run of {reading_steps} steps. Tokens are those "
-        "of one short run, seconds those of all.",
-    )
-    return str(path)
