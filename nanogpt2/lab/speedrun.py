@@ -7,14 +7,16 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
@@ -62,7 +64,10 @@ def rehearse(
         timeout: seconds after which it is killed, and UserError raised.
     """
     command = [sys.executable, "-m", "nanogpt2.speedrun", "--out", str(out), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    # into a file, not onto a terminal, whatever a notebook has made its children believe
+    forced = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS")
+    environment = {name: value for name, value in os.environ.items() if name not in forced}
+    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TERM": "dumb"}
     log, started = out.parent / f"{out.name}.log", time.perf_counter()
     with (
         log.open("w") as stdout,
@@ -74,7 +79,7 @@ def rehearse(
         while process.poll() is None:
             late = time.perf_counter() - started > timeout
             if late or (kill_at is not None and steps_done(out) >= kill_at):
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill_all(process.pid)
                 process.wait()
                 if late:
                     raise UserError(
@@ -85,6 +90,14 @@ def rehearse(
     seconds, text = time.perf_counter() - started, log.read_text(errors="replace")
     said = text.replace(str(out), f"runs/{out.name}").splitlines()
     return Rehearsal(process.returncode, seconds, said, steps_done(out))
+
+
+def _kill_all(pid: int) -> None:
+    """SIGKILL to a process and all below it: the launcher's ranks have sessions of their own."""
+    parent = psutil.Process(pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
@@ -265,9 +278,10 @@ def record_run(run: Path) -> str:
 
 
 def stages_said(rehearsal: Rehearsal) -> list[str]:
-    """The lines in which the command tells of its stages, without colours and moving parts."""
+    """What the command says from its second stage on: the first repeats the plan."""
     plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).rstrip() for line in rehearsal.said]
-    return [line for line in plain if line]
+    begin = next((i for i, line in enumerate(plain) if line.startswith("2/")), 0)
+    return [line for line in plain[begin:] if line]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -161,12 +161,15 @@ LINKS = {
 
 
 def bandwidth_rows(step_seconds: float, depth: int = 24) -> list[list[Any]]:
-    """Rows: link, GB/s, GB sent by each rank in a step, seconds, share of ``step_seconds``."""
+    """Rows: link, GB/s, ranks, GB sent by each in a step, seconds, share of a step of so many.
+
+    ``step_seconds`` is a step on 8 ranks; more share the same batch, so theirs is shorter.
+    """
     model, rows = dial(depth, "run1").model, []
     for name, (speed, ranks) in LINKS.items():
         sent = wire_bytes(model, ranks, True) * (ranks - 1) / ranks / 1e9
         seconds = sent / speed
-        share = f"{seconds / step_seconds:.0%}"
+        share = f"{seconds / (step_seconds * 8 / ranks):.0%}"
         rows.append([name, f"{speed:.4g}", ranks, f"{sent:.2f}", f"{seconds:.3f}", share])
     return rows
 
