@@ -231,3 +231,9 @@ def mean_loss(model: Any, tokens: Sequence[int], start: int) -> float:
     row = torch.tensor([list(tokens)])
     losses = model(row[:, :-1], row[:, 1:], loss_reduction="none")
     return float(losses[start - 1 :].mean())
+
+
+@torch.no_grad()
+def first_choices(model: Any, tokens: Sequence[int]) -> list[int]:
+    """The likeliest next token after each but the last of ``tokens``."""
+    return model(torch.tensor([list(tokens[:-1])]))[0].argmax(-1).tolist()

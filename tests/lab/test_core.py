@@ -90,3 +90,11 @@ def test_real_tasks(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     copa = core.by_label(tasks)["copa"]
     assert core.item_text(copa, copa.items[0]).endswith("water flowed from the spout.")
+
+
+def test_first_choices_are_the_argmax_of_each_place() -> None:
+    model = GPT(small_config(1, n_embd=32, n_head=1, n_kv_head=1)).eval()
+    with torch.no_grad():
+        model.lm_head.weight.normal_()
+        expected = model(torch.tensor([[7, 8, 9]]))[0].argmax(-1)
+    assert core.first_choices(model, [7, 8, 9, 10]) == expected.tolist()
