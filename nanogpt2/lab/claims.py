@@ -10,6 +10,8 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab.page import Html, inline, part, plain
 from nanogpt2.lab.records import Record
 
+SENTENCE = 24
+"""characters from which on a cell of a table is text rather than a number or a name"""
 Badge = Literal["live", "recorded", "reported"]
 MEANING = {
     "live": "computed by this page",
@@ -69,13 +71,22 @@ def table(
         marks = list(badge)
     if len(marks) != len(headers) or any(len(row) != len(headers) for row in rows):
         raise UserError(f"the table has {len(headers)} headers; give every row and badge as many")
+    # sentences are read from the left, numbers compared from the right
+    columns = list(zip(*rows, strict=True))[1:] or [()] * (len(headers) - 1)
+    aligned = [
+        ' class="ng-words"' if any(len(str(cell)) > SENTENCE for cell in column) else ""
+        for column in columns
+    ]
     head = "".join(
-        f'<th scope="col">{inline(h)}{" " + badge_html(m, source) if m else ""}</th>'
-        for h, m in zip(headers, marks, strict=True)
+        f'<th scope="col"{a}>{inline(h)}{" " + badge_html(m, source) if m else ""}</th>'
+        for h, m, a in zip(headers, marks, ["", *aligned], strict=True)
     )
     lines = "".join(
-        f'<tr><th scope="row">{inline(str(row[0]))}</th>'
-        + "".join(f"<td>{inline(written(cell, form))}</td>" for cell in row[1:])
+        f'<tr><th scope="row">{inline(str(row[0])).replace("_", "_<wbr>")}</th>'
+        + "".join(
+            f"<td{align}>{inline(written(cell, form))}</td>"
+            for cell, align in zip(row[1:], aligned, strict=True)
+        )
         + "</tr>"
         for row in rows
     )

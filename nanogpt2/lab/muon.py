@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from nanogpt2.lab.page import Html
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun, bits_per_byte
 from nanogpt2.lab.style import COLOURS, INK, figure, show, style
+from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model.gpt import GPT, parameter_kind
 from nanogpt2.optim.adamw import adamw_scalars, adamw_update
 from nanogpt2.optim.groups import parameter_groups
@@ -297,19 +296,9 @@ def time_updates(width: int, repeats: int = 3) -> dict[str, float]:
         for w, g in pairs:
             adamw_update(w, g, torch.zeros_like(g), torch.zeros_like(g), *scalars)
 
-    return {"Muon": _seconds(by_muon, repeats), "AdamW": _seconds(by_adamw, repeats)}
+    return {"Muon": median_seconds(by_muon, repeats), "AdamW": median_seconds(by_adamw, repeats)}
 
 
 def _second_moment(g: Tensor) -> Tensor:
     """NorMuon's state for matrices ``g`` (K, rows, cols), at the start."""
     return torch.zeros_like(g).mean(neuron_axis(g.size(1), g.size(2)), keepdim=True)
-
-
-def _seconds(run: Callable[[], None], repeats: int) -> float:
-    run()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)

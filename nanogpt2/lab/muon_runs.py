@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nanogpt2.errors import run_command
 from nanogpt2.lab.muon import SAFETY, stable_rank, weight_spectra
+from nanogpt2.lab.patching import patched
 from nanogpt2.lab.records import record
 from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_recipe, small_run
 from nanogpt2.model.gpt import GPT
@@ -38,12 +39,8 @@ def unsafe_coefficients() -> list[tuple[float, float, float]]:
 @contextmanager
 def unguarded() -> Iterator[None]:
     """Failure: the polynomials end exactly at 1, with no room for rounding."""
-    right = express_room.COEFFICIENTS
-    express_room.COEFFICIENTS = tuple(unsafe_coefficients())  # type: ignore[assignment]
-    try:
+    with patched(express_room, "COEFFICIENTS", tuple(unsafe_coefficients())):
         yield
-    finally:
-        express_room.COEFFICIENTS = right
 
 
 @contextmanager
@@ -60,23 +57,20 @@ def shapes_swapped() -> Iterator[None]:
     def wrong_axis(rows: int, cols: int) -> int:
         return axis(cols, rows)
 
-    zero2.muon_update = wrong_update  # type: ignore[assignment]
-    zero2.neuron_axis = muon_room.neuron_axis = wrong_axis
-    try:
+    with (
+        patched(zero2, "muon_update", wrong_update),
+        patched(zero2, "neuron_axis", wrong_axis),
+        patched(muon_room, "neuron_axis", wrong_axis),
+    ):
         yield
-    finally:
-        zero2.muon_update, zero2.neuron_axis, muon_room.neuron_axis = update, axis, axis
 
 
 @contextmanager
 def no_variance_reduction() -> Iterator[None]:
     """Muon without NorMuon's step."""
-    right = muon_room.variance_scale
-    muon_room.variance_scale = lambda x, *_: x.new_ones(1, 1, 1, dtype=torch.float32)
-    try:
+    one = lambda x, *_: x.new_ones(1, 1, 1, dtype=torch.float32)  # noqa: E731
+    with patched(muon_room, "variance_scale", one):
         yield
-    finally:
-        muon_room.variance_scale = right
 
 
 def longest_row(inner: bool, outer: float, dtype: torch.dtype, rows: int = 200) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,8 +23,10 @@ from nanogpt2.lab.norms_runs import (
     row_losses,
     verdict,
 )
+from nanogpt2.lab.patching import patched
 from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import small_config
+from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model import attention as attention_room
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm, rms_norm
@@ -61,11 +62,8 @@ def _watching(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
         see(q, k)
         return real(q, k, v, window, **more)
 
-    attention_room.attention = watched  # type: ignore[assignment]
-    try:
+    with patched(attention_room, "attention", watched):
         yield
-    finally:
-        attention_room.attention = real
 
 
 @torch.no_grad()
@@ -269,17 +267,7 @@ def time_norm(width: int, tokens: int = 1024, repeats: int = 7) -> dict[str, flo
         "LayerNorm in place of the two": lambda: (layer_norm(), layer_norm()),
         "all matrix products": lambda: ([x @ square for _ in range(4)], (x @ wide) @ wide.T),
     }
-    return {name: _median_seconds(run, repeats) for name, run in parts.items()}
-
-
-def _median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    run()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+    return {name: median_seconds(run, repeats) for name, run in parts.items()}
 
 
 def main() -> None:

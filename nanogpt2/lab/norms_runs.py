@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.inference.kv_cache import KVCache
+from nanogpt2.lab.patching import patched
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import compare
 from nanogpt2.model import gpt, norm
@@ -35,27 +36,19 @@ class DyT(nn.Module):
 @contextmanager
 def dynamic_tanh() -> Iterator[None]:
     """Models made within the block have DyT where the others have a norm (QK-norm stays)."""
-    right = gpt.Norm
-    gpt.Norm = DyT  # type: ignore[misc, assignment]
-    try:
+    with patched(gpt, "Norm", DyT):
         yield
-    finally:
-        gpt.Norm = right  # type: ignore[misc]
 
 
 @contextmanager
 def over_time() -> Iterator[None]:
     """Failure: the mean square is taken over the row's positions in place of the channels."""
-    right = norm.rms_norm
 
     def wrong(x: Tensor, gain: Tensor | None = None) -> Tensor:
         return x * (x.square().mean(1, keepdim=True) + 1e-7).rsqrt()
 
-    norm.rms_norm = wrong
-    try:
+    with patched(norm, "rms_norm", wrong):
         yield
-    finally:
-        norm.rms_norm = right
 
 
 @torch.no_grad()

@@ -42,7 +42,8 @@ white-space:nowrap;vertical-align:.1em}
 .ng-claim{margin:.2em 0}.ng-scroll{overflow-x:auto}
 .ng table{border-collapse:collapse;margin:.3em auto;font-variant-numeric:tabular-nums}
 .ng th,.ng td{padding:.3em .8em;border-bottom:1px solid var(--ng-line);text-align:right}
-.ng th:first-child,.ng td:first-child{text-align:left}.ng caption{caption-side:top;color:inherit}
+.ng th:first-child,.ng td:first-child,.ng .ng-words{text-align:left}
+.ng caption{caption-side:top;color:inherit}
 .ng-pass{border-left-color:var(--ng-c2)}.ng-fail{border-left-color:var(--ng-c1)}
 """.replace("\n", "")
 

@@ -6,7 +6,6 @@ import argparse
 import itertools
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +15,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nanogpt2.errors import run_command
+from nanogpt2.lab.patching import patched
 from nanogpt2.lab.records import record
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import as_record, compare, small_config, small_runs
 from nanogpt2.lab.style import COLOURS, figure, style
+from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model import attention
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.rope import rope_tables, rotate
@@ -173,17 +174,7 @@ def time_rotation(width: int, tokens: int = 1024, repeats: int = 5) -> dict[str,
         "turning queries and keys": lambda: (rotate(q, *tables), rotate(q, *tables)),
         "projections q, k, v, out": lambda: [x @ weight for _ in range(4)],
     }
-    return {name: _median_seconds(run, repeats) for name, run in parts.items()}
-
-
-def _median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    run()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+    return {name: median_seconds(run, repeats) for name, run in parts.items()}
 
 
 def verdict(near: float, far: float, margin: float = 0.01) -> int:
@@ -202,12 +193,8 @@ def rotate_neighbours(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 @contextmanager
 def _rotating(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Iterator[None]:
     """Models turn by ``function`` within the block, and by the package's ``rotate`` after it."""
-    right = attention.rotate
-    attention.rotate = function  # type: ignore[assignment]
-    try:
+    with patched(attention, "rotate", function):
         yield
-    finally:
-        attention.rotate = right
 
 
 @contextmanager

@@ -190,7 +190,9 @@ def gate_ranges(spread: dict[str, Any], caption: str = "") -> Html:
             for head, mean in enumerate(found["mean"]):
                 at, low, high = len(names), found["low"][head], found["high"][head]
                 colour = COLOURS[0 if layer == next(iter(spread)) else 1]
-                axes.plot([low, high], [at, at], color=colour, linewidth=5, alpha=0.45)
+                axes.plot(
+                    [low, high], [at, at], color=colour, linewidth=5, alpha=0.45, linestyle="-"
+                )
                 axes.plot([mean], [at], "o", color=colour)
                 names.append(f"layer {layer}, head {head}")
                 told.append(f"{names[-1]}: {mean:.2f}, from {low:.2f} to {high:.2f}")

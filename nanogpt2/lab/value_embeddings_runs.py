@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.lab.patching import patched
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import (
     SmallRun,
@@ -71,11 +72,8 @@ def _tables(kind: type[nn.Embedding], times: int = 1) -> Iterator[None]:
         rows = times * config.padded_vocab_size
         return nn.ModuleDict({name: kind(rows, config.kv_dim) for name in right(config)})
 
-    gpt.value_tables = made
-    try:
+    with patched(gpt, "value_tables", made):
         yield
-    finally:
-        gpt.value_tables = right
 
 
 @contextmanager
@@ -100,11 +98,8 @@ def gates_open() -> Iterator[None]:
     def ungated(v: Tensor, value: Tensor, gate: Tensor) -> Tensor:
         return right(v, value, torch.ones_like(gate) + 0 * gate)  # the gate keeps a gradient of 0
 
-    attention.add_value_embedding = ungated  # type: ignore[assignment]
-    try:
+    with patched(attention, "add_value_embedding", ungated):
         yield
-    finally:
-        attention.add_value_embedding = right
 
 
 def equal_rates(rate: float) -> Recipe:

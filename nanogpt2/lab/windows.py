@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from nanogpt2.lab.changes import record_changes, record_parser
 from nanogpt2.lab.norms_runs import looks_ahead
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun
+from nanogpt2.lab.timing import best_seconds
 from nanogpt2.lab.windows_pictures import (
     mask_frame,
     reach_frame,
@@ -88,7 +88,7 @@ def time_attention(
     def once(backend: str, window: int) -> None:
         torch.autograd.grad(attention(q, k, v, window, backend), inputs, grad)
 
-    return _best([functools.partial(once, *way) for way in ways], rounds, device)
+    return best_seconds([functools.partial(once, *way) for way in ways], rounds, device)
 
 
 def model_seconds(
@@ -106,21 +106,7 @@ def model_seconds(
             block.attn.window = left
         model.hidden(tokens)
 
-    return _best([functools.partial(run, pattern) for pattern in patterns], rounds, "cpu")
-
-
-def _best(runs: Sequence[Callable[[], None]], rounds: int, device: str) -> list[float]:
-    """Best seconds of each over ``rounds`` turns, after one turn that does not count."""
-    best = [float("inf")] * len(runs)
-    for turn in range(rounds + 1):
-        for i, run in enumerate(runs):
-            started = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                best[i] = min(best[i], time.perf_counter() - started)
-    return best
+    return best_seconds([functools.partial(run, pattern) for pattern in patterns], rounds, "cpu")
 
 
 def pattern_rows(depth: int = 24, recipe: str = "run1") -> list[list[Any]]:
@@ -167,7 +153,7 @@ def dispatch_rows(device: str | None = None, window: int = 1024) -> list[list[st
     ]
 
 
-def influence(run: SmallRun, data: SmallData, rows: int = 16) -> Tensor:
+def influence(run: SmallRun, data: SmallData, rows: int = 64) -> Tensor:
     """(T,) how much the last token's loss depends on the embedding d tokens back, d = 0 first.
 
     The norm of the gradient, mean over held-out rows, as a share of the whole.

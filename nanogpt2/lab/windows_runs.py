@@ -11,22 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.lab.patching import patched
 from nanogpt2.model import attention as attention_room
 
 
 @contextmanager
 def _attending(with_this: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> Iterator[None]:
     """Within the block every layer attends in this way in place of the package's."""
-    right = attention_room.attention
 
     def attend(q: Tensor, k: Tensor, v: Tensor, window: int, **_: Any) -> Tensor:
         return with_this(q, k, v, window)
 
-    attention_room.attention = attend  # type: ignore[assignment]
-    try:
+    with patched(attention_room, "attention", attend):
         yield
-    finally:
-        attention_room.attention = right
 
 
 @contextmanager
@@ -59,11 +56,8 @@ def last_layer_short() -> Iterator[None]:
     def short(config: GPTConfig) -> list[tuple[int, int]]:
         return [*right(config)[:-1], (config.short_window, 0)]
 
-    GPTConfig.window_sizes = short  # type: ignore[method-assign, assignment]
-    try:
+    with patched(GPTConfig, "window_sizes", short):
         yield
-    finally:
-        GPTConfig.window_sizes = right  # type: ignore[method-assign, assignment]
 
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -15,6 +15,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
 from nanogpt2.lab.drawing import drawing, words
 from nanogpt2.lab.page import Html
+from nanogpt2.lab.patching import patched
 from nanogpt2.lab.style import COLOURS, figure, show, style
 from nanogpt2.lab.zero2_ranks import Found, run_ranks
 from nanogpt2.memory import matrix_shapes, optimizer_bytes, parameter_bytes, table_shapes
@@ -234,8 +235,5 @@ def summed_gradients(world: int = WORLD) -> Iterator[None]:
     def summed(p: nn.Parameter) -> Tensor:
         return right(p) * world
 
-    zero2._gradient = summed
-    try:
+    with patched(zero2, "_gradient", summed):
         yield
-    finally:
-        zero2._gradient = right

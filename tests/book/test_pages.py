@@ -69,7 +69,10 @@ def context(site: str) -> Iterator[Any]:
         browser.close()
 
 
-SETTLED = "Promise.allSettled(document.getAnimations().map(moving => moving.finished))"
+SETTLED = """Promise.race([
+    Promise.allSettled(document.getAnimations().map(moving => moving.finished)),
+    new Promise(enough => setTimeout(enough, 2000)),
+])"""  # an animation of a hidden part may never finish
 
 
 class Opened:

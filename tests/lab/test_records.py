@@ -86,3 +86,10 @@ def test_a_table_is_even_and_badged() -> None:
     assert "1,000" in html and "0.123" in html and "ng-live" in html
     with pytest.raises(UserError, match="2 headers"):
         lab.table(["name", "size"], [["a"]])
+
+
+def test_tables_read_sentences_from_the_left_and_break_long_labels() -> None:
+    rows = [["a_long_label", "3.5", "a sentence of some length"]]
+    html = lab.table(["what", "size", "why"], rows).html
+    assert "a_<wbr>long_<wbr>label" in html
+    assert '<td class="ng-words">a sentence' in html and "<td>3.5</td>" in html

@@ -1,0 +1,35 @@
+"""How long something takes, told so that a busy machine spoils it as little as possible."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+    """Median over ``repeats``, after one call that does not count."""
+    run()
+    return statistics.median(_seconds(run) for _ in range(repeats))
+
+
+def best_seconds(
+    runs: Sequence[Callable[[], Any]], rounds: int, device: str = "cpu"
+) -> list[float]:
+    """Best of each over ``rounds``, after one that does not count.
+
+    All take their turns round after round, so that a busy moment hits all alike.
+    """
+    taken = [[_seconds(run, device) for run in runs] for _ in range(rounds + 1)]
+    return [min(column) for column in zip(*taken[1:], strict=True)]
+
+
+def _seconds(run: Callable[[], Any], device: str = "cpu") -> float:
+    started = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
