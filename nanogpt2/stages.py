@@ -176,18 +176,20 @@ class Work:
     def evaluate_core(self) -> list[Path]:
         """CORE of the trained model; all ranks ask a share of the examples."""
         from nanogpt2.evals.core import evaluate_core
+        from nanogpt2.evals.core.bundle import published_scores
         from nanogpt2.evals.core.fetch import find_bundle
 
+        bundle = find_bundle(self.plan.core_bundle)
         with self.screen.progress() as advance:
             result = evaluate_core(
                 self.engine().model,
                 self.tokenizer(),
-                find_bundle(self.plan.core_bundle),
+                bundle,
                 self.plan.core_max_per_task,
                 progress=lambda done, total: advance(done, total, "examples"),
             )
         self.screen.say(f"  {result.label}: {result.core:.4f}")
-        return self.write("core.json", result.to_dict())
+        return self.write("core.json", result.to_dict(published_scores(bundle)))
 
     def engine(self) -> Engine:
         """The newest checkpoint's model on this rank's device, ready to write."""

@@ -79,7 +79,8 @@ class Page(HTMLParser):
         if tag == "svg":
             assert given["role"] == "img"
             self.described_charts += 1
-            self.labels = given["aria-labelledby"].split()
+            assert given.get("aria-label") or given["aria-labelledby"]
+            self.labels = given.get("aria-labelledby", "").split()
         if "id" in given:
             self.identities.append(given["id"])
         if tag not in VOID:
@@ -146,6 +147,12 @@ def test_core_is_compared_with_gpt2_only_when_there(run_folder):
         for figure in ("0.2585", "0.0071", "0.0020 above", "0.256525", "0.2333", "0.2309"):
             assert figure in text
         assert "sample of at most 2" in text and "hellaswag" in text and "0.3000" in text
+    assert 'aria-label="Centered accuracy of 1 tasks as bars' in html and "GPT-2 1.5B" not in html
+    core["published"] = {"1.5B": {"hellaswag": 0.5}}
+    (run_folder / "core.json").write_text(json.dumps(core))
+    html = write_report(run_folder)[0].read_text()
+    Page(html)
+    assert "GPT-2 1.5B" in html
 
 
 def test_a_run_that_has_only_begun_has_a_report(run_folder):

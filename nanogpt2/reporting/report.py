@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write
@@ -166,7 +167,10 @@ def core_part(run: Run) -> dict[str, Any] | None:
         }
         for label, task in found["tasks"].items()
     ]
-    return {"sentence": sentence, "tasks": tasks}
+    from nanogpt2.evals.core.report import core_figure  # matplotlib, where there is a figure
+
+    figure = core_figure(found, found.get("published"))
+    return {"sentence": sentence, "tasks": tasks, "figure": Markup(figure)}
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -75,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if ranks.is_main:
             console = Console()
             wide = console if console.is_terminal else Console(width=150)
-            wide.print(core_table(result, published_scores(bundle)))
+            published = published_scores(bundle)
+            wide.print(core_table(result, published))
             print(verdict(result))
             if options.out is not None:
-                result.save(options.out)
+                result.save(options.out, published)
                 print(f"every outcome is in {options.out}")
     return 0
 

@@ -134,11 +134,18 @@ def core_figure(core: Mapping[str, Any], published: Scores | None = None) -> str
     axes.axvline(0, color="#888888", lw=0.8)
     axes.set_xlabel("centered accuracy: 0 is guessing, 1 is all right")
     axes.set_title(
-        f"{core['label']}: {core['core']:.4f} ± {core['standard_error']:.4f}", loc="left"
+        f"{core['label']}: {core['core']:.4f} ± {core['standard_error']:.4f}",
+        loc="left",
+        color="#777777",
     )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    return _svg(figure, f"Centered accuracy of {len(labels)} tasks")
+    best, worst = (pick(labels, key=lambda k: tasks[k]["centered"]) for pick in (max, min))
+    described = (
+        f"Centered accuracy of {len(labels)} tasks as bars, from "
+        f"{tasks[worst]['centered']:+.2f} ({worst}) to {tasks[best]['centered']:+.2f} ({best})"
+    )
+    return _svg(figure, described)
 
 
 def _baseline(task: Mapping[str, float]) -> float:
@@ -157,7 +164,6 @@ def _svg(figure: Figure, name: str) -> str:
         axes.patch.set_alpha(0.0)
         axes.tick_params(colors="#777777")
         axes.xaxis.label.set_color("#777777")
-        axes.title.set_color("#777777")
     text = io.StringIO()
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
     svg = text.getvalue()

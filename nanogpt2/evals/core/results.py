@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,11 @@ class CoreResult:
             name += f", sample of at most {most:,} examples a task"
         return name
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON; a NaN loss (nothing to score) is written as null."""
+    def to_dict(self, published: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Any]:
+        """Everything, for JSON; a NaN loss (nothing to score) is written as null.
+
+        ``published`` (from ``bundle.published_scores``) goes along, for a report to compare with.
+        """
         tasks = {
             label: {
                 "accuracy": task.accuracy,
@@ -105,11 +109,14 @@ class CoreResult:
             "max_per_task": self.max_per_task,
             "sample": self.is_sample,
             "tasks": tasks,
+            "published": {size: dict(scores) for size, scores in (published or {}).items()},
         }
 
-    def save(self, path: Path | str) -> None:
+    def save(
+        self, path: Path | str, published: Mapping[str, Mapping[str, float]] | None = None
+    ) -> None:
         """Write ``to_dict`` as JSON, whole or not at all."""
-        write_json(path, self.to_dict())
+        write_json(path, self.to_dict(published))
 
 
 def build_result(
