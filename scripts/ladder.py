@@ -20,7 +20,7 @@ class Rung:
 
 
 RUNGS = (
-    Rung("positions", "rotary positions", "learned positions", "rope"),
+    Rung("positions", "rotary positions", "learned positions", "rotary_positions"),
     Rung("norm", "RMSNorm, no parameters", "LayerNorm", "norms"),
     Rung("bias", "no biases", "a bias in every layer", "norms"),
     Rung("activation", "squared ReLU", "GELU", "norms"),

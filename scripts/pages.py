@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+import re
+import statistics
 from importlib import metadata
 from pathlib import Path
 
 from nanogpt2.files import read_json
 from nanogpt2.lab.records import Record, recorded
-from nanogpt2.lab.style import COLOURS, DASHES, figure, svg
+from nanogpt2.lab.style import COLOURS, figure, style, svg
 from scripts.chapters import costs_file
 from scripts.paths import RESULTS, document, notebooks
 
@@ -23,6 +25,8 @@ SHOWN: tuple[str, ...] = (
 )
 SHOWN += ("jupyter-book", "sphinx", "myst-nb", "papermill")
 REPOSITORY_RESULTS = "book/results"
+MOST, MOST_COLUMNS = 120, 6
+"""characters of a cell, columns of a table that a page can show"""
 
 
 def execution_table() -> str:
@@ -90,39 +94,115 @@ def _record(entry: Record, repository: str, branch: str) -> str:
         "tokens": f"{entry.tokens:,}",
         "seconds": f"{entry.seconds:,.1f}",
     }
-    facts |= {str(k): _short(v) for k, v in entry.results.items()}
+    nested = {k: v for k, v in entry.results.items() if isinstance(v, (dict, list))}
+    facts |= {k: _short(v) for k, v in entry.results.items() if k not in nested}
     lines[-1] += "".join(f"\n| {name} | {value} |" for name, value in facts.items())
+    lines += [
+        _table(name, value)
+        for name, value in entry.results.items()
+        if isinstance(value, (dict, list))
+    ]
     return "\n\n".join(line for line in lines if line)
 
 
 def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, int):
         return f"{value:,}"
     text = str(value)
-    return f"`{text}`" if len(text) <= 60 else "in the file"
+    return text if len(text) <= MOST else "in the file"
+
+
+def _table(name: str, value: dict | list) -> str:
+    """A nested result as a folded table; empty where it has no shape that a page could show."""
+    title = name.replace("_", " ")
+    if isinstance(value, list):
+        if not value or not all(isinstance(row, dict) and "what" in row for row in value):
+            return ""
+        columns = ["part", "what", "value", "unit"]
+        rows = [[_short(row.get(c, "")) for c in columns] for row in value]
+        return _folded(title, columns, rows)
+    kinds = {type(inner) for inner in value.values()}
+    if kinds == {dict}:
+        inner = {k: v for row in value.values() for k, v in row.items()}
+        if len(inner) <= MOST_COLUMNS and not any(
+            isinstance(v, (dict, list)) for v in inner.values()
+        ):
+            rows = [[k, *(_short(row.get(c, "")) for c in inner)] for k, row in value.items()]
+            return _folded(title, ["", *map(str, inner)], rows)
+    elif kinds == {list}:
+        longest = max(len(row) for row in value.values())
+        numbers = all(isinstance(x, (int, float)) for row in value.values() for x in row)
+        if longest <= MOST_COLUMNS and numbers:
+            rows = [[k, *map(_short, row)] for k, row in value.items()]
+            return _folded(title, ["", *(str(i) for i in range(longest))], rows)
+    elif kinds and not kinds & {dict, list}:
+        return _folded(title, ["", ""], [[k, _short(v)] for k, v in value.items()])
+    return ""
+
+
+def _folded(title: str, columns: list[str], rows: list[list[str]]) -> str:
+    """A table in a dropdown, numbers to the right."""
+    sides = ["---"] + [
+        "--:" if all(_is_number(row[i]) for row in rows) else "---" for i in range(1, len(columns))
+    ]
+    lines = [columns, sides, *rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f":::{{dropdown}} {title}\n{text}\n:::"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return not text
+    return True
+
+
+def curve_lines(entry: Record) -> dict[str, list[tuple[float, float]]]:
+    """Lines of the record's curve: held-out bits per byte, else the loss; means over seeds."""
+    keys = [k for point in entry.curve for k in point if k.startswith(("bpb", "val_bpb"))]
+    wanted = list(dict.fromkeys(keys)) or ["loss"]
+    found: dict[str, dict[float, list[float]]] = {}
+    for point in entry.curve:
+        for key in wanted:
+            if key in point and point.get("step"):
+                name = re.sub(r"[ _]seed[ _]?\d+$", "", key)
+                name = re.sub(r"^bpb[ _]", "", name)
+                found.setdefault(name, {}).setdefault(point["step"], []).append(point[key])
+    lines = {
+        name: [(step, statistics.fmean(values)) for step, values in steps.items()]
+        for name, steps in found.items()
+    }
+    return {name: points for name, points in lines.items() if len(points) > 1}
 
 
 def _curve(entry: Record) -> str:
-    """The record's curve as SVG: held-out bits per byte if it has them, else the loss."""
-    names = [name for name in ("bpb", "val_bpb", "loss") if any(name in p for p in entry.curve)]
-    if not names or len(entry.curve) < 2:
+    """The record's curves as SVG; of many, those that end lowest, highest and the first."""
+    lines = curve_lines(entry)
+    if not lines:
         return ""
-    name = names[0]
-    points = [(p["step"], p[name]) for p in entry.curve if name in p and "step" in p]
-    if len(points) < 2:
-        return ""
-    fig, axes = figure(6.4, 2.6)
-    axes.plot(*zip(*points, strict=True), color=COLOURS[0], linestyle=DASHES[0])
-    axes.set_xlabel("step")
-    axes.set_ylabel("bits per byte" if "bpb" in name else "loss, nats per token")
-    first, last = points[0], points[-1]
-    alt = (
-        f"{name} of {entry.name} by step: {first[1]:.4g} at step {first[0]:g}, "
-        f"{last[1]:.4g} at step {last[0]:g}"
+    if len(lines) > len(COLOURS):
+        ranked = sorted(lines, key=lambda name: lines[name][-1][1])
+        shown = [next(iter(lines)), ranked[0], ranked[1], ranked[-2], ranked[-1]]
+        lines = {name: lines[name] for name in dict.fromkeys(shown)}
+    fig, axes = figure(6.4, 2.8)
+    is_loss = list(lines) == ["loss"]
+    with style():
+        for points in lines.values():
+            axes.plot(*zip(*points, strict=True))
+        axes.set(xlabel="step", ylabel="loss, nats per token" if is_loss else "bits per byte")
+        if len(lines) > 1:
+            fig.legend(axes.lines, list(lines), loc="outside upper left", ncols=2, fontsize=9)
+    ends = "; ".join(
+        f"{name} {points[0][1]:.4g} at step {points[0][0]:g}, {points[-1][1]:.4g} at step "
+        f"{points[-1][0]:g}"
+        for name, points in lines.items()
     )
-    return f'<div class="ng ng-figure">{svg(fig, alt)}</div>'
+    return f'<div class="ng ng-figure">{svg(fig, f"{entry.name} by step: {ends}")}</div>'
 
 
 def write(folder: Path, name: str, text: str) -> None:

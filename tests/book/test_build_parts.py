@@ -14,8 +14,9 @@ import yaml
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
+from nanogpt2.lab import recorded
 from nanogpt2.recipes import Recipe
-from scripts import chapters, depends, facts, ladder, rooms
+from scripts import chapters, depends, facts, ladder, pages, rooms
 from scripts.assemble import _below_title, _hide_injected, minutes
 from scripts.paths import BOOK, ROOT, document, notebooks
 
@@ -67,12 +68,27 @@ def test_rungs_lead_from_gpt2_to_run1() -> None:
     assert differing - {"wte_std", "norm_learnable"} == switches - {"matrices"}
 
 
+def test_every_rung_names_a_chapter_that_is_known() -> None:
+    assert {rung.chapter for rung in ladder.RUNGS} <= {c.key for c in rooms.read_rooms()}
+
+
+def test_results_show_tables_and_mean_curves() -> None:
+    entry = recorded("windows-depth4")
+    lines = pages.curve_lines(entry)
+    ends = entry.results["bpb"]["baseline"]
+    assert lines["baseline"][-1][1] == pytest.approx(sum(ends) / len(ends))
+    page = pages.results_page("REPOSITORY", "main")
+    assert "| short windows of T/16 |" in page and "<svg" in page
+    assert "| attention | banded, T 2048, window T/4, float32" in page
+    assert ":::{dropdown} rows" in page and "in the file" not in page
+
+
 def test_ladder_says_its_rungs_and_links_written_chapters() -> None:
-    known = [rooms.Chapter("rope", "Rotary positions", (), "chapters/01_rope")]
+    known = [rooms.Chapter("rotary_positions", "Rotary positions", (), "chapters/05_rotary")]
     picture = ladder.ladder_svg(known)
     label = re.search(r'aria-label="([^"]+)"', picture)
     assert label and all(rung.name in label.group(1) for rung in ladder.RUNGS)
-    assert picture.count('<a href="../chapters/01_rope.html">') == 1
+    assert picture.count('<a href="../chapters/05_rotary.html">') == 1
 
 
 def test_rooms_name_modules_that_exist_or_will() -> None:
