@@ -16,6 +16,8 @@ from nanogpt2.errors import UserError
 
 LARGEST_TEXT = 256 * 2**20
 """bytes of a text file that is read as a whole; ours have a hundredth of it"""
+MADE = "nanogpt2.json"
+"""the marker in every folder that this program made as a whole: it lists what is in it"""
 
 
 def _flush_folder(folder: Path) -> None:
@@ -58,24 +60,70 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def atomic_directory(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it becomes ``path``, else it is removed.
+def _foreign(folder: Path) -> str | None:
+    """Something in ``folder`` that this program did not make, as a path within it."""
+    try:
+        marker = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        ours = set(marker["files"]) if marker["made_by"] == "nanogpt2" else set()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        ours = set()  # no marker, or none of ours
+    inside = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
+    return next((name for name in inside if name not in ours), None)
 
-    An older ``path`` is replaced as a whole.
+
+def require_replaceable(path: Path | str, *inputs: Path | str) -> None:
+    """Raise UserError unless a finished folder may become ``path`` and nothing of the user's goes.
+
+    It may where nothing is yet, or an empty folder, or one that this program made (its marker
+    ``nanogpt2.json`` lists the files) and to which nothing was added. Never a link, never the
+    working directory, an input, or a folder that holds one.
     """
     path = Path(path)
+    if path.is_symlink():
+        raise UserError(f"{path} is a link; name the folder itself, or one that does not exist yet")
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UserError(f"{path} is a file; name a folder that does not exist yet")
+    whole = path.resolve()
+    for kept in (Path(), *map(Path, inputs)):
+        if kept.resolve().is_relative_to(whole):
+            what = "is the folder you are in, or holds it" if kept == Path() else f"holds {kept}"
+            raise UserError(f"{path} {what} and would be replaced; name a new folder")
+    if (stranger := _foreign(path)) is not None:
+        raise UserError(
+            f"{path} holds {stranger}, which this program did not make, and would be replaced; "
+            "name a new folder, or move that one away"
+        )
+
+
+@contextmanager
+def atomic_directory(path: Path | str, *inputs: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it becomes ``path``, else it is removed.
+
+    An older ``path`` is replaced as a whole if this program made it (``require_replaceable``, with
+    the ``inputs`` that the work reads); UserError before the work begins if it did not.
+    """
+    path = Path(path)
+    require_replaceable(path, *inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    old = temporary.with_suffix(".old")
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
+        made = [found.relative_to(temporary).as_posix() for found in temporary.rglob("*")]
+        write_json(temporary / MADE, {"made_by": "nanogpt2", "files": sorted({*made, MADE})})
         os.chmod(temporary, 0o755)
+        require_replaceable(path, *inputs)  # once more: the work may have taken hours
+        if path.exists():
+            os.replace(path, old)
         os.replace(temporary, path)
         _flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -19,7 +19,13 @@ import tiktoken
 
 from nanogpt2.data.shards import read_documents, split_shards
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import atomic_directory, read_json, read_text, write_json
+from nanogpt2.files import (
+    atomic_directory,
+    read_json,
+    read_text,
+    require_replaceable,
+    write_json,
+)
 
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
@@ -108,15 +114,18 @@ class Tokenizer:
                 raise
             return False
 
-    def save(self, folder: Path | str) -> None:
-        """Write two text files: merges in tiktoken's format, and settings with bytes per token."""
+    def save(self, folder: Path | str, *inputs: Path | str) -> None:
+        """Write two text files: merges in tiktoken's format, and settings with bytes per token.
+
+        Raises UserError where ``folder`` is not this program's to replace, or holds an input.
+        """
         merges = self.encoding._mergeable_ranks
         lines = [
             f"{base64.b64encode(token).decode()} {rank}\n"
             for token, rank in sorted(merges.items(), key=lambda item: item[1])
         ]
         special = self.encoding._special_tokens
-        with atomic_directory(folder) as temporary:
+        with atomic_directory(folder, *inputs) as temporary:
             (temporary / MERGES_FILE).write_text("".join(lines), encoding="ascii")
             settings = {
                 "pattern": self.encoding._pat_str,
@@ -205,8 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--max-chars", type=int, default=2_000_000_000, help="characters to learn from"
     )
     options = parser.parse_args(arguments)
+    require_replaceable(options.out, options.data)  # before the work, not after it
     tokenizer = Tokenizer.train(text_sample(options.data, options.max_chars), options.vocab_size)
-    tokenizer.save(options.out)
+    tokenizer.save(options.out, options.data)
     held_out = islice(read_documents(split_shards(options.data, "val")[0]), 1000)
     rate = bytes_per_token(tokenizer, held_out)
     print(f"{tokenizer.vocab_size} tokens in {options.out}, {rate:.2f} bytes a token held out")
