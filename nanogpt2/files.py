@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,23 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _foreign(folder: Path) -> str | None:
-    """Something in ``folder`` that this program did not make, as a path within it."""
+def mark(folder: Path, files: Iterable[str] = ()) -> None:
+    """Write the marker into a folder of this program; the ``files`` in it may be replaced."""
+    write_json(folder / MADE, {"made_by": "nanogpt2", "files": sorted({*files, MADE})})
+
+
+def made_here(folder: Path) -> set[str]:
+    """What in ``folder`` is this program's own, its marker among it; nothing without a marker."""
     try:
         marker = json.loads((folder / MADE).read_text(encoding="utf-8"))
-        ours = set(marker["files"]) if marker["made_by"] == "nanogpt2" else set()
+        return set(marker["files"]) if marker["made_by"] == "nanogpt2" else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        ours = set()  # no marker, or none of ours
+        return set()
+
+
+def _foreign(folder: Path) -> str | None:
+    """Something in ``folder`` that this program did not make, as a path within it."""
+    ours = made_here(folder)
     inside = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
     return next((name for name in inside if name not in ours), None)
 
@@ -111,8 +121,7 @@ def atomic_directory(path: Path | str, *inputs: Path | str) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        made = [found.relative_to(temporary).as_posix() for found in temporary.rglob("*")]
-        write_json(temporary / MADE, {"made_by": "nanogpt2", "files": sorted({*made, MADE})})
+        mark(temporary, (p.relative_to(temporary).as_posix() for p in temporary.rglob("*")))
         os.chmod(temporary, 0o755)
         require_replaceable(path, *inputs)  # once more: the work may have taken hours
         if path.exists():

@@ -76,6 +76,8 @@ class RunPlan:
     core_bundle: Path | None
     core_max_per_task: int | None
     max_restarts: int
+    more_data: bool
+    """go on with shards that have come to ``data`` since the run began"""
     dry_run: bool
 
     @property
@@ -98,7 +100,8 @@ class RunPlan:
         recipe = self.recipe.to_dict()
         for name in ("summary", "record", "device_batch_size"):
             del recipe[name]
-        data = str(self.data.resolve()) if self.data else self.recipe.data
+        # one's own text may lie anywhere: its digests are compared, by nanogpt2.data.source
+        data = "your own text" if self.data else self.recipe.data
         return {"recipe": recipe, "data": data, "seed": self.seed, "precision": self.precision}
 
 
@@ -122,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="continue the run in --out with the settings it was started with",
+    )
+    add(
+        "--more-data",
+        action="store_true",
+        help="go on with shards that have come to --data since the run began",
     )
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
     add(
@@ -183,7 +191,7 @@ def _recorded(
 
     UserError when there is no run, or when the command line contradicts its record.
     """
-    names = ("recipe", "depth", "data", "seed")
+    names = ("recipe", "depth", "seed")
     given = [name for name in names if getattr(options, name) is not None]
     if given:
         raise UserError(
@@ -197,6 +205,10 @@ def _recorded(
     try:
         recipe, loop = Recipe.from_dict(config["recipe"]), LoopSettings(**config["settings"])
         data = Path(config["data_dir"]) if config["data_dir"] else None
+        if options.data is not None:
+            if data is None:
+                raise UserError(f"the run in {out} learns from {config['data']}; leave out --data")
+            data = options.data  # it was moved
         seed, precision = config["seed"], config["identity"]["precision"]
         if not isinstance(seed, int) or not isinstance(precision, str):
             raise TypeError
@@ -252,6 +264,7 @@ def make_plan(arguments: Sequence[str] | None = None) -> RunPlan:
         core_bundle=options.core_bundle,
         core_max_per_task=options.core_max_per_task,
         max_restarts=options.max_restarts,
+        more_data=options.more_data,
         dry_run=options.dry_run,
     )
 

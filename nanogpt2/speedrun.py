@@ -14,15 +14,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock, Timeout
-
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import read_json, require_free_space, write_json
+from nanogpt2.files import mark, read_json, require_free_space, write_json
+from nanogpt2.folder import claimed, is_run
 from nanogpt2.launching import is_rank, launch, rank
 from nanogpt2.options import RunPlan, describe, make_plan, record
 from nanogpt2.reporting.console import Screen
@@ -142,49 +141,30 @@ class Speedrun:
             time.sleep(POLL_SECONDS)
         return known[0]
 
-    def is_trained(self) -> bool:
-        """Whether the model is trained, and nothing has changed since."""
-        (train,) = [stage for stage in self.stages() if stage.name == "train"]
-        return self.stamps.valid(train.name, train.inputs())
-
     def begin(self) -> None:
         """The first stage: machine, folder and settings fit each other; ``config.json`` says so."""
-        plan = self.plan
-        self.screen.stage(1, len(self.stages()) + 1, "check the machine")
+        plan, stages = self.plan, self.stages()
+        self.screen.stage(1, len(stages) + 1, "check the machine")
         machine = describe_machine()
         self.screen.say(f"  {machine.get('gpus') or machine['processor']}, {machine['memory']}")
         check_same_run(self.out, plan.identity())
+        valid = {stage.name: self.stamps.valid(stage.name, stage.inputs()) for stage in stages}
+        self.work.check_folders({name for name, done in valid.items() if not done})
         require_free_space(self.out, plan.outlook.disk_bytes, "the run")
         if not plan.outlook.fits and not plan.outlook.machine.is_processor:
             raise UserError(f"the run does not fit this machine: {plan.outlook.reasons[0]}")
-        if not self.is_trained():  # the machine that trained is the one to report
-            config = record(plan, self.command, machine)
-            config |= {"credits": credits(plan.recipe.data, plan.data), "sampling": SAMPLING}
-            write_json(self.out / "config.json", config)
+        if not is_run(self.out):
+            mark(self.out)
+        config = record(plan, self.command, machine)
+        config |= {"credits": credits(plan.recipe.data, plan.data), "sampling": SAMPLING}
+        path = self.out / "config.json"
+        known = read_json(path) if valid["train"] else {}
+        if known:  # the machine that trained is the one to report; the data may lie elsewhere now
+            config = known | {name: config[name] for name in ("data", "data_dir")}
+        if config != known:
+            write_json(path, config)
         for line in describe(plan):
             self.screen.say(f"  {line}")
-
-
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """Make the folder of a run, and be the only speedrun at work in it; UserError if another is."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}); name another --out") from None
-    lock = FileLock(out / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"another speedrun is at work in {out}; wait for it or name another --out"
-        ) from None
-    except NotImplementedError:
-        pass  # some network disks have no locks
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_same_run(out: Path, identity: dict[str, Any]) -> None:
@@ -193,7 +173,8 @@ def check_same_run(out: Path, identity: dict[str, Any]) -> None:
         return
     plain = json.loads(json.dumps(identity))  # as the file has it: no tuples
     known = read_json(out / "config.json", "name another --out, or delete the folder")
-    before, now = dict(flat(known.get("identity", {}))), dict(flat(plain))
+    begun = known.get("identity") if isinstance(known, dict) else None
+    before, now = dict(flat(begun or {})), dict(flat(plain))
     different = [name for name in now if before.get(name) != now[name]]
     if different:
         name = different[0]

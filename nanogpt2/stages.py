@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanogpt2.files import sha256_of, write_json
+from nanogpt2.errors import UserError
+from nanogpt2.files import made_here, read_json, require_replaceable, sha256_of, write_json
 from nanogpt2.options import EVAL_TOKENS, RunPlan, shards_needed
 from nanogpt2.reporting.console import Screen
 
 if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage that uses them
     from torch import Tensor
 
+    from nanogpt2.data.source import Text
     from nanogpt2.data.tokenizer import Tokenizer
     from nanogpt2.inference.engine import Engine
     from nanogpt2.training.distributed import Ranks
@@ -46,6 +48,57 @@ class Work:
         self.data_dir = plan.data or plan.out / "data"
         self.tokenizer_dir = plan.out / "tokenizer"
 
+    def check_folders(self, undone: Collection[str]) -> None:
+        """UserError where a stage that is not done would replace what it did not make.
+
+        Or where the run has learned something, with other text or another tokenizer than lies here.
+        """
+        data, known = self.plan.data, self.learned()
+        if data is None and "data" in undone:
+            if self.plan.recipe.data == "embedded":
+                require_replaceable(self.data_dir)
+            elif self.data_dir.exists() and not made_here(self.data_dir):
+                raise UserError(
+                    f"{self.data_dir} is there already, and no run of this program made it; "
+                    "name another --out, or give it as --data"
+                )
+        if known is None:
+            if "tokenizer" in undone:
+                require_replaceable(self.tokenizer_dir, *([data] if data else []))
+            return
+        self.check_tokenizer(known)
+        if data is not None:
+            self.check_text(data)
+
+    def learned(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint; None while there is none."""
+        from nanogpt2.training.storage import learned
+
+        return learned(self.out)
+
+    def check_tokenizer(self, known: dict[str, Any]) -> None:
+        """UserError unless the run's tokenizer is the one with which its model has learned."""
+        wanted = known.get("tokenizer")
+        try:
+            if wanted is None or self.tokenizer().digest == wanted:
+                return
+            what = "is not the tokenizer"
+        except UserError:
+            what = "does not hold the tokenizer"
+        raise UserError(
+            f"{self.tokenizer_dir} {what} with which the model in {self.out} was trained; bring "
+            "that one back, or name another --out"
+        )
+
+    def check_text(self, folder: Path) -> Text:
+        """The run's text as it lies in ``folder``; UserError where the run learned from another."""
+        from nanogpt2.data.source import Text, continued
+
+        now, known = Text.of(folder), self.learned()
+        if known is None or "text" not in known:
+            return now
+        return continued(Text.from_record(known["text"]), now, folder, self.plan.more_data)
+
     def wanted_data(self) -> Any:
         """What the data stage should have made: of one's own folder, the files as they are."""
         if self.plan.data is None:
@@ -64,7 +117,7 @@ class Work:
         if self.plan.recipe.data == "embedded":
             if missing := missing_packages():
                 self.screen.say(f"  {missing}")
-            write_embedded_corpus(self.data_dir)
+            write_embedded_corpus(self.data_dir, self.check_text)
         else:
             from nanogpt2.data.download import download_dataset
 
@@ -75,10 +128,13 @@ class Work:
                     shards_needed(self.plan),
                     lambda done, total: advance(done, total, "bytes"),
                 )
+            self.check_text(self.data_dir)
         return [self.data_dir]
 
     def train_tokenizer(self) -> list[Path]:
-        """Learn the recipe's vocabulary from the training shards."""
+        """Learn the recipe's vocabulary from the training shards, once and for all of the run."""
+        if self.learned() is not None:
+            return [self.tokenizer_dir]  # checked when the run went on
         from nanogpt2.data.shards import open_shard, split_shards
         from nanogpt2.data.tokenizer import Tokenizer, text_sample
 
@@ -115,6 +171,7 @@ class Work:
             precision=plan.precision,
             seed=plan.seed,
             core_bundle=plan.core_bundle,
+            more_data=plan.more_data,
             **loop,
         )
 
@@ -124,6 +181,8 @@ class Work:
         from nanogpt2.training.trainer import Trainer
 
         screen = self.screen
+        if self.ranks.is_main:
+            self.note_identity()
         log = open_log(
             self.plan.log if self.ranks.is_main else "none", self.out, self.plan.identity()
         )
@@ -145,6 +204,13 @@ class Work:
         self.exit_code = result.exit_code
         return None
 
+    def note_identity(self) -> None:
+        """Complete the run's identity in ``config.json``: its text and its tokenizer."""
+        config = read_json(self.out / "config.json")
+        text = self.check_text(self.data_dir).to_record()
+        config["identity"] |= {"text": text, "tokenizer": self.tokenizer().digest}
+        write_json(self.out / "config.json", config)
+
     def trained(self) -> str:
         """A digest of the training's outcome, the input of what is made of it."""
         path = self.out / "training.json"
@@ -157,8 +223,9 @@ class Work:
 
         model, tokenizer, ranks = self.engine().model, self.tokenizer(), self.ranks
         rows, length = self.plan.outlook.device_batch_size, model.config.sequence_len
+        held_out = self.check_text(self.data_dir).paths(self.data_dir, "held_out")
         share = held_out_batches(
-            self.data_dir, tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
+            held_out, tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
         )
         targets = 0
 

@@ -126,7 +126,9 @@ def test_resume_takes_everything_from_the_record(tmp_path):
     first = plan(*arguments, "--set", "precision=fp32", "--set", "eval_every=3", out=tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(record(first, "command", {})))
     again = plan("--resume", out=tmp_path)
-    assert again == replace(first, data=again.data)
+    # free memory, and so the outlook, may have changed in between
+    assert again == replace(first, data=again.data, outlook=again.outlook)
+    assert again.dial == first.dial
     assert again.data is not None and again.data.samefile(tmp_path)
     assert again.identity() == first.identity()
     with pytest.raises(UserError, match="leave out --depth"):

@@ -13,7 +13,7 @@ import json
 import random
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -129,10 +129,13 @@ def missing_packages() -> str | None:
     )
 
 
-def write_embedded_corpus(folder: Path | str) -> None:
+def write_embedded_corpus(
+    folder: Path | str, check: Callable[[Path], None] = lambda folder: None
+) -> None:
     """Write the corpus as shards; the last holds ``HELD_OUT`` of the documents, by whole works.
 
     A speech is on one side only: a piece of it in training would give its other pieces away.
+    ``check`` sees the finished shards before they are put in place, and may refuse them.
     """
     everything, _ = works()
     if not everything:
@@ -153,3 +156,4 @@ def write_embedded_corpus(folder: Path | str) -> None:
         for i in range(TRAIN_SHARDS):
             write_shard(temporary / f"shard_{i:05d}.parquet", training[i::TRAIN_SHARDS])
         write_shard(temporary / f"shard_{TRAIN_SHARDS:05d}.parquet", held_out)
+        check(temporary)

@@ -33,7 +33,7 @@ from nanogpt2.data.transfer import (
     short_reason,
 )
 from nanogpt2.errors import UserError, explain, run_command
-from nanogpt2.files import atomic_directory, require_free_space
+from nanogpt2.files import atomic_directory, made_here, mark, require_free_space
 
 BUNDLE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 BUNDLE_SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"
@@ -125,11 +125,19 @@ def download_dataset(
     from huggingface_hub.utils import build_hf_headers
 
     stop = threading.Event()
+    foreign = next((file for file in missing if (folder / file).exists()), None)
+    if foreign and not made_here(folder):
+        raise UserError(
+            f"{folder / foreign} is not a readable shard, and this program did not fetch it; "
+            "move it away, or name another folder"
+        )
     remotes = in_parallel(
         [partial(_ask_hub, dataset, file, folder, endpoint, stop) for file in missing], stop
     )
     total, done = sum(r.size or 0 for r in remotes), sum(r.held for r in remotes)
     require_free_space(folder, total - done, f"{len(missing)} shards of {name}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        mark(folder)
     lock = threading.Lock()
 
     def told(n: int) -> None:
@@ -189,7 +197,7 @@ def download_bundle(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir() or not any(folder.iterdir()):
-            archive = folder.with_name(f"{folder.name}.zip")
+            archive = folder.with_name(f".{folder.name}.zip")
             require_free_space(folder.parent, 2 * BUNDLE_BYTES, "the CORE bundle")
             fetch(Remote(url, archive, sha256=sha256, limit=BUNDLE_BYTES), on_bytes=on_bytes)
             unzip(archive, folder, limit=BUNDLE_BYTES)

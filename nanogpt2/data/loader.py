@@ -9,7 +9,7 @@ stands. Chapter: data.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class TokenLoader:
     """Iterates (inputs, targets, state) for ever; both tensors are (B, T) int64 on ``device``.
 
     Args:
-        data_dir: folder of shards; the last is the "val" split.
+        data_dir: folder of shards, or the shards themselves in the order in which to read them.
         tokenizer: turns documents into ids; each document starts with ``<|bos|>``.
         batch_size: rows B.
         sequence_len: T; a packed row has T + 1 tokens, targets are the inputs one token on.
@@ -55,7 +55,7 @@ class TokenLoader:
 
     def __init__(
         self,
-        data_dir: Path | str,
+        data_dir: Path | str | Sequence[Path],
         tokenizer: Tokenizer,
         batch_size: int,
         sequence_len: int,
@@ -67,7 +67,8 @@ class TokenLoader:
         threads: int = 2,
         buffer_size: int = 1000,
     ) -> None:
-        self.paths = split_shards(data_dir, split)
+        folder = isinstance(data_dir, (Path, str))
+        self.paths = split_shards(data_dir, split) if folder else list(data_dir)
         self.tokenizer = tokenizer
         self.batch_size, self.sequence_len = batch_size, sequence_len
         self.device = torch.device(device)

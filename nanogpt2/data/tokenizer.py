@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -64,6 +65,17 @@ class Tokenizer:
             sizes[index] = len(token)
         self.token_bytes: np.ndarray = sizes
         """(vocab_size,): bytes of each token, 0 for special ones; what bits per byte divides by"""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it does: pattern, merges and special tokens, however they are stored."""
+        merges, special = self.encoding._mergeable_ranks, self.encoding._special_tokens
+        whole = hashlib.sha256(self.encoding._pat_str.encode())
+        for token, index in sorted(merges.items(), key=lambda item: item[1]):
+            whole.update(f"{index} {token.hex()}\n".encode())
+        for name, index in sorted(special.items(), key=lambda item: item[1]):
+            whole.update(f"{index} {name}\n".encode())
+        return whole.hexdigest()
 
     def encode(self, text: str, prepend_bos: bool = False) -> list[int]:
         """Token ids of ``text``; text that spells a special token is text, never that token."""

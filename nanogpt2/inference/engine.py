@@ -82,7 +82,12 @@ class Engine:
             return "\ufffd".encode()
 
 
-def load_engine(checkpoint: Path | str, device: str = "auto", dtype: str = "auto") -> Engine:
+def load_engine(
+    checkpoint: Path | str,
+    device: str = "auto",
+    dtype: str = "auto",
+    tokenizer: Path | str | None = None,
+) -> Engine:
     """The newest complete model of a run or checkpoint folder, ready to write on ``device``.
 
     Args:
@@ -90,6 +95,7 @@ def load_engine(checkpoint: Path | str, device: str = "auto", dtype: str = "auto
         device: auto takes CUDA, then MPS, then the processor.
         dtype: of products, float32 or bfloat16; auto takes bfloat16 where products in it are
             native.
+        tokenizer: folder of the model's tokenizer, for a checkpoint that lies alone.
     """
     # The command stands on rooms above which the engine itself does not reach.
     from nanogpt2.training.checkpoint import find_tokenizer, load_model
@@ -104,14 +110,15 @@ def load_engine(checkpoint: Path | str, device: str = "auto", dtype: str = "auto
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise UserError(f"device {device!r} is not here; choose cpu, cuda or mps") from None
-    model, tokenizer = load_model(checkpoint, device=device), find_tokenizer(checkpoint)
+    own = find_tokenizer(checkpoint, tokenizer)
+    model = load_model(checkpoint, device=device)
     if dtype == "auto":
         dtype = "bfloat16" if good_at_bf16(device) else "float32"
     model.compute_dtype = getattr(torch, dtype)
     for parameter in model.parameters():
         if parameter.ndim == 2:  # cast at every product anyhow: the same numbers, read faster
             parameter.data = parameter.data.to(model.compute_dtype)
-    return Engine(model.eval(), tokenizer)
+    return Engine(model.eval(), own)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -121,6 +128,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="folder of a run or of a checkpoint")
+    add("--tokenizer", type=Path, help="folder of its tokenizer (default: the run's own)")
     add("--prompt", action="append", help="text to continue; may be given several times")
     add("--samples", type=int, default=1, help="continuations of each prompt (default 1)")
     add("--max-new-tokens", type=int, default=128, help="(default 128)")
@@ -143,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"samples is {arguments.samples}; it must be at least 1")
     if "" in (arguments.prompt or ()):
         raise UserError("the prompt is empty; give at least one character to continue from")
-    engine = load_engine(arguments.checkpoint, arguments.device, arguments.dtype)
+    engine = load_engine(
+        arguments.checkpoint, arguments.device, arguments.dtype, arguments.tokenizer
+    )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may know fewer characters
     if not arguments.prompt:

@@ -25,6 +25,8 @@ from nanogpt2.training.saving import shard_file
 from nanogpt2.training.storage import (
     MARKER,
     MODEL_FILE,
+    STATE_FILE,
+    learned,
     newest_whole,
     open_tensors,
     read_state,
@@ -168,14 +170,28 @@ def find_tokenizer_folder(path: Path | str) -> Path:
     for folder in (path, *path.absolute().parents[:3]):
         if (folder / "tokenizer").is_dir():
             return folder / "tokenizer"
-    raise UserError(f"there is no folder tokenizer/ in {path} or above it; name the tokenizer")
+    raise UserError(
+        f"there is no folder tokenizer/ in {path} or above it; name the tokenizer's (--tokenizer)"
+    )
 
 
-def find_tokenizer(path: Path | str) -> Any:
-    """The tokenizer that a run's or a checkpoint's model was trained with."""
+def find_tokenizer(path: Path | str, folder: Path | str | None = None) -> Any:
+    """The tokenizer that a run's or a checkpoint's model was trained with.
+
+    ``folder`` names where it lies, if not in the run. Raises UserError where it is missing, or is
+    not the model's own: with another one it would read and write gibberish.
+    """
     from nanogpt2.data.tokenizer import Tokenizer  # needs tiktoken, which a checkpoint does not
 
-    return Tokenizer.load(find_tokenizer_folder(path))
+    folder, path = Path(folder or find_tokenizer_folder(path)), Path(path)
+    tokenizer = Tokenizer.load(folder)
+    state = read_state(path) if (path / STATE_FILE).is_file() else learned(path)
+    if state and state.get("tokenizer", tokenizer.digest) != tokenizer.digest:
+        raise UserError(
+            f"the model in {path} was trained with another tokenizer than that in {folder}; "
+            "name its own (--tokenizer)"
+        )
+    return tokenizer
 
 
 def _read_all(path: Path) -> dict[str, Tensor]:

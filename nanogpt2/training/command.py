@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
         text = f"{text} (default {default})"
         p.add_argument(f"--{name}", type=int, default=default, metavar="N", help=text)
     p.add_argument("--max-seconds", type=float, metavar="S", help="stop, saved, after so long")
+    text = "go on with shards that have come to --data since the run began"
+    p.add_argument("--more-data", action="store_true", help=text)
     p.add_argument("--resume-from", type=Path, metavar="DIR", help="continue this checkpoint")
     return p
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanogpt2.data.source import Text, continued
+from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
-from nanogpt2.files import require_free_space
+from nanogpt2.evals.held_out import require_held_out
+from nanogpt2.files import mark, require_free_space, require_replaceable
 from nanogpt2.training.checkpoint import (
     Shards,
     check_same_model,
@@ -40,6 +43,8 @@ LEARNING_FREE = ("name", "summary", "record", "device_batch_size")
 class Start:
     """What a run takes up."""
 
+    text: Text
+    """what it learns from and is measured on"""
     step: int = 0
     report: StepReport | None = None
     """the last one before the checkpoint"""
@@ -53,24 +58,26 @@ class Start:
 def find_start(trainer: Trainer, tell: Callable[[str], None]) -> Start:
     """Restore model and optimizer from the checkpoint to continue, if there is one.
 
-    Raises UserError when it is of another model, recipe or horizon.
+    Raises UserError when it is of another model, recipe, horizon, seed, tokenizer or text, or when
+    a later part of the run would fail. Nothing is written before all of that is known.
     """
     settings, ranks = trainer.settings, trainer.ranks
     chosen = None
     if ranks.is_main:
-        clean_partial(settings.out_dir)
         found = _choose(settings, tell)
-        chosen = str(found) if found else None
-        _prepare_disk(trainer)
-    folder = ranks.share("resume from", chosen)
+        text = _check(trainer, found)
+        _prepare(trainer, found)
+        chosen = [str(found) if found else None, text.to_record()]
+    folder, record = ranks.share("resume from", chosen)
+    text = Text.from_record(record)
     _check_shared(settings.out_dir, ranks)
     if folder is None:
-        return Start()
-    return _restore(trainer, Path(folder), tell)
+        return Start(text)
+    return _restore(trainer, Path(folder), text, tell)
 
 
 def _choose(settings: TrainSettings, tell: Callable[[str], None]) -> Path | None:
-    """The checkpoint to continue, verified; damaged newer ones are set aside."""
+    """The checkpoint to continue, verified."""
     run, named = settings.out_dir, settings.resume_from
     if named is None and not settings.resume:
         if list_checkpoints(run):
@@ -80,9 +87,7 @@ def _choose(settings: TrainSettings, tell: Callable[[str], None]) -> Path | None
             )
         return None
     if named is None:
-        found = newest_whole(run, tell)
-        set_aside(run, step_of(found) if found else -1)
-        return found
+        return newest_whole(run, tell)
     found = find_checkpoint(named)
     later = [f for f in list_checkpoints(run) if step_of(f) > step_of(found)]
     if later:
@@ -93,13 +98,51 @@ def _choose(settings: TrainSettings, tell: Callable[[str], None]) -> Path | None
     return found
 
 
-def _prepare_disk(trainer: Trainer) -> None:
-    """Fail now, not after hours, where two checkpoints (one whole, one in the making) won't fit."""
+def _check(trainer: Trainer, found: Path | None) -> Text:
+    """Whether the run can go on from ``found`` to its end; the text with which it does."""
+    settings, config = trainer.settings, trainer.config
+    text = Text.of(settings.data_dir)
+    if found is not None:
+        state = read_state(found)
+        check_same_model(found, state, config)
+        _check_same_run(found, state, trainer)
+        if "text" in state:
+            began = Text.from_record(state["text"])
+            text = continued(began, text, settings.data_dir, settings.more_data)
+    if trainer.will_measure:
+        held_out = text.paths(settings.data_dir, "held_out")
+        require_held_out(held_out, trainer.tokenizer, config.sequence_len)
+    keeps_tokenizer(settings, trainer.tokenizer)
+    return text
+
+
+def keeps_tokenizer(settings: TrainSettings, tokenizer: Tokenizer) -> bool:
+    """Whether the run's folder holds its tokenizer already; UserError where it holds another."""
+    kept = settings.out_dir / "tokenizer"
+    try:
+        same = Tokenizer.load(kept).digest == tokenizer.digest
+    except UserError:  # none, or not a whole one
+        require_replaceable(kept, settings.tokenizer_dir)
+        return False
+    if not same:
+        raise UserError(
+            f"{kept} holds another tokenizer than {settings.tokenizer_dir}; give that one "
+            "(--tokenizer), or choose another folder for the run (--out)"
+        )
+    return True
+
+
+def _prepare(trainer: Trainer, found: Path | None) -> None:
+    """The first that is written: leftovers go, and two checkpoints (whole, in the making) fit."""
+    run = trainer.settings.out_dir
     weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
     state = trainer.optimizer.state_bytes() * trainer.ranks.world_size
-    needed = 2 * (weights + state)
-    require_free_space(trainer.settings.out_dir, needed, "keeping checkpoints")
-    (trainer.settings.out_dir / FOLDER).mkdir(parents=True, exist_ok=True)
+    require_free_space(run, 2 * (weights + state), "keeping checkpoints")
+    mark(run)
+    clean_partial(run)
+    if trainer.settings.resume_from is None:  # newer ones that are damaged must not count as kept
+        set_aside(run, step_of(found) if found else -1)
+    (run / FOLDER).mkdir(parents=True, exist_ok=True)
 
 
 def _check_shared(run: Path, ranks: Ranks) -> None:
@@ -120,10 +163,10 @@ def _check_shared(run: Path, ranks: Ranks) -> None:
         raise UserError(f"not every machine sees {run}; choose a folder that all of them share")
 
 
-def _restore(trainer: Trainer, folder: Path, tell: Callable[[str], None]) -> Start:
+def _restore(
+    trainer: Trainer, folder: Path, text: Text, tell: Callable[[str], None]
+) -> Start:
     state, ranks = read_state(folder), trainer.ranks
-    check_same_model(folder, state, trainer.config)
-    _check_same_run(folder, state, trainer)
     restore_model(folder, trainer.model)
     shards = Shards(folder, state["world_size"])
     restore_optimizer(shards, trainer.optimizer, state["step"])
@@ -132,13 +175,14 @@ def _restore(trainer: Trainer, folder: Path, tell: Callable[[str], None]) -> Sta
     if state["world_size"] != ranks.world_size:
         tell(f"{state['world_size']} ranks wrote it and {ranks.world_size} continue: resharded")
     data = position(shards.data, ranks.rank, ranks.world_size)
-    return Start(state["step"], report, state["progress"].get("best_val_bpb"), data, folder)
+    best = state["progress"].get("best_val_bpb")
+    return Start(text, state["step"], report, best, data, folder)
 
 
 def _check_same_run(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
     saved, wanted = dict(state["recipe"]), trainer.recipe.to_dict()
-    saved |= {"steps": state.get("steps")}
-    wanted |= {"steps": trainer.steps}
+    saved |= {"steps": state.get("steps"), "seed": state.get("seed")}
+    wanted |= {"steps": trainer.steps, "seed": trainer.settings.seed}
     for name in sorted(set(saved) | set(wanted)):
         # JSON has no tuples
         if name not in LEARNING_FREE and _plain(saved.get(name)) != _plain(wanted.get(name)):
@@ -146,6 +190,11 @@ def _check_same_run(folder: Path, state: dict[str, Any], trainer: Trainer) -> No
                 f"{folder} is of a run with another {name} ({_brief(saved.get(name))} there, "
                 f"{_brief(wanted.get(name))} here); use the same settings, or another folder"
             )
+    if state.get("tokenizer", trainer.tokenizer.digest) != trainer.tokenizer.digest:
+        raise UserError(
+            f"{folder} is of a run with another tokenizer than {trainer.settings.tokenizer_dir}; "
+            "give the run's own (--tokenizer), or choose another folder"
+        )
 
 
 def _plain(value: Any) -> Any:

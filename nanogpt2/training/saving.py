@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ class Saver:
         self.copies = HostCopies()
         self.thread: threading.Thread | None = None
         self.error: Exception | None = None
+        self.scores: dict[int, float] = {}
+        """validation bits per byte by step: the checkpoint of the lowest is kept"""
         self.newest: Path | None = None
         """the last checkpoint that this rank knows to be whole"""
         self.count = 0
@@ -131,6 +134,14 @@ class Saver:
         self._join()
         return self.newest
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """However the body ends, the save under way is let end first."""
+        try:
+            yield
+        finally:
+            self._join()
+
     def _join(self) -> None:
         if self.thread is not None:
             self.thread.join()
@@ -183,7 +194,7 @@ class Saver:
             files = {name: facts for r in reports for name, facts in r["files"].items()}
             mark_complete(partial, files, folder)
             self.newest = folder
-            retain(self.run, self.keep_last)
+            retain(self.run, self.keep_last, dict(self.scores))
         except Exception as error:
             self.error = error
             _discard(partial)

@@ -56,6 +56,8 @@ class TrainSettings:
     """continue from the newest whole checkpoint of ``out_dir``, if there is one"""
     resume_from: Path | None = None
     """continue from this checkpoint"""
+    more_data: bool = False
+    """go on with shards that have come to ``data_dir`` since the run began"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "device_batch_size", "keep_last", "depth", "eval_tokens"):

@@ -15,7 +15,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,14 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+def learned(run: Path) -> dict[str, Any] | None:
+    """The state of a run's newest readable checkpoint; None where it has learned nothing yet."""
+    for folder in list_checkpoints(run):
+        with suppress(UserError):
+            return read_state(folder)
+    return None
+
+
 def open_tensors(path: Path, device: str = "cpu") -> Any:
     """A safetensors file, opened lazily; UserError when it is not one."""
     try:
@@ -174,17 +183,14 @@ def open_tensors(path: Path, device: str = "cpu") -> Any:
         ) from None
 
 
-def retain(run: Path, keep_last: int) -> None:
-    """Delete all checkpoints but the last ``keep_last`` and the one of the lowest ``val_bpb``."""
+def retain(run: Path, keep_last: int, scores: Mapping[int, float]) -> None:
+    """Delete all checkpoints but the last ``keep_last`` and the one of the lowest score.
+
+    ``scores`` has the validation bits per byte of the steps after which it was measured.
+    """
     folders = list_checkpoints(run)
-    scores = {}
-    for folder in folders:
-        try:
-            scores[folder] = read_state(folder)["progress"].get("val_bpb")
-        except UserError:
-            scores[folder] = None
-    measured = [f for f in folders if isinstance(scores[f], (int, float))]
-    best = min(measured, key=lambda f: scores[f], default=None)
+    measured = [folder for folder in folders if step_of(folder) in scores]
+    best = min(measured, key=lambda folder: scores[step_of(folder)], default=None)
     for folder in folders[keep_last:]:
         if folder != best:
             remove_checkpoint(folder)

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,11 +29,12 @@ from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.core import CoreEvaluator
 from nanogpt2.evals.held_out import held_out_batches
 from nanogpt2.files import atomic_directory, write_json
+from nanogpt2.folder import claimed
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.schedules import learning_rate
 from nanogpt2.training.distributed import Ranks, join
-from nanogpt2.training.metrics import MetricsFile, Speed, peak_flops, peak_memory
-from nanogpt2.training.resuming import Start, find_start
+from nanogpt2.training.metrics import MetricsFile, Speed, peak_flops, peak_memory, read_lines
+from nanogpt2.training.resuming import Start, find_start, keeps_tokenizer
 from nanogpt2.training.saving import Saver
 from nanogpt2.training.settings import OnMessage, OnStep, StepReport, TrainResult, TrainSettings
 from nanogpt2.training.setup import (
@@ -63,7 +64,9 @@ def train(
     ``result.exit_code`` to the shell). Raises UserError for what a user can mend: data, tokenizer,
     a checkpoint of another model, a loss that is NaN or explodes, a full disk.
     """
-    with join(settings.device) as ranks:
+    with join(settings.device) as ranks, ExitStack() as claim:
+        if ranks.is_main:
+            claim.enter_context(claimed(settings.out_dir))
         return Trainer(settings, ranks, on_step, on_message).run()
 
 
@@ -102,6 +105,13 @@ class Trainer:
         self.held_out: list[tuple[Tensor, Tensor]] | None = None
         self.core: CoreEvaluator | None = None
         self.save_due = False
+        self.saved = -1
+        """step of the last save"""
+
+    @property
+    def will_measure(self) -> bool:
+        """Whether the run measures its validation at all."""
+        return self.settings.eval_every >= 0
 
     def _load_tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer.load(self.settings.tokenizer_dir)
@@ -142,19 +152,21 @@ class Trainer:
         """From the start, or the newest checkpoint, to the end or a request to stop."""
         start = self._start()
         report, reason = start.report, None
-        with Stopper() as self.stopper, self.ranks.training():
+        with Stopper() as self.stopper, self.ranks.training(), self.saver.settled():
             if report is not None and self._unmeasured(report):
                 report, reason = self._measure(report)
                 self._log(report)
             while self.step < self.steps and reason is None:
                 report, busy, reason = self._advance()
-                if reason is None:
-                    report, reason = self._measure(report)
-                self._log(report)
                 self.save_due |= self._due(self.settings.checkpoint_every)
                 last = reason is not None or self.step == self.steps
                 if last or (self.save_due and not busy):
-                    self._save(report)
+                    self._save(report)  # first: measuring may fail
+                if reason is None:
+                    report, reason = self._measure(report)
+                    if reason is not None and self.saved != self.step:
+                        self._save(report)
+                self._log(report)
             self.saver.wait()
         return self._finish(start, report, reason)
 
@@ -235,18 +247,23 @@ class Trainer:
         """Take up the newest checkpoint, if there is one, and open the run's files."""
         settings, ranks = self.settings, self.ranks
         start = find_start(self, self.tell)
-        self.step, self.data_state, self.best = start.step, start.data, start.best
+        self.step, self.data_state, self.text = start.step, start.data, start.text
+        if settings.core_every:  # now: a bundle that cannot be read must not wait until it is due
+            self.core = CoreEvaluator(
+                self.tokenizer,
+                settings.core_bundle or Path(),
+                max_per_task=settings.core_max_per_task,
+            )
         seconds = start.report.seconds if start.report else 0.0
         self.speed = Speed(self.batch.tokens, seconds)
         self.saver.newest = start.folder
         ranks.broadcast(self.model)
         self.batches: Iterator[tuple[Tensor, Tensor, dict[str, Any]]] = iter(
             TokenLoader(
-                settings.data_dir,
+                self.text.paths(settings.data_dir, "train"),
                 self.tokenizer,
                 self.batch.rows,
                 self.config.sequence_len,
-                split="train",
                 device=ranks.device,
                 rank=ranks.rank,
                 world_size=ranks.world_size,
@@ -254,18 +271,29 @@ class Trainer:
             )
         )
         self.metrics = None
+        path, measured = settings.out_dir / "metrics.jsonl", None
         if ranks.is_main:
             self._keep_tokenizer()
+            measured = [
+                [line["step"], line["val_bpb"]]
+                for line in read_lines(path)
+                if line["step"] <= self.step and isinstance(line.get("val_bpb"), (int, float))
+            ]
+        scores = self.saver.scores = dict(ranks.share("measured", measured))
+        known = [*scores.values(), start.best]
+        self.best = min((score for score in known if score is not None), default=None)
+        if start.report is not None:
+            start = replace(start, report=replace(start.report, val_bpb=scores.get(self.step)))
+        if ranks.is_main:
             again = start.report is not None and self._unmeasured(start.report)
-            keep = self.step - 1 if again else self.step
-            self.metrics = MetricsFile(settings.out_dir / "metrics.jsonl", keep, self.tell)
+            self.metrics = MetricsFile(path, self.step - 1 if again else self.step, self.tell)
         return start
 
     def _keep_tokenizer(self) -> None:
         """A run holds its tokenizer: a model without it is of no use."""
-        kept = self.settings.out_dir / "tokenizer"
-        if self.settings.tokenizer_dir.resolve() != kept.resolve():
-            with atomic_directory(kept) as temporary:
+        if not keeps_tokenizer(self.settings, self.tokenizer):
+            kept = self.settings.out_dir / "tokenizer"
+            with atomic_directory(kept, self.settings.tokenizer_dir) as temporary:
                 shutil.copytree(self.settings.tokenizer_dir, temporary, dirs_exist_ok=True)
 
     def _measure(self, report: StepReport) -> tuple[StepReport, StopReason | None]:
@@ -277,10 +305,20 @@ class Trainer:
                 if self._due(settings.eval_every):
                     report = replace(report, val_bpb=self._validate())
                     self.best = min(self.best or math.inf, report.val_bpb or math.inf)
+                    self.saver.scores[self.step] = report.val_bpb
                 if settings.core_every and self._due(settings.core_every):
                     report = replace(report, core=self._evaluate_core())
             except StopRequested:
                 return report, self.stopper.requested
+            except Exception:
+                if alone and self.saved != self.step:
+                    self._save(report)
+                newest = self.saver.settle()
+                self.tell(
+                    f"measuring failed after step {self.step:,}; what was learned is saved in "
+                    f"{newest}, and the same command measures again"
+                )
+                raise
             finally:
                 self.model.train()
         return report, None
@@ -293,17 +331,15 @@ class Trainer:
 
     def _save(self, report: StepReport) -> None:
         """Begin a checkpoint of this moment."""
-        self.save_due = False
+        self.save_due, self.saved = False, self.step
         state = {
             "model": self.config.to_dict(),
             "recipe": self.recipe.to_dict(),
             "steps": self.steps,
             "seed": self.settings.seed,
-            "progress": {
-                "report": asdict(report),
-                "val_bpb": report.val_bpb,
-                "best_val_bpb": self.best,
-            },
+            "text": self.text.to_record(),
+            "tokenizer": self.tokenizer.digest,
+            "progress": {"report": asdict(report), "best_val_bpb": self.best},
         }
         self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
 
@@ -311,7 +347,7 @@ class Trainer:
         """Bits per byte of the held-out shard, the same text each time."""
         if self.held_out is None:
             share = held_out_batches(
-                self.settings.data_dir,
+                self.text.paths(self.settings.data_dir, "held_out"),
                 self.tokenizer,
                 self.settings.eval_tokens,
                 self.batch.rows,
@@ -324,12 +360,7 @@ class Trainer:
 
     def _evaluate_core(self) -> float:
         """CORE of a sample of each task, the same one each time."""
-        settings = self.settings
-        if self.core is None:
-            bundle = settings.core_bundle or Path()
-            self.core = CoreEvaluator(
-                self.tokenizer, bundle, max_per_task=settings.core_max_per_task
-            )
+        assert self.core is not None
         return self.core.evaluate(self.model).core
 
     def _finish(

@@ -20,6 +20,7 @@ from nanogpt2.data.download import download_bundle, download_dataset, unzip
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.transfer import Remote, fetch, fetch_all
 from nanogpt2.errors import UserError
+from nanogpt2.files import MADE, mark
 from tests.data.bad_server import serving
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -194,7 +195,7 @@ def test_a_data_set_comes_with_its_validation_shard_and_only_once(
     with serving(hub, 503, "drop", "ok") as server:
         server.heads = [503, "stall", 429, "ok"]
         download_dataset("climbmix", tmp_path, 2, lambda *n: told.append(n), server.url)
-        assert leftovers(tmp_path) == NAMES
+        assert leftovers(tmp_path) == [MADE, *NAMES]
         assert told[-1] == (total, total)
         before = len(server.asked)
         download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
@@ -203,7 +204,16 @@ def test_a_data_set_comes_with_its_validation_shard_and_only_once(
     download_dataset("climbmix", tmp_path, 2, endpoint="http://127.0.0.1:9")
 
 
+def test_a_shard_of_the_users_own_is_not_replaced(tmp_path: Path, hub: dict[str, bytes]) -> None:
+    (tmp_path / NAMES[1]).write_bytes(b"the user's own")
+    with serving(hub) as server, pytest.raises(UserError, match="did not fetch it; move it away"):
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+    assert (tmp_path / NAMES[1]).read_bytes() == b"the user's own"
+    assert leftovers(tmp_path) == [NAMES[1]]
+
+
 def test_a_shard_cut_short_is_fetched_again(tmp_path: Path, hub: dict[str, bytes]) -> None:
+    mark(tmp_path)  # the folder of an earlier download
     for name, content in zip(NAMES, hub.values(), strict=True):
         (tmp_path / name).write_bytes(content)
     (tmp_path / NAMES[1]).write_bytes(list(hub.values())[1][:-100])

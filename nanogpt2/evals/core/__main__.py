@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--checkpoint", type=Path, metavar="DIR", help="a run or a checkpoint")
     model.add_argument("--hf", metavar="MODEL", help="a Hugging Face causal model: name or folder")
     add = parser.add_argument
+    add("--tokenizer", type=Path, metavar="DIR", help="of --checkpoint (default: the run's own)")
     add("--bundle", type=Path, metavar="DIR", help="the tasks; fetched and kept if not given")
     add(
         "--protocol",
@@ -101,9 +102,10 @@ def load(options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
         return load_huggingface(options.hf, device, dtype)
     from nanogpt2.training.checkpoint import find_tokenizer, load_model
 
+    tokenizer = find_tokenizer(options.checkpoint, options.tokenizer)
     model = load_model(options.checkpoint, device=device)
     model.compute_dtype = dtype
-    return model.eval(), find_tokenizer(options.checkpoint)
+    return model.eval(), tokenizer
 
 
 @contextmanager
