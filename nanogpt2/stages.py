@@ -97,7 +97,7 @@ class Work:
         now, known = Text.of(folder), self.learned()
         if known is None or "text" not in known:
             return now
-        return continued(Text.from_record(known["text"]), now, folder, self.plan.more_data)
+        return continued(Text.from_record(known["text"]), now, self.plan.more_data)
 
     def wanted_data(self) -> Any:
         """What the data stage should have made: of one's own folder, the files as they are."""

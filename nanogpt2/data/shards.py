@@ -23,7 +23,9 @@ def list_shards(folder: Path | str) -> list[Path]:
     """The parquet files of ``folder`` by name; UserError unless there are at least two."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"the data folder {folder} does not exist; give a folder of parquet files")
+        raise UserError(
+            f"the data folder {folder} does not exist; give a folder of parquet files (--data)"
+        )
     shards = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     if len(shards) < 2:
         raise UserError(

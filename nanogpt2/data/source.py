@@ -79,7 +79,10 @@ class Text:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"train": [list(s) for s in self.train], "held_out": [list(s) for s in self.held_out]}
+        return {
+            "train": [list(s) for s in self.train],
+            "held_out": [list(s) for s in self.held_out],
+        }
 
     def paths(self, folder: Path | str, split: str) -> list[Path]:
         """Where the shards of ``split`` ("train" or "held_out") lie."""
@@ -87,7 +90,7 @@ class Text:
         return [Path(folder) / shard.name for shard in shards]
 
 
-def continued(began: Text, now: Text, folder: Path | str, more_data: bool = False) -> Text:
+def continued(began: Text, now: Text, more_data: bool = False) -> Text:
     """The text with which a run goes on that ``began`` with one, its folder holding ``now``.
 
     The same shards by digest, in the run's order, whatever their names are by now. With
@@ -103,8 +106,8 @@ def continued(began: Text, now: Text, folder: Path | str, more_data: bool = Fals
         lost = next((shard for shard in shards if not here[shard.digest]), None)
         if lost is not None:
             raise UserError(
-                f"{lost.name}, {what}, is not in {folder} as it was; give the folder that has the "
-                "run's own text (--data), or start another run (--out)"
+                f"{lost.name}, {what}, is not in the data folder as it was; give the folder that "
+                "has the run's own text (--data), or start another run (--out)"
             )
         return tuple(here[shard.digest].pop(0) for shard in shards)
 
@@ -114,8 +117,8 @@ def continued(began: Text, now: Text, folder: Path | str, more_data: bool = Fals
     if added and not more_data:
         names = ", ".join(shard.name for shard in added[:3])
         raise UserError(
-            f"{folder} holds {names}{' and others' if len(added) > 3 else ''}, new since the run "
-            f"began; --more-data goes on with it ({held_out[0].name} stays held out), or take it "
+            f"the data folder holds {names}{' and others' if len(added) > 3 else ''}, new since the "
+            f"run began; --more-data goes on with it ({held_out[0].name} stays held out), or take it "
             "out, or start another run (--out)"
         )
     return Text(train + added, held_out)

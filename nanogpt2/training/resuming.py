@@ -108,7 +108,7 @@ def _check(trainer: Trainer, found: Path | None) -> Text:
         _check_same_run(found, state, trainer)
         if "text" in state:
             began = Text.from_record(state["text"])
-            text = continued(began, text, settings.data_dir, settings.more_data)
+            text = continued(began, text, settings.more_data)
     if trainer.will_measure:
         held_out = text.paths(settings.data_dir, "held_out")
         require_held_out(held_out, trainer.tokenizer, config.sequence_len)
@@ -163,9 +163,7 @@ def _check_shared(run: Path, ranks: Ranks) -> None:
         raise UserError(f"not every machine sees {run}; choose a folder that all of them share")
 
 
-def _restore(
-    trainer: Trainer, folder: Path, text: Text, tell: Callable[[str], None]
-) -> Start:
+def _restore(trainer: Trainer, folder: Path, text: Text, tell: Callable[[str], None]) -> Start:
     state, ranks = read_state(folder), trainer.ranks
     restore_model(folder, trainer.model)
     shards = Shards(folder, state["world_size"])
