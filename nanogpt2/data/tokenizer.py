@@ -11,13 +11,13 @@ import argparse
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import tiktoken
 
-from nanogpt2.data.shards import read_documents, split_shards
+from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_directory, read_json, read_text, write_json
 
@@ -176,7 +176,7 @@ def _read_merges(path: Path, cure: str) -> dict[bytes, int]:
 def text_sample(folder: Path | str, max_chars: int, doc_chars: int = 10_000) -> Iterator[str]:
     """Training documents of ``folder``, each cut to ``doc_chars``, up to ``max_chars`` in all."""
     used = 0
-    for path in split_shards(folder, "train"):
+    for path in find_shards(folder).train:
         for text in read_documents(path):
             if used >= max_chars:
                 return
@@ -205,9 +205,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--max-chars", type=int, default=2_000_000_000, help="characters to learn from"
     )
     options = parser.parse_args(arguments)
+    shards = find_shards(options.data)
+    print(shards.describe())
     tokenizer = Tokenizer.train(text_sample(options.data, options.max_chars), options.vocab_size)
     tokenizer.save(options.out)
-    held_out = islice(read_documents(split_shards(options.data, "val")[0]), 1000)
+    held_out = islice(chain.from_iterable(map(read_documents, shards.held_out)), 1000)
     rate = bytes_per_token(tokenizer, held_out)
     print(f"{tokenizer.vocab_size} tokens in {options.out}, {rate:.2f} bytes a token held out")
 

@@ -6,14 +6,14 @@ Chapter: data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nanogpt2.data.packing import pack_rows
-from nanogpt2.data.shards import read_documents, split_shards
+from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.data.tokenizer import Tokenizer
 
 REFILL = 128
@@ -29,14 +29,14 @@ def held_out_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets (B, T), B at most ``rows``: the first ``tokens`` of the held-out shard.
+    """Inputs and targets (B, T), B at most ``rows``: the first ``tokens`` held out.
 
     Packed as in training, each document at most once, and dealt out over the ranks by row: the text
     does not depend on their number.
     """
 
     def tokenized() -> Iterator[list[list[int]]]:
-        documents = read_documents(split_shards(data_dir, "val")[0])
+        documents = chain.from_iterable(map(read_documents, find_shards(data_dir).held_out))
         while texts := list(islice(documents, REFILL)):
             yield tokenizer.encode_batch(texts, prepend_bos=True)
 
