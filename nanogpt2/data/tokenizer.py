@@ -11,12 +11,14 @@ import argparse
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import tiktoken
 
+from nanogpt2.data.long_runs import LONG, cut_long_runs, has_long_run
 from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_directory, read_json, read_text, write_json
@@ -61,18 +63,20 @@ class Tokenizer:
 
     def encode(self, text: str, prepend_bos: bool = False) -> list[int]:
         """Token ids of ``text``; text that spells a special token is text, never that token."""
-        ids = self.encoding.encode_ordinary(text)
-        return [self.bos_id, *ids] if prepend_bos else ids
+        ids = [self.bos_id] if prepend_bos else []
+        if not has_long_run(text):
+            return ids + self.encoding.encode_ordinary(text)
+        for part, alone in cut_long_runs(text, self.encoding._pat_str):
+            encode = self.encoding._encode_single_piece if alone else self.encoding.encode_ordinary
+            ids += encode(part)
+        return ids
 
     def encode_batch(
         self, texts: Sequence[str], prepend_bos: bool = False, threads: int = 4
     ) -> list[list[int]]:
         """``encode`` of each text, on several threads."""
-        rows = self.encoding.encode_ordinary_batch(list(texts), num_threads=threads)
-        if prepend_bos:
-            for row in rows:
-                row.insert(0, self.bos_id)
-        return rows
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda text: self.encode(text, prepend_bos), texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
@@ -90,7 +94,8 @@ class Tokenizer:
             )
         trainer = rustbpe.Tokenizer()
         wanted = vocab_size - len(SPECIAL_TOKENS)
-        trainer.train_from_iterator(iter(texts), wanted, pattern=SPLIT_PATTERN)
+        parts = chain.from_iterable(map(_learnable, texts))
+        trainer.train_from_iterator(parts, wanted, pattern=SPLIT_PATTERN)
         ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
         if len(ranks) < wanted:
             most = len(ranks) + len(SPECIAL_TOKENS)
@@ -148,6 +153,16 @@ class Tokenizer:
         if tokenizer.token_bytes.tolist() != sizes:
             raise UserError(f"{folder}: merges and bytes per token do not agree; {cure}")
         return tokenizer
+
+
+def _learnable(text: str) -> Iterator[str]:
+    """``text`` in parts that rustbpe can take: long runs of blanks are cut into shorter ones."""
+    if not has_long_run(text):
+        yield text
+        return
+    for part, alone in cut_long_runs(text, SPLIT_PATTERN):
+        size = LONG if alone else len(part)
+        yield from (part[i : i + size] for i in range(0, len(part), size))
 
 
 def _encoding(

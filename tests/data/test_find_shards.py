@@ -182,6 +182,17 @@ def test_every_held_out_file_is_measured_in_order_and_none_is_trained_on(tmp_pat
     assert set(tokenizer.decode(trained.flatten().tolist()).replace("<|bos|>", "")) == {"a"}
 
 
+def test_a_million_spaces_in_a_document_end_no_run(tmp_path: Path):
+    table = "A table follows." + " " * 1_100_000 + "end"
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.parquet", [table, "after it"])
+    tokenizer = letters()
+    for split in ("train", "val"):
+        inputs = next(iter(TokenLoader(tmp_path, tokenizer, 4, 64, split=split, buffer_size=2)))[0]
+        assert inputs.shape == (4, 64)
+    assert next(held_out_batches(tmp_path, tokenizer, 640, 2, 64))[0].shape == (1, 64)
+
+
 def test_the_tokenizer_says_what_is_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for name in ("train/a", "dev/a"):
         write_shard(tmp_path / "data" / f"{name}.parquet", ["some words and other words"] * 9)
