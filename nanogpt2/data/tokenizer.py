@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 
@@ -104,6 +107,15 @@ class Tokenizer:
                 "give more text or a smaller vocabulary"
             )
         return cls(_encoding(ranks, SPLIT_PATTERN, SPECIAL_TOKENS))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of pattern, merges and special tokens: equal where all ids are equal."""
+        encoding = self.encoding
+        merges = sorted((rank, token.hex()) for token, rank in encoding._mergeable_ranks.items())
+        special = sorted((index, name) for name, index in encoding._special_tokens.items())
+        content = [encoding._pat_str, merges, special]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _keeps_text(self) -> bool:
         try:
