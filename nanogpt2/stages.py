@@ -103,21 +103,27 @@ class Work:
         """What the data stage should have made: of one's own folder, the files as they are."""
         if self.plan.data is None:
             return [self.plan.recipe.data, shards_needed(self.plan)]
-        return sorted([path.name, path.stat().st_size] for path in self.plan.data.glob("*.parquet"))
+        from nanogpt2.data.shards import find_shards
+
+        shards = find_shards(self.plan.data)
+        return sorted([shards.name(file), file.stat().st_size] for file in shards.files)
 
     def get_data(self) -> list[Path]:
         """Write the embedded corpus, download the recipe's shards, or check one's own."""
         from nanogpt2.data.corpus import missing_packages, write_embedded_corpus
-        from nanogpt2.data.shards import list_shards, open_shard
+        from nanogpt2.data.shards import find_shards, open_shard
 
         if self.plan.data is not None:
-            for shard in list_shards(self.data_dir):
+            shards = find_shards(self.data_dir)
+            for shard in shards.files:
                 open_shard(shard)
+            if self.learned() is None:  # afterwards it is what the run began with
+                self.screen.say(f"  {shards.describe()}")
             return []
         if self.plan.recipe.data == "embedded":
             if missing := missing_packages():
                 self.screen.say(f"  {missing}")
-            write_embedded_corpus(self.data_dir, self.check_text)
+            write_embedded_corpus(self.data_dir, check=self.check_text)
         else:
             from nanogpt2.data.download import download_dataset
 
@@ -135,10 +141,10 @@ class Work:
         """Learn the recipe's vocabulary from the training shards, once and for all of the run."""
         if self.learned() is not None:
             return [self.tokenizer_dir]  # checked when the run went on
-        from nanogpt2.data.shards import open_shard, split_shards
+        from nanogpt2.data.shards import find_shards, open_shard
         from nanogpt2.data.tokenizer import Tokenizer, text_sample
 
-        shards = [open_shard(path).metadata for path in split_shards(self.data_dir, "train")]
+        shards = [open_shard(path).metadata for path in find_shards(self.data_dir).train]
         groups = [shard.row_group(i) for shard in shards for i in range(shard.num_row_groups)]
         total = min(sum(group.total_byte_size for group in groups), TOKENIZER_CHARACTERS)
 

@@ -164,7 +164,7 @@ def after(original, disturbance=interrupt):
 
 STOPS = {
     "machine": "nanogpt2.speedrun.describe_machine",
-    "data": "nanogpt2.data.shards.list_shards",
+    "data": "nanogpt2.data.shards.open_shard",
     "tokenizer": "nanogpt2.data.tokenizer.read_documents",
     "merges": "nanogpt2.data.tokenizer.Tokenizer.save",
     "train": "nanogpt2.stages.progress_text",
@@ -241,6 +241,22 @@ def test_bad_data_is_one_sentence(spoil, expected, tmp_path, capsys):
     sentence = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(sentence) == 1 and expected in sentence[0]
     assert not (tmp_path / "run" / "tokenizer").exists()
+
+
+def test_files_named_validation_are_held_out_and_belong_to_the_run(tmp_path, capsys):
+    flat, folder = write_documents(tmp_path / "flat"), tmp_path / "documents"
+    for shard, name in enumerate(("train/a.parquet", "train/b.parquet", "val/a.parquet")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(flat / f"shard_{shard:05d}.parquet", folder / name)
+    run = command(folder, tmp_path / "run")
+    assert main(run) == 0
+    sentence = "2 files to train on; held out: val/a.parquet (named as validation)"
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    main([*run, "--dry-run"])
+    assert "get the data (is done)" in capsys.readouterr().out
+    pq.write_table(pa.table({"text": SENTENCES}), folder / "val" / "a.parquet")
+    main([*run, "--dry-run"])
+    assert "get the data (is done)" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

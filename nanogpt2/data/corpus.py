@@ -130,7 +130,7 @@ def missing_packages() -> str | None:
 
 
 def write_embedded_corpus(
-    folder: Path | str, check: Callable[[Path], None] = lambda folder: None
+    folder: Path | str, check: Callable[[Path], object] = lambda folder: None
 ) -> None:
     """Write the corpus as shards; the last holds ``HELD_OUT`` of the documents, by whole works.
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.data.packing import Document, Packer
-from nanogpt2.data.shards import open_shard, read_row_group, split_shards
+from nanogpt2.data.shards import find_shards, open_shard, read_row_group
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 
@@ -45,7 +45,7 @@ class TokenLoader:
         tokenizer: turns documents into ids; each document starts with ``<|bos|>``.
         batch_size: rows B.
         sequence_len: T; a packed row has T + 1 tokens, targets are the inputs one token on.
-        split: "train" or "val".
+        split: "train" or "val", which is what is held out.
         rank, world_size: which row groups are this loader's.
         state: continue from a state that came with a batch. One from another world size continues
             at the same row group without the buffered documents: right, but not exact.
@@ -67,8 +67,11 @@ class TokenLoader:
         threads: int = 2,
         buffer_size: int = 1000,
     ) -> None:
-        folder = isinstance(data_dir, (Path, str))
-        self.paths = split_shards(data_dir, split) if folder else list(data_dir)
+        if isinstance(data_dir, (Path, str)):
+            shards = find_shards(data_dir)
+            self.paths = shards.held_out if split == "val" else shards.train
+        else:
+            self.paths = list(data_dir)
         self.tokenizer = tokenizer
         self.batch_size, self.sequence_len = batch_size, sequence_len
         self.device = torch.device(device)

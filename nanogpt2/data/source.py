@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanogpt2.data.shards import split_shards
+from nanogpt2.data.shards import find_shards, split_named
 from nanogpt2.errors import UserError
 from nanogpt2.files import sha256_of
 
@@ -54,14 +54,13 @@ class Text:
 
     @classmethod
     def of(cls, folder: Path | str) -> Text:
-        """The text in ``folder`` as it lies there now; UserError as ``split_shards`` raises it."""
-        folder = Path(folder)
+        """The text in ``folder`` as it lies there now; UserError as ``find_shards`` raises it."""
+        found = find_shards(folder)
 
-        def shards(split: str) -> tuple[Shard, ...]:
-            paths = split_shards(folder, split)
-            return tuple(Shard(p.relative_to(folder).as_posix(), shard_digest(p)) for p in paths)
+        def digested(paths: list[Path]) -> tuple[Shard, ...]:
+            return tuple(Shard(found.name(path), shard_digest(path)) for path in paths)
 
-        return cls(shards("train"), shards("val"))
+        return cls(digested(found.train), digested(found.held_out))
 
     @classmethod
     def from_record(cls, record: Any) -> Text:
@@ -94,8 +93,10 @@ def continued(began: Text, now: Text, more_data: bool = False) -> Text:
     """The text with which a run goes on that ``began`` with one, its folder holding ``now``.
 
     The same shards by digest, in the run's order, whatever their names are by now. With
-    ``more_data`` the others of the folder are read after them, and what was held out stays held
-    out. Raises UserError where a shard of the run is missing or changed, or another has come and
+    ``more_data`` the others of the folder are read after them (but those named validation or test),
+    and what was held out stays held out.
+
+    Raises UserError where a shard of the run is missing or changed, or another has come and
     ``more_data`` was not said.
     """
     here: dict[str, list[Shard]] = defaultdict(list)
@@ -115,10 +116,9 @@ def continued(began: Text, now: Text, more_data: bool = False) -> Text:
     train = find(began.train, "which the run learns from")
     added = tuple(s for s in (*now.train, *now.held_out) if s in here[s.digest])
     if added and not more_data:
-        names = ", ".join(shard.name for shard in added[:3])
+        names = ", ".join(shard.name for shard in added[:3]) + ", ..." * (len(added) > 3)
         raise UserError(
-            f"the data folder holds {names}{' and others' if len(added) > 3 else ''}, new since the "
-            f"run began; --more-data goes on with it ({held_out[0].name} stays held out), or take it "
-            "out, or start another run (--out)"
+            f"the data folder holds {names}, new since the run began; --more-data goes on with "
+            f"more ({held_out[0].name} stays held out), or take it out, or name another --out"
         )
-    return Text(train + added, held_out)
+    return Text(train + tuple(s for s in added if split_named(s.name) == "train"), held_out)

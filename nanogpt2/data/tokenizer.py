@@ -11,14 +11,18 @@ import argparse
 import base64
 import binascii
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import tiktoken
 
-from nanogpt2.data.shards import read_documents, split_shards
+from nanogpt2.data.long_runs import LONG, cut_long_runs, has_long_run
+from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import (
     atomic_directory,
@@ -66,31 +70,22 @@ class Tokenizer:
         self.token_bytes: np.ndarray = sizes
         """(vocab_size,): bytes of each token, 0 for special ones; what bits per byte divides by"""
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what it does: pattern, merges and special tokens, however they are stored."""
-        merges, special = self.encoding._mergeable_ranks, self.encoding._special_tokens
-        whole = hashlib.sha256(self.encoding._pat_str.encode())
-        for token, index in sorted(merges.items(), key=lambda item: item[1]):
-            whole.update(f"{index} {token.hex()}\n".encode())
-        for name, index in sorted(special.items(), key=lambda item: item[1]):
-            whole.update(f"{index} {name}\n".encode())
-        return whole.hexdigest()
-
     def encode(self, text: str, prepend_bos: bool = False) -> list[int]:
         """Token ids of ``text``; text that spells a special token is text, never that token."""
-        ids = self.encoding.encode_ordinary(text)
-        return [self.bos_id, *ids] if prepend_bos else ids
+        ids = [self.bos_id] if prepend_bos else []
+        if not has_long_run(text):
+            return ids + self.encoding.encode_ordinary(text)
+        for part, alone in cut_long_runs(text, self.encoding._pat_str):
+            encode = self.encoding._encode_single_piece if alone else self.encoding.encode_ordinary
+            ids += encode(part)
+        return ids
 
     def encode_batch(
         self, texts: Sequence[str], prepend_bos: bool = False, threads: int = 4
     ) -> list[list[int]]:
         """``encode`` of each text, on several threads."""
-        rows = self.encoding.encode_ordinary_batch(list(texts), num_threads=threads)
-        if prepend_bos:
-            for row in rows:
-                row.insert(0, self.bos_id)
-        return rows
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda text: self.encode(text, prepend_bos), texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
@@ -108,7 +103,8 @@ class Tokenizer:
             )
         trainer = rustbpe.Tokenizer()
         wanted = vocab_size - len(SPECIAL_TOKENS)
-        trainer.train_from_iterator(iter(texts), wanted, pattern=SPLIT_PATTERN)
+        parts = chain.from_iterable(map(_learnable, texts))
+        trainer.train_from_iterator(parts, wanted, pattern=SPLIT_PATTERN)
         ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
         if len(ranks) < wanted:
             most = len(ranks) + len(SPECIAL_TOKENS)
@@ -117,6 +113,15 @@ class Tokenizer:
                 "give more text or a smaller vocabulary"
             )
         return cls(_encoding(ranks, SPLIT_PATTERN, SPECIAL_TOKENS))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of pattern, merges and special tokens: equal where all ids are equal."""
+        encoding = self.encoding
+        merges = sorted((rank, token.hex()) for token, rank in encoding._mergeable_ranks.items())
+        special = sorted((index, name) for name, index in encoding._special_tokens.items())
+        content = [encoding._pat_str, merges, special]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _keeps_text(self) -> bool:
         try:
@@ -171,6 +176,16 @@ class Tokenizer:
         return tokenizer
 
 
+def _learnable(text: str) -> Iterator[str]:
+    """``text`` in parts that rustbpe can take: long runs of blanks are cut into shorter ones."""
+    if not has_long_run(text):
+        yield text
+        return
+    for part, alone in cut_long_runs(text, SPLIT_PATTERN):
+        size = LONG if alone else len(part)
+        yield from (part[i : i + size] for i in range(0, len(part), size))
+
+
 def _encoding(
     ranks: dict[bytes, int], pattern: str, special_tokens: Sequence[str]
 ) -> tiktoken.Encoding:
@@ -197,7 +212,7 @@ def _read_merges(path: Path, cure: str) -> dict[bytes, int]:
 def text_sample(folder: Path | str, max_chars: int, doc_chars: int = 10_000) -> Iterator[str]:
     """Training documents of ``folder``, each cut to ``doc_chars``, up to ``max_chars`` in all."""
     used = 0
-    for path in split_shards(folder, "train"):
+    for path in find_shards(folder).train:
         for text in read_documents(path):
             if used >= max_chars:
                 return
@@ -227,9 +242,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     require_replaceable(options.out, options.data)  # before the work, not after it
+    shards = find_shards(options.data)
+    print(shards.describe())
     tokenizer = Tokenizer.train(text_sample(options.data, options.max_chars), options.vocab_size)
     tokenizer.save(options.out, options.data)
-    held_out = islice(read_documents(split_shards(options.data, "val")[0]), 1000)
+    held_out = islice(chain.from_iterable(map(read_documents, shards.held_out)), 1000)
     rate = bytes_per_token(tokenizer, held_out)
     print(f"{tokenizer.vocab_size} tokens in {options.out}, {rate:.2f} bytes a token held out")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nanogpt2.data.packing import pack_rows
-from nanogpt2.data.shards import read_documents, split_shards
+from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 
@@ -30,10 +30,11 @@ def held_out_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets (B, T), B at most ``rows``: the first ``tokens`` of the held-out shards.
+    """Inputs and targets (B, T), B at most ``rows``: the first ``tokens`` held out.
 
-    ``data`` is a folder of shards, or the held-out ones themselves. Packed as in training, each document at most once, and dealt out over the ranks by row: the text
-    does not depend on their number.
+    ``data`` is a folder of shards, or the held-out ones themselves. Packed as in training, each
+    document at most once, and dealt out over the ranks by row: the text does not depend on their
+    number.
     """
 
     def tokenized() -> Iterator[list[list[int]]]:
@@ -49,7 +50,7 @@ def held_out_batches(
 
 
 def _held_out(data: Path | str | Sequence[Path]) -> Sequence[Path]:
-    return split_shards(data, "val") if isinstance(data, (Path, str)) else data
+    return find_shards(data).held_out if isinstance(data, (Path, str)) else data
 
 
 def require_held_out(

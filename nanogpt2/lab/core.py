@@ -196,12 +196,12 @@ def grams(text: str, length: int) -> set[int]:
 def corpus_grams(length: int) -> frozenset[int]:
     """``grams`` of the whole embedded corpus (a few seconds)."""
     from nanogpt2.data.corpus import write_embedded_corpus
-    from nanogpt2.data.shards import list_shards, read_documents
+    from nanogpt2.data.shards import find_shards, read_documents
 
     found: set[int] = set()
     with tempfile.TemporaryDirectory() as folder:
         write_embedded_corpus(Path(folder) / "corpus")
-        for shard in list_shards(Path(folder) / "corpus"):
+        for shard in find_shards(Path(folder) / "corpus").files:
             for text in read_documents(shard):
                 found |= grams(text, length)
     return frozenset(found)

@@ -92,17 +92,17 @@ def small_data(vocab_size: int = 2048) -> SmallData:
 
 def _make(folder: Path, vocab_size: int) -> None:
     from nanogpt2.data.corpus import write_embedded_corpus
-    from nanogpt2.data.shards import list_shards, read_documents
+    from nanogpt2.data.shards import find_shards, read_documents
     from nanogpt2.data.tokenizer import Tokenizer
 
     with atomic_directory(folder) as temporary:
         write_embedded_corpus(temporary / "corpus")
-        *train, val = list_shards(temporary / "corpus")
+        shards = find_shards(temporary / "corpus")
         # every so manieth document, so that the sample is of all the sources
-        texts = _sample([text for shard in train for text in read_documents(shard)])
+        texts = _sample([text for shard in shards.train for text in read_documents(shard)])
         tokenizer = Tokenizer.train(texts, vocab_size)
         tokenizer.save(temporary / "tokenizer")
-        held_out = list(read_documents(val))
+        held_out = [text for shard in shards.held_out for text in read_documents(shard)]
         for name, documents in (("train", texts), ("val", _cut(held_out, VAL_CHARACTERS))):
             tokens = tokenizer.encode_batch(documents, prepend_bos=True)
             stream = np.fromiter((t for row in tokens for t in row), dtype=np.uint16)

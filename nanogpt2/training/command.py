@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
-from nanogpt2.errors import UserError
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override
 from nanogpt2.training.settings import StepReport, TrainSettings
+from nanogpt2.training.storage import list_checkpoints
 from nanogpt2.training.trainer import train
 
 
@@ -74,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out_dir=options.out,
         **{name: value for name, value in vars(options).items() if name in known - {"recipe"}},
     )
-    if not options.data.is_dir():
-        raise UserError(f"{options.data} is not a folder; name the one with the parquet shards")
+    shards = find_shards(options.data)
+    if os.environ.get("RANK", "0") == "0" and not list_checkpoints(options.out):
+        print(shards.describe(), file=sys.stderr)
     plan = dial(options.depth, recipe)
     every = max(1, (options.steps or plan.iterations) // 100)
 

@@ -303,9 +303,9 @@ class Trainer:
         with self.stopper.interruptible() if alone else nullcontext():
             try:
                 if self._due(settings.eval_every):
-                    report = replace(report, val_bpb=self._validate())
-                    self.best = min(self.best or math.inf, report.val_bpb or math.inf)
-                    self.saver.scores[self.step] = report.val_bpb
+                    measured = self.saver.scores[self.step] = self._validate()
+                    report = replace(report, val_bpb=measured)
+                    self.best = min(self.best or math.inf, measured)
                 if settings.core_every and self._due(settings.core_every):
                     report = replace(report, core=self._evaluate_core())
             except StopRequested:

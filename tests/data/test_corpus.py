@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nanogpt2.data import corpus
 from nanogpt2.data.corpus import split_paragraphs, write_embedded_corpus
-from nanogpt2.data.shards import list_shards, read_documents
+from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.errors import UserError
 
 paragraphs = st.text(st.characters(codec="ascii", categories=("L",)), min_size=1, max_size=30)
@@ -35,7 +35,7 @@ def works(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_two_percent_are_held_out_and_no_work_is_on_both_sides(tmp_path: Path, works):
     write_embedded_corpus(tmp_path / "data")
-    *train, val = [list(read_documents(path)) for path in list_shards(tmp_path / "data")]
+    *train, val = [list(read_documents(path)) for path in find_shards(tmp_path / "data").files]
     training = [text for shard in train for text in shard]
     everything = sorted(text for work in works for text in work)
     assert sorted(training + val) == everything
@@ -47,7 +47,8 @@ def test_two_percent_are_held_out_and_no_work_is_on_both_sides(tmp_path: Path, w
 def test_the_same_on_every_machine(tmp_path: Path, works):
     for name in ("a", "b"):
         write_embedded_corpus(tmp_path / name)
-    for a, b in zip(list_shards(tmp_path / "a"), list_shards(tmp_path / "b"), strict=True):
+    files = [find_shards(tmp_path / name).files for name in ("a", "b")]
+    for a, b in zip(*files, strict=True):
         assert list(read_documents(a)) == list(read_documents(b))
 
 

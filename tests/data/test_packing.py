@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.data.packing import Buffer, Document, pack_rows
-from nanogpt2.data.shards import open_shard, read_row_group, split_shards
+from nanogpt2.data.shards import find_shards, open_shard, read_row_group
 
 BOS = 0
 lengths = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=12)
@@ -84,7 +84,7 @@ def test_the_rows_of_the_reference(reference: Path):
     inputs = np.stack([expected[k] for k in sorted(expected) if "input" in k or k.startswith("x")])
 
     def batches():
-        for path in split_shards(reference / "shards", "train"):
+        for path in find_shards(reference / "shards").train:
             file = open_shard(path)
             for group in range(file.num_row_groups):
                 texts = read_row_group(file, group, path)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanogpt2.data import shards
-from nanogpt2.data.shards import list_shards, open_shard, read_documents, split_shards, write_shard
+from nanogpt2.data.shards import open_shard, read_documents, write_shard
 from nanogpt2.errors import UserError
 
 DOCUMENTS = [f"document {i} \N{GREEK SMALL LETTER ALPHA}" for i in range(25)]
@@ -22,16 +22,36 @@ def test_what_is_written_is_read(tmp_path: Path):
     assert open_shard(tmp_path / "a.parquet").num_row_groups == 3
 
 
-def test_the_last_shard_is_for_validation(tmp_path: Path):
-    for name in ("b", "a", "c", ".hidden"):
-        write_shard(tmp_path / f"{name}.parquet", DOCUMENTS)
-    assert [p.stem for p in split_shards(tmp_path, "train")] == ["a", "b"]
-    assert [p.stem for p in split_shards(tmp_path, "val")] == ["c"]
-
-
 def test_a_missing_text_is_an_empty_document(tmp_path: Path):
     pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "a.parquet")
     assert list(read_documents(tmp_path / "a.parquet")) == ["a", ""]
+    pq.write_table(pa.table({"text": pa.nulls(2)}), tmp_path / "b.parquet")
+    assert list(read_documents(tmp_path / "b.parquet")) == ["", ""]
+
+
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
+def test_whatever_is_text_is_read(tmp_path: Path, kind: pa.DataType, dictionary: bool):
+    column = pa.array([*DOCUMENTS, None, DOCUMENTS[0]], kind)
+    if dictionary:  # pandas' categories
+        column = pa.array(column.to_pylist(), pa.string()).dictionary_encode()
+        column = column.cast(pa.dictionary(pa.int32(), kind)) if kind != TEXT_TYPES[2] else column
+    pq.write_table(pa.table({"text": column, "id": range(27)}), tmp_path / "a.parquet")
+    assert list(read_documents(tmp_path / "a.parquet")) == [*DOCUMENTS, "", DOCUMENTS[0]]
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
+def test_a_row_that_is_no_utf8_is_named(tmp_path: Path, kind: pa.DataType):
+    raw = pa.array([*(text.encode() for text in DOCUMENTS), b"caf\xe9 cr\xe8me"], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+    pq.write_table(pa.table({"text": column.cast(kind)}), tmp_path / "a.parquet", row_group_size=10)
+    with pytest.raises(UserError) as caught:
+        list(read_documents(tmp_path / "a.parquet"))
+    words = ("a.parquet", "row 5 of row group 2", "row 25 of the file", "0xe9 at 3", "Latin-1")
+    assert all(word in str(caught.value) for word in words)
 
 
 def damage(path: Path, how: str) -> None:
@@ -40,12 +60,23 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(content[: len(content) // 2])
     elif how == "empty":
         path.write_bytes(b"")
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
     elif how == "pages":
         path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     else:
         if how == "two columns":
             return pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), path)
-        column = {"other column": {"words": ["a"]}, "numbers": {"text": [1]}}[how]
+        column = {
+            "other column": {"id": [1], "content": ["a"]},
+            "capital": {"Text": ["a"]},
+            "no text": {"id": [1]},
+            "numbers": {"text": [1]},
+            "lists": {"text": [["a"]]},
+            "structs": {"text": [{"a": "b"}]},
+            "bytes": {"text": [b"a"]},
+        }[how]
         pq.write_table(pa.table(column), path)
 
 
@@ -53,10 +84,16 @@ def damage(path: Path, how: str) -> None:
     ("how", "words"),
     [
         ("cut", "not a readable parquet file"),
-        ("empty", "not a readable parquet file"),
+        ("empty", "not a readable parquet file .it is empty"),
+        ("folder", "not a readable parquet file"),
         ("pages", "not a readable parquet file"),
-        ("other column", "no column 'text' .it has words"),
-        ("numbers", "must hold strings"),
+        ("other column", r"no column 'text' .it has id, content.*columns=\{'content': 'text'\}"),
+        ("capital", r"no column 'text' .it has Text.*columns=\{'Text': 'text'\}"),
+        ("no text", "no column 'text' .it has id.; rename the column with the documents"),
+        ("numbers", "holds int64; it must hold strings"),
+        ("lists", "holds list<element: string>; it must hold strings"),
+        ("structs", "holds struct<a: string>; it must hold strings"),
+        ("bytes", "holds binary; it must hold strings"),
         ("two columns", "several columns"),
     ],
 )
@@ -66,6 +103,18 @@ def test_a_bad_shard_is_named_with_what_is_wrong(tmp_path: Path, how: str, words
     with pytest.raises(UserError, match=words) as caught:
         list(read_documents(tmp_path / "a.parquet"))
     assert "a.parquet" in str(caught.value)
+    assert "delete" not in str(caught.value), "it is the user's own"
+
+
+def test_a_shard_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_shard(tmp_path / "a.parquet", DOCUMENTS)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(UserError, match="a.parquet may not be read by you; change its permissions"):
+        open_shard(tmp_path / "a.parquet")
 
 
 def test_names_that_are_no_text(tmp_path: Path):
@@ -87,12 +136,3 @@ def test_a_row_group_too_large_to_hold(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(shards, "LARGEST_ROW_GROUP", 100)
     with pytest.raises(UserError, match="smaller row groups"):
         list(read_documents(tmp_path / "a.parquet"))
-
-
-def test_too_few_shards(tmp_path: Path):
-    with pytest.raises(UserError, match="does not exist"):
-        list_shards(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds 0 parquet files"):
-        list_shards(tmp_path)
-    with pytest.raises(UserError, match="does not exist"):
-        open_shard(tmp_path / "nowhere.parquet")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,52 @@ def test_saved_as_text_and_loaded_the_same(tmp_path: Path):
     loaded = Tokenizer.load(tmp_path / "t")
     assert loaded.encode("a dog's 12") == TOKENIZER.encode("a dog's 12")
     assert loaded.token_bytes.tolist() == TOKENIZER.token_bytes.tolist()
+
+
+def test_the_digest_is_of_the_content_and_not_of_its_format(tmp_path: Path):
+    TOKENIZER.save(tmp_path / "t")
+    path = tmp_path / "t" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=7, sort_keys=True))
+    lines = (tmp_path / "t" / "merges.tiktoken").read_text().splitlines()
+    (tmp_path / "t" / "merges.tiktoken").write_text("\n".join(reversed(lines)))
+    assert Tokenizer.load(tmp_path / "t").digest == TOKENIZER.digest
+    assert re.fullmatch("[0-9a-f]{64}", TOKENIZER.digest)
+    assert Tokenizer.train(TEXTS, 300).digest == TOKENIZER.digest
+
+
+def changed(what: str) -> Tokenizer:
+    """``TOKENIZER`` with one thing changed."""
+    encoding = TOKENIZER.encoding
+    ranks, special = dict(encoding._mergeable_ranks), dict(encoding._special_tokens)
+    pattern = encoding._pat_str
+    by_rank = sorted(ranks, key=lambda token: ranks[token])
+    if what == "two merges swapped":
+        a, b = by_rank[-2:]
+        ranks[a], ranks[b] = ranks[b], ranks[a]
+    elif what == "another merge":
+        ranks[b"~~"] = ranks.pop(by_rank[-1])
+    elif what == "one merge less":
+        del ranks[by_rank[-1]]
+    elif what == "pattern":
+        pattern = pattern.replace("{1,2}", "{1,3}")
+    elif what == "two specials swapped":
+        a, b = SPECIAL_TOKENS[1:3]
+        special[a], special[b] = special[b], special[a]
+    elif what == "a special renamed":
+        special["<|other|>"] = special.pop(SPECIAL_TOKENS[-1])
+    elif what == "ids of specials":
+        special = {name: index + 1 for name, index in special.items()}
+    return Tokenizer(
+        tiktoken.Encoding("t", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+    )
+
+
+def test_every_change_changes_the_digest():
+    changes = ("two merges swapped", "another merge", "one merge less", "pattern")
+    changes += ("two specials swapped", "a special renamed", "ids of specials")
+    digests = {changed(what).digest for what in changes}
+    assert len(digests) == len(changes) and TOKENIZER.digest not in digests
+    assert changed("nothing").digest == TOKENIZER.digest
 
 
 @pytest.mark.parametrize("file", ["merges.tiktoken", "tokenizer.json"])

@@ -320,4 +320,5 @@ def test_the_command(
     assert main([str(argument) for argument in arguments]) == 0
     shown = capsys.readouterr().err
     assert "step 4/4: loss" in shown and "bits/byte" in shown
+    assert "held out: " in shown and "the last in order" in shown
     assert load_model(tmp_path / "run").config.vocab_size == 270, "the tokenizer's own"
