@@ -5,7 +5,7 @@ The last shard (by name) is for validation, the others are for training. Chapter
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,8 +65,10 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     return file
 
 
-def read_row_group(file: pq.ParquetFile, index: int, path: Path | str) -> list[str]:
-    """The documents of one row group, in order; a missing text is an empty document."""
+def read_row_group(
+    file: pq.ParquetFile, index: int, path: Path | str, rows: Sequence[int] | None = None
+) -> list[str]:
+    """The documents of one row group, or those at ``rows``; a missing text is an empty document."""
     try:
         group = file.metadata.row_group(index)
         columns = [group.column(i) for i in range(group.num_columns)]
@@ -77,9 +79,16 @@ def read_row_group(file: pq.ParquetFile, index: int, path: Path | str) -> list[s
                 "at once; write the file again with smaller row groups"
             )
         column = file.read_row_group(index, columns=[COLUMN]).column(COLUMN)
-        return [text or "" for text in column.to_pylist()]
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        texts = column.to_pylist() if rows is None else (column[row].as_py() for row in rows)
+        return [text or "" for text in texts]
+    except (pa.ArrowException, OSError, UnicodeDecodeError, IndexError) as error:
         raise _damaged(path, error) from None
+
+
+def count_documents(path: Path | str) -> list[int]:
+    """The number of documents in each row group of a shard, from its footer: no text is read."""
+    metadata = open_shard(path).metadata
+    return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
 
 
 def read_documents(path: Path | str) -> Iterator[str]:

@@ -240,19 +240,19 @@ class Trainer:
         self.speed = Speed(self.batch.tokens, seconds)
         self.saver.newest = start.folder
         ranks.broadcast(self.model)
-        self.batches: Iterator[tuple[Tensor, Tensor, dict[str, Any]]] = iter(
-            TokenLoader(
-                settings.data_dir,
-                self.tokenizer,
-                self.batch.rows,
-                self.config.sequence_len,
-                split="train",
-                device=ranks.device,
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-                state=start.data,
-            )
+        loader = TokenLoader(
+            settings.data_dir,
+            self.tokenizer,
+            self.batch.rows,
+            self.config.sequence_len,
+            split="train",
+            device=ranks.device,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            state=start.data,
         )
+        self.tell(loader.describe())
+        self.batches: Iterator[tuple[Tensor, Tensor, dict[str, Any]]] = iter(loader)
         self.metrics = None
         if ranks.is_main:
             self._keep_tokenizer()
