@@ -1,31 +1,35 @@
 """Batches for training and validation: tokenized ahead, packed, and resumable exactly.
 
-Ranks take row groups rank, rank + world size, ... of each shard. A batch comes with a state, a
-small dictionary for JSON, from which a new loader continues with the very next batch: it holds the
-position in the shards and, for each document still in the packing buffer, where that document
-stands. Chapter: data.
+A batch comes with a state, a small dictionary for JSON, from which a new loader continues with the
+very next batch: it holds the position in the shards and, for each document still in the packing
+buffer, where that document stands. Chapter: data.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nanogpt2.data.dealing import UNITS, Deal, Unit
 from nanogpt2.data.packing import Document, Packer
-from nanogpt2.data.shards import find_shards, open_shard, read_row_group
+from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 
 REFILL = 128
-"""documents in one refill of the packing buffer, at most; they are of one row group"""
+"""documents of this rank in one refill of the packing buffer, at most; all of one row group"""
 AHEAD = 8
 """refills that are tokenized ahead"""
+OTHER_SHARDS = "the checkpoint was made with other data shards; give the same data folder"
 
 
 class Place(NamedTuple):
@@ -41,21 +45,23 @@ class TokenLoader:
     """Iterates (inputs, targets, state) for ever; both tensors are (B, T) int64 on ``device``.
 
     Args:
-        data_dir: folder of shards, or the shards themselves in the order in which to read them.
+        data: folder of shards, or the shards themselves in the order in which to read them.
         tokenizer: turns documents into ids; each document starts with ``<|bos|>``.
         batch_size: rows B.
         sequence_len: T; a packed row has T + 1 tokens, targets are the inputs one token on.
-        split: "train" or "val", which is what is held out.
-        rank, world_size: which row groups are this loader's.
-        state: continue from a state that came with a batch. One from another world size continues
-            at the same row group without the buffered documents: right, but not exact.
+        split: "train" or "val", which is what is held out; of a folder.
+        rank, world_size: which documents are this loader's, as ``Deal`` says.
+        state: continue from a state that came with a batch. From that of another rank or world size
+            go on with the documents after its place, dealt out anew, without those buffered.
         threads: tokenizing threads.
         buffer_size: documents in the packing buffer.
+
+    Raises UserError for a shard that cannot be read, a state that does not fit, or no documents.
     """
 
     def __init__(
         self,
-        data_dir: Path | str | Sequence[Path],
+        data: Path | str | Sequence[Path | str],
         tokenizer: Tokenizer,
         batch_size: int,
         sequence_len: int,
@@ -67,20 +73,27 @@ class TokenLoader:
         threads: int = 2,
         buffer_size: int = 1000,
     ) -> None:
-        if isinstance(data_dir, (Path, str)):
-            shards = find_shards(data_dir)
-            self.paths = shards.held_out if split == "val" else shards.train
-        else:
-            self.paths = list(data_dir)
+        if isinstance(data, (str, Path)):
+            shards = find_shards(data)
+            data = shards.held_out if split == "val" else shards.train
+        self.paths = [Path(path) for path in data]
         self.tokenizer = tokenizer
         self.batch_size, self.sequence_len = batch_size, sequence_len
         self.device = torch.device(device)
-        self.rank, self.world_size = rank, world_size
         self.threads = threads
-        self.next_place = Place(0, 0, rank, 0)
+        self._open = lru_cache(maxsize=1)(open_shard)  # a shard is read group by group
+        self._counts = [count_documents(path) for path in self.paths]
+        if not any(map(sum, self._counts)):
+            names = ", ".join(str(path) for path in self.paths[:3]) or "an empty list of shards"
+            raise UserError(f"there is no document in {names}; give shards with text in them")
+        self.next_place = Place(0, 0, 0, 0)
         buffered: list[Place] = []
+        unit: Unit | None = None
         if state is not None:
-            self.next_place, buffered = self._restore(state)
+            self.next_place, buffered, unit = self._restore(state, rank, world_size)
+        self.deal = Deal(self._counts, rank, world_size, unit)
+        if self.deal.leaves_nothing():
+            raise UserError(OTHER_SHARDS)
         self.packer: Packer[Place] = Packer(self._tokenized(), sequence_len + 1, buffer_size)
         for document in self._documents_at(buffered):
             self.packer.buffer.add(document)
@@ -90,9 +103,14 @@ class TokenLoader:
         return {
             "next": list(self.next_place),
             "buffer": [list(document.tag) for document in self.packer.buffer.in_order()],
-            "rank": self.rank,
-            "world_size": self.world_size,
+            "rank": self.deal.rank,
+            "world_size": self.deal.world_size,
+            "unit": self.deal.unit,
         }
+
+    def describe(self) -> str:
+        """How documents are dealt out over the ranks, in a sentence."""
+        return self.deal.describe()
 
     @property
     def epoch(self) -> int:
@@ -110,83 +128,89 @@ class TokenLoader:
                 batch = batch.to(self.device)
             yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), self.state()
 
-    def _restore(self, state: dict[str, Any]) -> tuple[Place, list[Place]]:
+    def _restore(
+        self, state: dict[str, Any], rank: int, world_size: int
+    ) -> tuple[Place, list[Place], Unit | None]:
+        """The next place, those buffered, and what is dealt (None: what is fair)."""
         try:
             place, *buffered = (Place(*entry) for entry in (state["next"], *state["buffer"]))
             if not all(isinstance(n, int) and n >= 0 for p in (place, *buffered) for n in p):
                 raise ValueError
-            same = (state["rank"], state["world_size"]) == (self.rank, self.world_size)
-        except (KeyError, TypeError, ValueError):
+            same = (state["rank"], state["world_size"]) == (rank, world_size)
+            # states of earlier versions do not say: all dealt row groups
+            unit = state.get("unit", "row group")
+            if unit not in (*UNITS, None):
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 "the loader's state in the checkpoint is damaged; resume from another checkpoint"
             ) from None
-        if not all(0 <= p.shard < len(self.paths) for p in (place, *buffered)):
-            raise UserError(
-                "the checkpoint was made with other data shards; give the same data folder"
-            )
-        if same:
-            return place, buffered
-        row_group = place.row_group - place.row_group % self.world_size + self.rank
-        return Place(place.epoch, place.shard, row_group, 0), []
-
-    def _refills(self) -> Iterator[tuple[Place, Place, list[str]]]:
-        """(place of the first document, place after the last, documents), for ever."""
-        epoch, first_shard, row_group, start = self.next_place
-        while True:
-            seen = first_shard > 0 or row_group != self.rank
-            for shard in range(first_shard, len(self.paths)):
-                file = open_shard(self.paths[shard])
-                while row_group < file.num_row_groups:
-                    texts = read_row_group(file, row_group, self.paths[shard])
-                    seen = seen or bool(texts)
-                    for first in range(start, len(texts), REFILL):
-                        last = min(first + REFILL, len(texts))
-                        after = Place(epoch, shard, row_group, last)
-                        yield Place(epoch, shard, row_group, first), after, texts[first:last]
-                    row_group, start = row_group + self.world_size, 0
-                row_group = self.rank
-            if not seen:
+        if not all(p.shard < len(self.paths) for p in (place, *buffered)):
+            raise UserError(OTHER_SHARDS)
+        for _, shard, row_group, document in buffered:
+            groups = self._counts[shard]
+            if row_group >= len(groups) or document >= groups[row_group]:
                 raise UserError(
-                    f"rank {self.rank} of {self.world_size} finds no documents: the shards have "
-                    "fewer row groups than there are ranks; use fewer ranks or smaller row groups"
+                    f"{self.paths[shard]} is not the shard that the checkpoint was made with"
                 )
-            epoch, first_shard = epoch + 1, 0
+        return (place, buffered, unit) if same else (place, [], None)
 
-    def _encode(self, first: Place, texts: list[str]) -> list[Document[Place]]:
-        rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=1)
-        return [
-            Document(tokens, first._replace(document=first.document + i))
-            for i, tokens in enumerate(rows)
-        ]
+    def _read(self, shard: int, row_group: int, rows: Sequence[int]) -> list[str]:
+        path = self.paths[shard]
+        return read_row_group(self._open(path), row_group, path, rows)
+
+    def _shares(self) -> Iterator[tuple[Place, range]]:
+        """Row groups, and which of their documents are this rank's and still to come, for ever."""
+        start = self.next_place
+        for epoch in count(start.epoch):
+            for shard, groups in enumerate(self._counts):
+                for row_group in range(len(groups)):
+                    place = Place(epoch, shard, row_group, 0)
+                    if place[:3] < start[:3]:
+                        continue
+                    rows = self.deal.rows(epoch, shard, row_group)
+                    if place[:3] == start[:3]:
+                        rows = rows[bisect_left(rows, start.document) :]
+                    if rows:
+                        yield place, rows
+
+    def _refills(self) -> Iterator[tuple[list[Place], list[str]]]:
+        """Documents and their places, for ever."""
+        for group, rows in self._shares():
+            texts = self._read(group.shard, group.row_group, rows)
+            for i in range(0, len(rows), REFILL):
+                places = [group._replace(document=row) for row in rows[i : i + REFILL]]
+                yield places, texts[i : i + REFILL]
+
+    def _encode(self, places: list[Place], texts: list[str], threads: int) -> list[Document[Place]]:
+        rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=threads)
+        return [Document(tokens, place) for tokens, place in zip(rows, places, strict=True)]
 
     def _tokenized(self) -> Iterator[list[Document[Place]]]:
         """Refills of the packing buffer, tokenized ahead on threads, in order."""
-        waiting: deque[tuple[Place, Future[list[Document[Place]]]]] = deque()
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="tokenize") as pool:
-            for first, after, texts in self._refills():
-                waiting.append((after, pool.submit(self._encode, first, texts)))
+        waiting: deque[Future[list[Document[Place]]]] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="tokenize")
+        try:
+            for places, texts in self._refills():
+                waiting.append(pool.submit(self._encode, places, texts, 1))
                 if len(waiting) > AHEAD:
-                    self.next_place, documents = waiting[0][0], waiting.popleft()[1].result()
+                    documents = waiting.popleft().result()
+                    last = documents[-1].tag
+                    self.next_place = last._replace(document=last.document + 1)
                     yield documents
+        finally:
+            # Without waiting: a loader may be cleared away by the garbage collector while another
+            # one starts its threads, who would then wait for each other for ever.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _documents_at(self, places: list[Place]) -> list[Document[Place]]:
         """Read and tokenize again the documents that stood in the buffer."""
-        found: dict[Place, list[str]] = {}
-        for place in places:
-            group = place._replace(epoch=0, document=0)
-            if group not in found:
-                path = self.paths[place.shard]
-                file = open_shard(path)
-                if place.row_group >= file.num_row_groups:
-                    raise UserError(f"{path} is not the shard that the checkpoint was made with")
-                found[group] = read_row_group(file, place.row_group, path)
-        texts: list[str] = []
-        for place in places:
-            documents = found[place._replace(epoch=0, document=0)]
-            if place.document >= len(documents):
-                raise UserError(
-                    f"{self.paths[place.shard]} is not the shard that the checkpoint was made with"
-                )
-            texts.append(documents[place.document])
-        rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=self.threads)
-        return [Document(tokens, place) for tokens, place in zip(rows, places, strict=True)]
+        wanted: dict[tuple[int, int], set[int]] = {}
+        for _, shard, row_group, document in places:
+            wanted.setdefault((shard, row_group), set()).add(document)
+        found: dict[tuple[int, ...], str] = {}
+        for (shard, row_group), documents in sorted(wanted.items()):
+            rows = sorted(documents)
+            for row, text in zip(rows, self._read(shard, row_group, rows), strict=True):
+                found[shard, row_group, row] = text
+        return self._encode(places, [found[place[1:]] for place in places], self.threads)

@@ -7,7 +7,7 @@ names; where no name tells, the last file is held out, as in the records. Chapte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -214,8 +214,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (*tests, pa.types.is_null))
 
 
-def read_row_group(file: pq.ParquetFile, index: int, path: Path | str) -> list[str]:
-    """The documents of one row group, in order; a missing text is an empty document."""
+def read_row_group(
+    file: pq.ParquetFile, index: int, path: Path | str, rows: Sequence[int] | None = None
+) -> list[str]:
+    """The documents of one row group, or those at ``rows``; a missing text is an empty document."""
     try:
         group = file.metadata.row_group(index)
         columns = [group.column(i) for i in range(group.num_columns)]
@@ -229,10 +231,13 @@ def read_row_group(file: pq.ParquetFile, index: int, path: Path | str) -> list[s
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
     try:
-        return [text or "" for text in column.to_pylist()]
+        texts = column.to_pylist() if rows is None else [column[row].as_py() for row in rows]
+        return [text or "" for text in texts]
     except UnicodeDecodeError:
         before = sum(file.metadata.row_group(i).num_rows for i in range(index))
         raise _bad_row(path, index, column, before) from None
+    except IndexError as error:
+        raise _unreadable(path, error) from None
 
 
 def _bad_row(path: Path | str, index: int, column: pa.ChunkedArray, before: int) -> UserError:
@@ -248,6 +253,12 @@ def _bad_row(path: Path | str, index: int, column: pa.ChunkedArray, before: int)
                 "what it is (Latin-1, say) and write the file again"
             )
     raise AssertionError("every row is UTF-8")
+
+
+def count_documents(path: Path | str) -> list[int]:
+    """The number of documents in each row group of a shard, from its footer: no text is read."""
+    metadata = open_shard(path).metadata
+    return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
 
 
 def read_documents(path: Path | str) -> Iterator[str]:

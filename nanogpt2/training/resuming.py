@@ -218,13 +218,17 @@ def _report(folder: Path, progress: dict[str, Any]) -> StepReport:
 def position(saved: list[Any], rank: int, world_size: int) -> Any:
     """Where ``rank`` goes on reading: exactly where it was, if the number of ranks is the same.
 
-    Else all ranks go on from the position of the one that was furthest behind, with row groups
-    dealt out anew: no document is skipped but those in the old ranks' packing buffers, and a few
-    are read twice.
+    Else all ranks go on from the position of the one that was furthest behind, with the documents
+    that come after it dealt out anew, and so with those before it that still stood in the old
+    ranks' packing buffers: no document is skipped, and a few are read twice.
     """
     if len(saved) == world_size:
         return saved[rank]
     try:
-        return min(saved, key=lambda state: tuple(state["next"]))
+        place = min(tuple(state["next"]) for state in saved)
+        waiting = sorted({tuple(entry) for state in saved for entry in state["buffer"]})
+        buffer = [list(entry) for entry in waiting if entry < place][rank::world_size]
     except (KeyError, TypeError):
         raise UserError("the data position in the checkpoint is damaged; use another one") from None
+    mine = {"rank": rank, "world_size": world_size, "unit": None}  # what is fair for that many
+    return {"next": list(place), "buffer": buffer, **mine}

@@ -258,18 +258,18 @@ class Trainer:
         self.speed = Speed(self.batch.tokens, seconds)
         self.saver.newest = start.folder
         ranks.broadcast(self.model)
-        self.batches: Iterator[tuple[Tensor, Tensor, dict[str, Any]]] = iter(
-            TokenLoader(
-                self.text.paths(settings.data_dir, "train"),
-                self.tokenizer,
-                self.batch.rows,
-                self.config.sequence_len,
-                device=ranks.device,
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-                state=start.data,
-            )
+        loader = TokenLoader(
+            self.text.paths(settings.data_dir, "train"),
+            self.tokenizer,
+            self.batch.rows,
+            self.config.sequence_len,
+            device=ranks.device,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            state=start.data,
         )
+        self.tell(loader.describe())
+        self.batches: Iterator[tuple[Tensor, Tensor, dict[str, Any]]] = iter(loader)
         self.metrics = None
         path, measured = settings.out_dir / "metrics.jsonl", None
         if ranks.is_main:

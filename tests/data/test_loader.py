@@ -39,11 +39,16 @@ def test_targets_are_the_inputs_one_token_on(data):
 
 
 @pytest.mark.parametrize("buffer_size", [1, 20, 1000])
-def test_from_any_state_the_very_next_batches_come(data, buffer_size):
-    batches = list(islice(loader(data, buffer_size=buffer_size), 60))  # about two epochs
+@pytest.mark.parametrize(
+    ("world_size", "unit"), [(1, "row group"), (2, "row group"), (3, "document")]
+)
+def test_from_any_state_the_very_next_batches_come(data, world_size, unit, buffer_size):
+    ranks = {"rank": world_size - 1, "world_size": world_size, "buffer_size": buffer_size}
+    batches = list(islice(loader(data, **ranks), 60))  # about two epochs or more
+    assert batches[0][2]["unit"] == unit
     for start in (0, 1, 13, 40):
         state = json.loads(json.dumps(batches[start][2]))
-        again = islice(loader(data, buffer_size=buffer_size, state=state), 15)
+        again = islice(loader(data, **ranks, state=state), 15)
         for (x, y, s), (x0, y0, s0) in zip(again, batches[start + 1 :], strict=False):
             assert torch.equal(x, x0) and torch.equal(y, y0) and s == s0
 
@@ -86,6 +91,16 @@ def test_another_number_of_ranks_continues_near_the_place(data):
     assert x.shape == (2, 48) and tuple(after["next"]) >= tuple(state["next"])[:2]
 
 
+def test_shards_are_read_in_the_order_in_which_they_are_given(data):
+    folder, tokenizer = data
+    shards = sorted(folder.iterdir())
+    given_all = loader((shards[:-1], tokenizer))
+    for a, b in zip(islice(given_all, 5), loader(data), strict=False):
+        assert torch.equal(a[0], b[0])
+    names = documents(islice(loader((shards[2:1:-1], tokenizer)), 10), tokenizer)
+    assert names and all(int(name) % 4 == 2 for name in names)
+
+
 def test_states_that_do_not_fit_are_refused(data, tmp_path):
     *_, (_, _, state) = islice(loader(data), 3)
     with pytest.raises(UserError, match="damaged"):
@@ -106,7 +121,10 @@ states = st.fixed_dictionaries(
         "next": st.one_of(places, places, wrong),
         "buffer": st.one_of(st.lists(places, max_size=2), st.just([]), wrong),
     },
-    optional={"rank": st.sampled_from([0, 1, "0"])},
+    optional={
+        "rank": st.sampled_from([0, 1, "0"]),
+        "unit": st.sampled_from(["document", "row group", None, "page", []]),
+    },
 ).map(lambda state: {"rank": 0, "world_size": 1, **state})
 
 
@@ -122,13 +140,6 @@ def test_any_state_is_continued_or_refused_in_a_sentence(data, state):
     assert x.shape == (2, 48)
     again = list(islice(loader(data, state=after), 2))
     assert all((x >= 0).all() for x, _, _ in again)
-
-
-def test_more_ranks_than_row_groups(data, tmp_path):
-    for name in ("a", "b"):
-        write_shard(tmp_path / f"{name}.parquet", ["short"])
-    with pytest.raises(UserError, match="fewer ranks"):
-        next(iter(loader((tmp_path, data[1]), rank=3, world_size=4)))
 
 
 @pytest.mark.cuda

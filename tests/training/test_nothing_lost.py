@@ -1,4 +1,4 @@
-"""What a run has learned is on disk before anything can fail, and goes on with what it began with."""
+"""What was learned is on disk before anything can fail, and a run goes on with its own."""
 
 from __future__ import annotations
 

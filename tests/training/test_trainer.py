@@ -219,6 +219,7 @@ def test_messages_and_quiet_precision(tiny_data: TinyData, tmp_path: Path) -> No
     result = train(tiny_data.settings(tmp_path, recipe=recipe, steps=1), on_message=told.append)
     assert result.precision in ("bf16", "fp32")
     assert any("asks for fp8" in line and result.precision in line for line in told)
+    assert any("documents in" in line and "read by one rank" in line for line in told)
 
 
 @pytest.mark.parametrize(
