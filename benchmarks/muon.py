@@ -1,6 +1,6 @@
 """Polar Express: the Gram form against the direct one, in time and in error against float64.
 
-python -m benchmarks.polar_express [--json PATH]
+python -m benchmarks.muon [--json PATH]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attention, forward and backward: every backend that runs here, as ratios to masked SDPA.
 
-python -m benchmarks.attention [--quick] [--json PATH] [--record NAME]
+python -m benchmarks.windows [--quick] [--json PATH] [--record NAME]
 
 All candidates of a case are timed in turn, round after round, and the best round of each counts, so
 that a busy moment hits all alike. On an NVIDIA GPU the ranking at batch 16, 2048 tokens, 12 heads
@@ -165,7 +165,7 @@ def stopwatch(spent: list[float]) -> Iterator[None]:
 
 def main() -> None:
     """Print the table; write JSON or a record where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attention", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.windows", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only T 2048")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows")
     parser.add_argument("--record", metavar="NAME", help="write book/results/NAME.json")
@@ -180,7 +180,7 @@ def main() -> None:
     if arguments.record:
         path = record(
             arguments.record,
-            command="python -m benchmarks.attention" + " --quick" * arguments.quick,
+            command="python -m benchmarks.windows" + " --quick" * arguments.quick,
             configuration={"lengths": list(lengths), "shape": rows[0]["shape"]},
             seed=0,
             tokens=0,

@@ -43,7 +43,7 @@ def polar_express(
     oblong ones take the same polynomial in Gram form, which needs 40% less time (see
     ``_gram_form``). In bf16, against float64, the Gram form is off by 4% in Frobenius norm on
     Gaussian matrices where the direct form is off by 1%, and both by 8% on spectra over four
-    decades: ``python -m benchmarks.polar_express`` prints it.
+    decades: ``python -m benchmarks.muon`` prints it.
     """
     x = g / (divisor * torch.linalg.matrix_norm(g.float(), keepdim=True) + 1e-6)
     x = x.to(dtype)

@@ -1,8 +1,8 @@
 """Damage a run's disk in every way it happens; show that nothing broken is ever taken for whole.
 
-``python -m benchmarks.damage --rounds 100``: before it is continued, an unfinished run has files of
-its newest checkpoints changed by a bit, cut short, emptied, removed, lengthened or overwritten; or
-it is run on a disk that takes no more than so many bytes. Each time it must end as the run that
+``python -m tests.drills.damage --rounds 100``: before it is continued, an unfinished run has files
+of its newest checkpoints changed by a bit, cut short, emptied, removed, lengthened or overwritten;
+or it is run on a disk that takes no more than so many bytes. Each time it must end as the run that
 nothing happened to, bit by bit, once there is room again.
 """
 
@@ -18,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.kill import wait_for
-from benchmarks.tiny_run import TinyData, differences, prepare, start
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.training.storage import list_checkpoints, verify
+from tests.drills.kill import wait_for
+from tests.drills.tiny_run import TinyData, differences, prepare, start
 
 
 def flip_bit(content: bytearray, generator: random.Random) -> bytes:
@@ -160,7 +160,7 @@ def _stop_half_way(data: TinyData, run: Path) -> None:
 
 def main() -> int:
     """The command; exit code 1 if anything differed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.damage", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.damage", description=__doc__)
     parser.add_argument("--rounds", type=int, default=100, help="(default 100)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Feed every reader damaged and hostile files; all must end in a result or one clear sentence.
 
-``python -m benchmarks.fuzz --inputs 10000``: shards, tokenizers, checkpoints and what continues a
+``python -m tests.drills.fuzz --inputs 10000``: shards, tokenizers, checkpoints and what continues a
 run from one, nanochat's checkpoints, CORE's tasks and archives, configurations, whole runs and
 settings from the command line are mutated (bits flipped, ends cut, pieces moved, numbers and names
 made absurd) and read. A traceback, a write outside the folder, ten seconds in one file or three
@@ -31,9 +31,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fuzz_readers import MARKER, READERS, make_seeds, mark
-from benchmarks.step import peak_resident
 from nanogpt2.errors import explain, run_command
+from nanogpt2.training.metrics import peak_memory
+from tests.drills.fuzz_readers import MARKER, READERS, make_seeds, mark
 
 SECONDS = 10
 WRITES = ("open", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.symlink", "os.link")
@@ -227,7 +227,7 @@ def _one(kind: str, seed: Path, work: Path, generator: random.Random, figures: F
 
 def main() -> int:
     """Print the table; 1 where a reader crashed, wrote outside, or took too much."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -243,7 +243,7 @@ def main() -> int:
         print(crash)
     for written in sorted(set(figures.outside))[:20]:
         print(written)
-    peak = peak_resident()
+    peak = peak_memory(torch.device("cpu"))
     print(f"writes outside: {len(figures.outside)}; peak memory {peak / 1e9:.2f} GB")
     return int(bool(figures.crashes or figures.outside) or peak > MEMORY)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.tiny_run import TinyData, prepare
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.download import unzip
 from nanogpt2.data.loader import TokenLoader
@@ -30,6 +29,7 @@ from nanogpt2.training.distributed import join
 from nanogpt2.training.resuming import find_start
 from nanogpt2.training.storage import MARKER, describe_file, write_tensors
 from nanogpt2.training.trainer import Trainer, train
+from tests.drills.tiny_run import TinyData, prepare
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=300, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 STEPS: dict[str, Any] = {"steps": 2, "checkpoint_every": 1, "eval_every": -1}

@@ -1,6 +1,6 @@
 """Kill a real run with SIGKILL at random moments; show that what comes out is the unbroken run.
 
-``python -m benchmarks.kill --kills 100 --ranks 1``: a run is started, killed after a random time,
+``python -m tests.drills.kill --kills 100 --ranks 1``: a run is started, killed after a random time,
 started again, until it ends; then its metrics and final tensors are compared, bit by bit, with
 those of a run that nothing happened to; then the next run, until the kills are used up. With
 several ranks one of them is killed, and the others must end by themselves.
@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tiny_run import TinyData, differences, prepare, start
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.training.storage import PARTIAL, list_checkpoints, step_of
+from tests.drills.tiny_run import TinyData, differences, prepare, start
 
 PATIENCE = 60.0
 """seconds after which a process counts as hanging"""
@@ -115,7 +115,7 @@ def wait_for(ranks: list[Any]) -> None:
 
 def main() -> int:
     """The command; exit code 1 if anything differed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kill", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.kill", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="(default 100)")
     parser.add_argument("--ranks", type=int, default=1, help="processes of the run (default 1)")
     parser.add_argument("--seed", type=int, default=0)

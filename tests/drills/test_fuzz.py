@@ -1,4 +1,4 @@
-"""A few hundred of the damaged files that ``python -m benchmarks.fuzz`` feeds to every reader."""
+"""A few hundred of the damaged files that ``python -m tests.drills.fuzz`` feeds to every reader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import READERS, Figures, guarded, measure
+from tests.drills.fuzz import READERS, Figures, guarded, measure
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="watches writes as Linux tells them"

@@ -35,7 +35,7 @@ SAME = ("step", "loss", "grad_norm", "lr", "val_bpb", "tokens")
 
 # One server imports torch once; every rank is a fork of it, and starts in no time.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["nanogpt2.training.trainer", "benchmarks.tiny_run"])
+CONTEXT.set_forkserver_preload(["nanogpt2.training.trainer", "tests.drills.tiny_run"])
 
 
 @dataclass(frozen=True)

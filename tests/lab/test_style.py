@@ -62,7 +62,7 @@ def test_the_first_three_colours_differ_for_every_eye(
 
 def test_the_page_declares_both_palettes() -> None:
     for index, (light, dark) in enumerate(zip(COLOURS, DARK_COLOURS, strict=True)):
-        assert f"--ng-c{index}:{light}" in STYLE and f"--ng-c{index}:{dark}" in STYLE
+        assert f"--ng-c{index}: {light}" in STYLE and f"--ng-c{index}: {dark}" in STYLE
 
 
 def test_a_figure_takes_its_ink_and_colours_from_the_page() -> None:

@@ -11,10 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.results import CoreResult, TaskResult
 from nanogpt2.evals.core.tasks import Kind, Task
-from nanogpt2.lab import core, small_config
+from nanogpt2.lab import small_config
 from nanogpt2.model.gpt import GPT
+from nanogpt2.studies import core
+from nanogpt2.studies.core.measures import grams, guessing
 
 
 def task(golds: list[int], options: int = 4, baseline: float = 0.2) -> Task:
@@ -27,7 +30,7 @@ def task(golds: list[int], options: int = 4, baseline: float = 0.2) -> Task:
 
 def test_guessing_is_counted_from_the_items() -> None:
     made = task([0, 0, 0, 1])
-    assert core.guessing(made) == (0.25, 0.75)
+    assert guessing(made) == (0.25, 0.75)
     (row,) = core.chance_rows([made])
     assert row[1:] == [0.2, 0.25, 0.25, 0.75, "+0.062"]
     assert core.core_of_guessing([made]) == pytest.approx((0.0625, 0.6875))
@@ -62,10 +65,10 @@ def test_centering_frame_is_zero_at_chance_and_one_at_best() -> None:
 
 
 def test_grams_ignore_case_and_marks_and_keep_order() -> None:
-    first = core.grams("The cat, sat. On a mat", 3)
-    assert first & core.grams("see: THE CAT SAT", 3)
-    assert not first & core.grams("sat cat the", 3)
-    assert len(first) == 4 and not core.grams("two words", 3)
+    first = grams("The cat, sat. On a mat", 3)
+    assert first & grams("see: THE CAT SAT", 3)
+    assert not first & grams("sat cat the", 3)
+    assert len(first) == 4 and not grams("two words", 3)
 
 
 def test_mean_loss_is_the_naive_one() -> None:
@@ -83,7 +86,7 @@ def test_real_tasks(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NANOGPT2_CORE_BUNDLE", str(shared_dir / "core_eval_bundle"))
     bundle = core.core_bundle()
     assert [f"{row[1]:.6f}" for row in core.size_rows(bundle)][-1] == "0.256525"
-    tasks = core.load_tasks(bundle)
+    tasks = load_tasks(bundle)
     assert sum(row[2] for row in core.kind_rows(tasks)) == 91_037
     assert {row[0] for row in core.chance_rows(tasks)} == {
         "commonsense_qa", "agi_eval_lsat_ar", "boolq", "bigbench_language_identification",

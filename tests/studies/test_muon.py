@@ -7,11 +7,14 @@ import math
 import pytest
 import torch
 
-from nanogpt2.lab import muon, muon_runs, small_config
+from nanogpt2.lab import small_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import muon as muon_room
 from nanogpt2.optim import polar_express as express_room
 from nanogpt2.optim import zero2
+from nanogpt2.studies import muon
+from nanogpt2.studies.muon.changes import no_variance_reduction
+from nanogpt2.studies.muon.measures import stable_rank
 
 
 def test_mapped_is_the_polynomials_in_turn() -> None:
@@ -28,8 +31,8 @@ def test_spectrum_and_stable_rank_agree_with_the_decomposition(shape: tuple[int,
     values = torch.linalg.svdvals(g.double())
     torch.testing.assert_close(muon.spectrum(g), values / values[0], atol=1e-6, rtol=1e-5)
     expected = float(values.square().sum() / values[0] ** 2)
-    assert muon.stable_rank(g) == pytest.approx(expected)
-    assert muon.stable_rank(torch.eye(7)) == pytest.approx(7)
+    assert stable_rank(g) == pytest.approx(expected)
+    assert stable_rank(torch.eye(7)) == pytest.approx(7)
 
 
 def test_directions_counts_the_squared_norm() -> None:
@@ -65,7 +68,7 @@ def test_frames_say_what_they_show(stretch: float) -> None:
 
 def test_without_guards_rows_overflow_in_bf16_alone() -> None:
     def longest(*arguments: object) -> float:
-        return float(muon_runs.longest_row(*arguments).split(" / ")[1])  # type: ignore[arg-type]
+        return float(muon.longest_row(*arguments).split(" / ")[1])  # type: ignore[arg-type]
 
     assert longest(False, 1.0, torch.float32) < 1.2
     assert longest(False, 1.0, torch.bfloat16) > 1e6
@@ -82,9 +85,9 @@ def test_failures_leave_the_package_as_it_was() -> None:
         muon_room.variance_scale,
     )
     for failure in (
-        muon_runs.unguarded,
-        muon_runs.shapes_swapped,
-        muon_runs.no_variance_reduction,
+        muon.unguarded,
+        muon.shapes_swapped,
+        no_variance_reduction,
     ):
         with pytest.raises(ZeroDivisionError), failure():
             raise ZeroDivisionError
@@ -113,14 +116,14 @@ def test_swapped_shapes_move_the_factor() -> None:
         if name == "right":
             update(torch.zeros(1, 32, 1))
         else:
-            with muon_runs.shapes_swapped():
+            with muon.shapes_swapped():
                 update(torch.zeros(1, 1, 8))
         moved[name] = float(w.norm())
     assert moved["swapped"] / moved["right"] == pytest.approx(math.sqrt(8 / 32), rel=1e-3)
 
 
 def test_verdict_reads_the_ranks() -> None:
-    assert muon_runs.verdict([95.0, 96.0], [3.0, 4.0], 96) == 0
-    assert muon_runs.verdict([20.0, 22.0], [3.0, 4.0], 96) == 1
-    assert muon_runs.verdict([20.0, 22.0], [19.0, 21.0], 96) == 2
-    assert muon_runs.verdict([3.0, 4.0], [20.0, 22.0], 96) == 3
+    assert muon.verdict([95.0, 96.0], [3.0, 4.0], 96) == 0
+    assert muon.verdict([20.0, 22.0], [3.0, 4.0], 96) == 1
+    assert muon.verdict([20.0, 22.0], [19.0, 21.0], 96) == 2
+    assert muon.verdict([3.0, 4.0], [20.0, 22.0], 96) == 3

@@ -7,11 +7,14 @@ import math
 import pytest
 import torch
 
-from nanogpt2.lab import norms, norms_runs, small_config, small_data
+from nanogpt2.lab import small_config, small_data
 from nanogpt2.model import attention as attention_room
 from nanogpt2.model import gpt, norm
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import rms_norm
+from nanogpt2.studies import norms
+from nanogpt2.studies.norms.changes import DyT, dynamic_tanh
+from nanogpt2.studies.norms.measures import silence
 
 
 @pytest.fixture()
@@ -60,7 +63,7 @@ def test_incoming_names_all_five_kinds(stirred: GPT) -> None:
 
 def test_silence_of_known_values() -> None:
     hidden = torch.cat((torch.full((1, 1, 20), -1.0), torch.ones(1, 1, 20)), dim=-1)
-    zeros, dead, top = norms._silence(hidden)
+    zeros, dead, top = silence(hidden)
     assert (zeros, dead, top) == (0.5, 20, pytest.approx(0.1))
 
 
@@ -87,12 +90,12 @@ def test_wrong_axis_leaks_and_is_undone() -> None:
 
 def test_dynamic_tanh_stands_where_norms_stood() -> None:
     right = gpt.Norm
-    with norms.dynamic_tanh():
+    with dynamic_tanh():
         model = GPT(small_config(2))
     assert gpt.Norm is right
-    assert sum(isinstance(m, norms_runs.DyT) for m in model.modules()) == 6
+    assert sum(isinstance(m, DyT) for m in model.modules()) == 6
     x = torch.randn(3, 64)
-    torch.testing.assert_close(norms_runs.DyT(small_config(2))(x), torch.tanh(0.5 * x))
+    torch.testing.assert_close(DyT(small_config(2))(x), torch.tanh(0.5 * x))
 
 
 def test_verdict_reads_the_seeds() -> None:

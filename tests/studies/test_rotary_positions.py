@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from nanogpt2 import lab
-from nanogpt2.lab import rotary
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.rope import rope_tables, rotate
+from nanogpt2.studies import rotary_positions as rotary
+from nanogpt2.studies.rotary_positions.changes import rotate_neighbours
+from nanogpt2.studies.rotary_positions.pictures import likeness
 
 
 def test_the_clock_shows_a_score_that_only_distance_changes() -> None:
@@ -29,7 +31,7 @@ def test_likeness_is_the_score_of_a_turned_vector_with_itself(base: float) -> No
     ones = torch.ones(1, 64, 1, 32)
     turned = rotate(ones, cos, sin)[0, :, 0]
     scores = turned @ turned[0] / 32
-    torch.testing.assert_close(rotary.likeness(base, 32, 64), scores.double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(likeness(base, 32, 64), scores.double(), atol=1e-5, rtol=0)
 
 
 def test_pairs_that_never_finish_a_turn() -> None:
@@ -50,7 +52,7 @@ def test_the_neighbours_layout_is_the_halves_layout_with_channels_permuted() -> 
     tables = rope_tables(5, 8, dtype=torch.float32)
     neighbours = torch.arange(8).view(2, 4).T.flatten()  # 0 4 1 5 2 6 3 7
     ours = rotate(x, *tables)[..., neighbours]
-    torch.testing.assert_close(rotary.rotate_neighbours(x[..., neighbours], *tables), ours)
+    torch.testing.assert_close(rotate_neighbours(x[..., neighbours], *tables), ours)
 
 
 def small_model() -> GPT:

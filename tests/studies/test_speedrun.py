@@ -11,23 +11,25 @@ import pytest
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab import recorded
-from nanogpt2.lab import speedrun as run
-from nanogpt2.recipes import RECIPES
+from nanogpt2.studies import speedrun as run
+from nanogpt2.studies.speedrun.__main__ import main, record_run
+from nanogpt2.studies.speedrun.rehearsals import steps_done
+from nanogpt2.studies.speedrun.tables import RECORDS, changes_of
 
 
 def test_records_are_recomputed_to_the_digit() -> None:
     rows = {row[0]: row[1:] for row in run.leaderboard_rows()}
     steps = ["16,704", "14,889", "7,226", "6,612", "6,055", "5,568"]
-    assert [rows[name][0] for name in run.RECORDS] == steps
+    assert [rows[name][0] for name in RECORDS] == steps
     assert rows["run1"][1] == "4.3308e+19" and rows["run1"][3] == "73"
 
 
 def test_changes_name_fields_that_differ_and_only_those() -> None:
-    changes = run.changes_of("run3")
+    changes = changes_of("run3")
     assert any(change.startswith("ratio 8.5 → 8.25") for change in changes)
     assert not any(change.startswith("depth") for change in changes)
-    for name in run.RECORDS[1:]:
-        for change in run.changes_of(name):
+    for name in RECORDS[1:]:
+        for change in changes_of(name):
             before, after = change.split(" ", 1)[1].split(" → ")
             assert before != after
     assert len(run.change_rows()) == 5
@@ -51,7 +53,6 @@ def test_gpt3_by_run_1s_speed() -> None:
     assert high == pytest.approx(2 * low)
     ratio = 6 * 175e9 * 300e9 / dial(24, "run1").total_flops
     assert low == pytest.approx(3.04 * ratio, rel=1e-3)
-    assert run.model_of("run6").n_layer == RECIPES["run6"].depth
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -98,9 +99,9 @@ def test_a_run_is_recorded_whole_or_not_at_all(
     points = [{"step": n, "loss": 5.0 - n} for n in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points[:2]))
     with pytest.raises(UserError, match="not a finished run"):
-        run.record_run(folder)
+        record_run(folder)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
-    run.main([str(folder)])
+    main([str(folder)])
     kept = recorded("speedrun-laptop", tmp_path / "results")
     assert kept.results["core"]["tasks"]["copa"]["examples"] == 100
     assert [p["step"] for p in kept.curve] == [1, 2, 3]
@@ -109,4 +110,4 @@ def test_a_run_is_recorded_whole_or_not_at_all(
 def test_a_run_that_hangs_is_ended(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did not end"):
         run.rehearse(tmp_path / "a", "--recipe", "laptop", timeout=0.2)
-    assert run.steps_done(tmp_path / "a") == 0
+    assert steps_done(tmp_path / "a") == 0

@@ -9,8 +9,9 @@ import torch
 
 from nanogpt2 import lab
 from nanogpt2.depth import dial
-from nanogpt2.lab import value_embeddings as ve
 from nanogpt2.model.gpt import GPT
+from nanogpt2.studies import value_embeddings as ve
+from nanogpt2.studies.value_embeddings import changes, measures
 
 
 def small_model() -> GPT:
@@ -72,9 +73,9 @@ def test_an_early_table_shows_the_next_token_and_a_right_one_does_not() -> None:
 
 
 def test_pairs_are_addressed_by_both_tokens_and_their_order() -> None:
-    found = ve.bigram_rows(torch.tensor([[5, 9, 5, 9, 7]]), 16_384)[0]
+    found = changes.bigram_rows(torch.tensor([[5, 9, 5, 9, 7]]), 16_384)[0]
     assert found[1] == found[3] and found[1] != found[2] and found[3] != found[4]
-    with ve.bigram_tables():
+    with changes.bigram_tables():
         model = GPT(lab.small_config(depth=2))
     (table,) = model.value_embeds.values()
     assert table.num_embeddings == 8 * 2048
@@ -83,7 +84,7 @@ def test_pairs_are_addressed_by_both_tokens_and_their_order() -> None:
 
 def test_gates_start_at_one_and_are_held_there() -> None:
     model, data = small_model(), lab.small_data()
-    found = ve.gates(model, data, rows=1)
+    found = measures.gates(model, data, rows=1)
     assert list(found) == [1]
     assert torch.equal(found[1], torch.ones(128, 1))
     with torch.no_grad():
@@ -91,7 +92,7 @@ def test_gates_start_at_one_and_are_held_there() -> None:
         before = model(idx)
         model.blocks[1].attn.ve_gate.weight.normal_()
         assert not torch.allclose(model(idx), before, atol=1e-3)
-        with ve.gates_open():
+        with changes.gates_open():
             torch.testing.assert_close(model(idx), before)
 
 
@@ -104,18 +105,18 @@ def test_the_first_gradient_of_the_scalars_is_rounding() -> None:
 
 def test_surprise_and_what_a_row_says() -> None:
     data = lab.small_data()
-    among = ve.common_tokens(data)
+    among = measures.common_tokens(data)
     counts = torch.bincount(torch.as_tensor(data.train.astype("int64")))
     assert counts[among].min() >= 300 and (counts[among].diff() <= 0).all()
-    found = ve.surprise(data, among, 1)
+    found = measures.surprise(data, among, 1)
     united, states = (data.tokenizer.encode(word)[0] for word in (" United", " States"))
     place = {int(token): i for i, token in enumerate(among)}
     assert found[place[united]].argmax() == place[states]
-    assert ve.agreement(found, found) == pytest.approx(1.0)
-    assert ve.agreement(found, -found) == pytest.approx(-1.0)
-    assert ve.echoes(torch.eye(50)) == 1.0
-    assert ve.echoes(-torch.eye(50)) == 0.0
-    said = ve.promises(small_model(), among[:100])
+    assert measures.agreement(found, found) == pytest.approx(1.0)
+    assert measures.agreement(found, -found) == pytest.approx(-1.0)
+    assert measures.echoes(torch.eye(50)) == 1.0
+    assert measures.echoes(-torch.eye(50)) == 0.0
+    said = measures.promises(small_model(), among[:100])
     assert {name: value.shape for name, value in said.items()} == {
         "embedding": (100, 100),
         "value table 1": (100, 100),
@@ -125,7 +126,7 @@ def test_surprise_and_what_a_row_says() -> None:
 def test_neighbours_leave_the_token_out() -> None:
     table = torch.eye(6)
     table[4] = table[1] + 0.1 * table[2]
-    near = ve.neighbours(table, 1, 2, torch.arange(6))
+    near = measures.neighbours(table, 1, 2, torch.arange(6))
     assert near[0][0] == 4 and 1 not in dict(near)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +12,12 @@ from hypothesis import strategies as st
 from nanogpt2 import lab
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
-from nanogpt2.files import read_json
 from nanogpt2.inference.kv_cache import ring_sizes
-from nanogpt2.lab import changes, windows
 from nanogpt2.model import attention as attention_room
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.windows import window_mask
+from nanogpt2.studies import windows
+from nanogpt2.studies.windows.pictures import tile_kinds
 
 
 @given(st.integers(1, 40), st.integers(0, 60))
@@ -29,7 +28,7 @@ def test_pairs_are_the_mask_counted(length: int, window: int) -> None:
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 16))
 def test_tiles_cover_every_score_that_is_needed(length: int, window: int, tile: int) -> None:
     mask = window_mask(length, length, window)
-    for (row, column), kind in windows.tile_kinds(length, window, tile).items():
+    for (row, column), kind in tile_kinds(length, window, tile).items():
         part = mask[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
         assert {"skipped": not part.any(), "whole": bool(part.all()), "edge": True}[kind]
 
@@ -101,21 +100,3 @@ def test_influence_stops_where_the_windows_end() -> None:
     assert float(found.sum()) == pytest.approx(1, abs=1e-5)
     assert (found[17:] == 0).all() and (found[:17] > 0).all()
     assert isinstance(run.model(), GPT)
-
-
-def test_a_recorded_change_is_told_by_its_seeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two tiny runs a side, recorded and read again: the verdict is that of ``compare``."""
-    monkeypatch.setenv("NANOGPT2_RESULTS", str(tmp_path))
-    path = changes.record_changes(
-        "tiny", "nanogpt2.lab.windows", {"no windows": {"window_pattern": "L"}}, {},
-        what="Tiny", steps=1, depth=1, seeds=(0, 1), device="cpu",
-    )  # fmt: skip
-    body = read_json(Path(path), "")
-    found, ends = body["results"]["change"]["no windows"], body["results"]["bpb"]
-    apart = lab.compare(ends["no windows"], ends["baseline"])
-    assert found["difference"] == apart.difference
-    (row,) = changes.changes_rows(lab.recorded("tiny-depth1", tmp_path), "no windows")
-    verdict = "better" if apart.difference < 0 else "worse"
-    assert row[3] == (verdict if apart.distinguishable else "not distinguishable")

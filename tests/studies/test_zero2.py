@@ -10,21 +10,23 @@ import torch
 
 from nanogpt2.depth import dial, model_at
 from nanogpt2.errors import UserError
-from nanogpt2.lab import zero2
-from nanogpt2.lab.zero2_ranks import Found
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.optim import zero2 as room
 from nanogpt2.recipes import get_recipe
+from nanogpt2.studies import zero2
+from nanogpt2.studies.zero2.pictures import ring_parts
+from nanogpt2.studies.zero2.ranks import Found
+from nanogpt2.studies.zero2.tables import wire_bytes
 
 
 @pytest.mark.parametrize("world", [2, 3, 4, 7])
 def test_the_ring_sums_everything_everywhere_in_2_w_minus_2_rounds(world: int) -> None:
     everyone = set(range(world))
-    middle = zero2.ring_parts(world - 1, world)
+    middle = ring_parts(world - 1, world)
     assert all(sum(part == everyone for part in rank) == 1 for rank in middle)
     assert {rank.index(everyone) for rank in middle} == everyone
-    end = zero2.ring_parts(2 * world - 2, world)
+    end = ring_parts(2 * world - 2, world)
     assert all(part == everyone for rank in end for part in rank)
 
 
@@ -41,7 +43,7 @@ def test_bytes_by_configuration_are_those_of_the_optimizer() -> None:
     optimizer.comm = Four()  # type: ignore[assignment]
     sizes = room.expected_traffic(optimizer)[1]
     # the gates' matrices are few and small: they are counted like all others
-    assert zero2.wire_bytes(config, 4, bf16_tables=False) == sum(sizes.values())
+    assert wire_bytes(config, 4, bf16_tables=False) == sum(sizes.values())
 
 
 def test_stages_shrink_and_keep_their_sum() -> None:
@@ -57,7 +59,7 @@ def test_stages_shrink_and_keep_their_sum() -> None:
 
 def test_a_slower_link_takes_longer() -> None:
     rows = zero2.bandwidth_rows(1.0)
-    sent = zero2.wire_bytes(dial(24, "run1").model, 8, True) * 7 / 8 / 1e9
+    sent = wire_bytes(dial(24, "run1").model, 8, True) * 7 / 8 / 1e9
     assert float(rows[0][3]) == pytest.approx(sent, abs=0.006)
     assert float(rows[0][4]) < float(rows[1][4]) < float(rows[2][4])
 
@@ -96,8 +98,8 @@ def test_ranks_that_hang_are_ended() -> None:
 
 
 def test_summed_gradients_are_a_factor_and_undone() -> None:
-    p, before = torch.nn.Parameter(torch.ones(3)), room._gradient
+    p, before = torch.nn.Parameter(torch.ones(3)), room.gradient_of
     p.grad = torch.full((3,), 0.5)
     with zero2.summed_gradients(4):
-        assert room._gradient(p).tolist() == [2.0] * 3
-    assert room._gradient is before and math.isclose(float(room._gradient(p)[0]), 0.5)
+        assert room.gradient_of(p).tolist() == [2.0] * 3
+    assert room.gradient_of is before and math.isclose(float(room.gradient_of(p)[0]), 0.5)

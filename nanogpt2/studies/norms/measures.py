@@ -3,82 +3,41 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.errors import run_command
-from nanogpt2.lab.changes import record_changes, record_parser
-from nanogpt2.lab.norms_pictures import attention_frame, block_picture, norm_frame
-from nanogpt2.lab.norms_runs import (
-    CHANGES,
-    WITHIN,
-    dynamic_tanh,
-    looks_ahead,
-    over_time,
-    row_losses,
-    verdict,
-)
-from nanogpt2.lab.patching import patched
-from nanogpt2.lab.small_data import small_data
-from nanogpt2.lab.small_run import small_config
+from nanogpt2.inference.kv_cache import KVCache
+from nanogpt2.lab.probing import attending, hooked
+from nanogpt2.lab.seams import patched
+from nanogpt2.lab.small_data import SmallData, small_data
+from nanogpt2.lab.small_run import compare, small_config
 from nanogpt2.lab.timing import median_seconds
-from nanogpt2.model import attention as attention_room
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm, rms_norm
 
-__all__ = [
-    "attention_frame",
-    "block_picture",
-    "dynamic_tanh",
-    "fold_gains",
-    "incoming",
-    "largest_score",
-    "learned_gains",
-    "looks_ahead",
-    "mean_share",
-    "norm_frame",
-    "over_time",
-    "row_losses",
-    "rms_after",
-    "score_growth",
-    "sharpest_weight",
-    "silences",
-    "time_norm",
-    "verdict",
-]
 
-
-@contextmanager
-def _watching(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    """``see(q, k)`` is called with what each layer's attention takes in."""
-    real = attention_room.attention
-
-    def watched(q: Tensor, k: Tensor, v: Tensor, window: int, **more: Any) -> Tensor:
-        see(q, k)
-        return real(q, k, v, window, **more)
-
-    with patched(attention_room, "attention", watched):
-        yield
+def held_out(model: GPT, rows: int = 8) -> Tensor:
+    """(rows, T) token ids of the small data's held-out text."""
+    return small_data(model.config.vocab_size).validation(rows, model.config.sequence_len)[0]
 
 
 @torch.no_grad()
 def _scores(model: GPT, rows: int = 8) -> list[Tensor]:
     """(B, H, T, T) of every layer, over held-out rows; keys after the query are -inf."""
-    tokens = small_data(model.config.vocab_size).validation(rows, model.config.sequence_len)[0]
     found: list[Tensor] = []
 
-    def see(q: Tensor, k: Tensor) -> None:
+    def see(right: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         s = torch.einsum("bmhd,bnhd->bhmn", q.float(), k.float()) / q.size(-1) ** 0.5
         later = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
         found.append(s.masked_fill(later, -torch.inf))
+        return right(q, k, v, window)
 
-    with _watching(see):
-        model.hidden(tokens.to(model.device))
+    with attending(see):
+        model.hidden(held_out(model, rows).to(model.device))
     return found
 
 
@@ -129,24 +88,23 @@ def incoming(model: GPT) -> list[list[Any]]:
     sizes: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     pairs: list[Tensor] = []
 
-    def hook(kind: str) -> Callable[..., None]:
-        return lambda _module, inputs, _output: sizes[kind].append(_rms(inputs[0]))
+    def size_of(kind: str) -> Callable[..., None]:
+        return lambda _module, x, _output: sizes[kind].append(_rms(x))
 
-    handles = [
-        module.register_forward_hook(hook(kind))
+    hooks = [
+        (module, size_of(kind))
         for name, module in model.named_modules()
         if isinstance(module, Norm)
         for kind, ends in kinds.items()
         if name.endswith(ends)
     ]
-    real = attention_room.rms_norm
-    attention_room.rms_norm = lambda x, *more: pairs.append(_rms(x)) or real(x, *more)  # type: ignore[func-returns-value]
-    try:
-        model(small_data(model.config.vocab_size).validation(8, model.config.sequence_len)[0])
-    finally:
-        attention_room.rms_norm = real
-        for handle in handles:
-            handle.remove()
+
+    def qk_norm(x: Tensor, *more: Any) -> Tensor:
+        pairs.append(_rms(x))
+        return rms_norm(x, *more)
+
+    with hooked(hooks), patched("nanogpt2.model.attention.rms_norm", qk_norm):
+        model(held_out(model))
     sizes = dict(sorted({**sizes, "3 queries and keys": pairs}.items()))
     return [
         [kind, *(float(f(torch.cat(found))) for f in (torch.amin, torch.mean, torch.amax))]
@@ -161,15 +119,14 @@ def _rms(x: Tensor) -> Tensor:
 @torch.no_grad()
 def mean_share(model: GPT) -> float:
     """Share of the stream's squared length that is its mean, before the head; 1 / C by chance."""
-    shares: list[Tensor] = []
-    handle = model.final_norm.register_forward_hook(
-        lambda _module, inputs, _output: shares.append(
-            inputs[0].mean(-1).square() / inputs[0].square().mean(-1)
-        )
-    )
-    model(small_data(model.config.vocab_size).validation(8, model.config.sequence_len)[0])
-    handle.remove()
-    return float(shares[0].mean())
+    shares: list[float] = []
+
+    def share(_module: Any, x: Tensor, _output: Tensor) -> None:
+        shares.append(float((x.mean(-1).square() / x.square().mean(-1)).mean()))
+
+    with hooked([(model.final_norm, share)]):
+        model(held_out(model))
+    return shares[0]
 
 
 def learned_gains(model: GPT) -> list[list[Any]]:
@@ -210,19 +167,17 @@ def silences(model: GPT) -> list[list[Any]]:
     """Rows: layer, share of the MLP's hidden values that are 0, units that are 0 for every
     token, share of the sum of all values that the largest twentieth holds."""
     rows: list[list[Any]] = []
-    handles = [
-        block.mlp.c_fc.register_forward_hook(
-            lambda _module, _inputs, h, layer=layer: rows.append([f"{layer + 1}", *_silence(h)])
-        )
-        for layer, block in enumerate(model.blocks)
-    ]
-    model(small_data(model.config.vocab_size).validation(8, model.config.sequence_len)[0])
-    for handle in handles:
-        handle.remove()
+
+    def silence_of(layer: int) -> Callable[..., None]:
+        return lambda _module, _x, h: rows.append([f"{layer + 1}", *silence(h)])
+
+    with hooked((block.mlp.c_fc, silence_of(i)) for i, block in enumerate(model.blocks)):
+        model(held_out(model))
     return rows
 
 
-def _silence(h_BTF: Tensor) -> list[Any]:
+def silence(h_BTF: Tensor) -> list[Any]:
+    """Share of values that squared ReLU makes 0, units that are always 0, the largest twentieth."""
     values = F.relu(h_BTF).square()
     dead = int((values.flatten(0, -2).amax(0) == 0).sum())
     ordered = values.flatten().sort(descending=True).values
@@ -270,13 +225,23 @@ def time_norm(width: int, tokens: int = 1024, repeats: int = 7) -> dict[str, flo
     return {name: median_seconds(run, repeats) for name, run in parts.items()}
 
 
-def main() -> None:
-    """Command line of the recorded comparison."""
-    module = "nanogpt2.lab.norms"
-    at = record_parser(module, "Record the small model against one change of its norms each.")
-    what = "The book's small model and one change at a time"
-    print(record_changes("norms", module, CHANGES, WITHIN, what=what, **vars(at.parse_args())))
+@torch.no_grad()
+def row_losses(
+    model: GPT, data: SmallData, rows: int = 16, length: int = 64
+) -> tuple[float, float]:
+    """Nats per token of rows of ``length`` read at once, and of the same rows token by token."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one token is too little work to share
+    try:
+        x, y = data.validation(rows, length)
+        cache = KVCache(model.config, rows, length)
+        steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+        return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
+    finally:
+        torch.set_num_threads(threads)
 
 
-if __name__ == "__main__":
-    run_command(main)
+def verdict(with_gain: list[float], without: list[float]) -> int:
+    """0, 1 or 2: the gain helps, makes no difference that seeds can show, or hurts."""
+    found = compare(with_gain, without)
+    return 1 if not found.distinguishable else 0 if found.difference < 0 else 2

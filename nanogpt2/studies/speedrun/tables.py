@@ -1,31 +1,14 @@
-"""The chapter on the speedrun: rehearsals of the real command, plans, records, the laptop's run."""
+"""Tables of the chapter on the speedrun: plans, prices, the records and what each changed."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
-
-from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
-from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import read_json
-from nanogpt2.lab.records import record
 from nanogpt2.machines import GB, machine_of
 from nanogpt2.planning import RECORD_DEVICES, plan, record_mfu
-from nanogpt2.recipes import RECIPES, get_recipe
+from nanogpt2.recipes import get_recipe
 
 RECORDS = ("run1", "run2", "run3", "run4", "run5", "run6")
 NODE_DOLLARS = 24.0
@@ -38,101 +21,6 @@ PRICES = (
     ("May 2026", "smaller providers, from", 15.92, "mercatus-ai.com"),
 )
 """(when, whose, dollars an hour for 8xH100, where it was read)"""
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """One start of the command."""
-
-    code: int
-    """exit code; negative: killed by that signal"""
-    seconds: float
-    said: list[str]
-    """lines of stdout"""
-    steps: int
-    """lines in the run's metrics when it ended"""
-
-
-def rehearse(
-    out: Path, *options: str, kill_at: int | None = None, timeout: float = 300
-) -> Rehearsal:
-    """Run ``python -m nanogpt2.speedrun --out out`` with ``options``, as a user would.
-
-    Args:
-        out: the run's folder.
-        kill_at: send SIGKILL to it and all its ranks once so many steps are on record.
-        timeout: seconds after which it is killed, and UserError raised.
-    """
-    command = [sys.executable, "-m", "nanogpt2.speedrun", "--out", str(out), *options]
-    # into a file, not onto a terminal, whatever a notebook has made its children believe
-    forced = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS")
-    environment = {name: value for name, value in os.environ.items() if name not in forced}
-    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TERM": "dumb"}
-    log, started = out.parent / f"{out.name}.log", time.perf_counter()
-    with (
-        log.open("w") as stdout,
-        subprocess.Popen(
-            command, env=environment, stdout=stdout, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        while process.poll() is None:
-            late = time.perf_counter() - started > timeout
-            if late or (kill_at is not None and steps_done(out) >= kill_at):
-                _kill_all(process.pid)
-                process.wait()
-                if late:
-                    raise UserError(
-                        f"the run did not end within {timeout:g} s; free the machine of other "
-                        "work and run the cell again"
-                    )
-            time.sleep(0.1)
-    seconds, text = time.perf_counter() - started, log.read_text(errors="replace")
-    said = text.replace(str(out), f"runs/{out.name}").splitlines()
-    return Rehearsal(process.returncode, seconds, said, steps_done(out))
-
-
-def _kill_all(pid: int) -> None:
-    """SIGKILL to a process and all below it: the launcher's ranks have sessions of their own."""
-    parent = psutil.Process(pid)
-    for process in [parent, *parent.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def metrics(out: Path) -> list[dict[str, Any]]:
-    """The steps on record, whole lines only."""
-    path = out / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
-
-
-def steps_done(out: Path) -> int:
-    """The last step on record."""
-    found = metrics(out)
-    return found[-1]["step"] if found else 0
-
-
-def prepared_copy(run: Path, out: Path) -> Path:
-    """``run`` as it was before training, with the same data and tokenizer: to train it again."""
-    shutil.copytree(run / "data", out / "data")
-    shutil.copytree(run / "tokenizer", out / "tokenizer")
-    (out / "stages").mkdir()
-    for stage in ("data", "tokenizer"):
-        shutil.copy2(run / "stages" / f"{stage}.json", out / "stages")
-    return out
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    """Whether the newest checkpoints of two runs hold the same bits."""
-    import torch
-    from safetensors.torch import load_file
-
-    folders = [sorted((run / "checkpoints").glob("step_*"))[-1] for run in (first, second)]
-    one, other = (load_file(folder / "model.safetensors") for folder in folders)
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def plan_rows(
@@ -228,70 +116,3 @@ def gpt3_hours(low: float = 0.5, high: float = 1.0) -> tuple[float, float]:
     flops = 6 * 175e9 * 300e9
     speed = peak_share("run1") * RECORD_DEVICES
     return flops / (speed * high) / 3600, flops / (speed * low) / 3600
-
-
-def model_of(recipe: str) -> GPTConfig:
-    """A recipe's model at its own depth."""
-    return dial(recipe=RECIPES[recipe]).model
-
-
-def record_run(run: Path) -> str:
-    """Write a finished run's curve, scores and samples to ``book/results``; the record's path."""
-    config, evaluation = read_json(run / "config.json"), read_json(run / "evaluation.json")
-    curve, training = metrics(run), read_json(run / "training.json")
-    if not curve or curve[-1]["step"] < training["steps"]:
-        raise UserError(f"{run} is not a finished run; run the command again, it goes on")
-    every = max(1, len(curve) // 200)
-    kept = [p for i, p in enumerate(curve) if i % every == 0 or "val_bpb" in p or p is curve[-1]]
-    results: dict[str, Any] = {
-        "val_bpb": evaluation["val_bpb"],
-        "val_tokens": evaluation["tokens"],
-        "tokens_per_second": training["tokens_per_second"],
-        "memory_bytes": training["memory_bytes"],
-        "parameters": training["parameters"],
-        "samples": read_json(run / "samples.json"),
-        "machine": config["machine"],
-    }
-    core = run / "core.json"
-    if core.is_file():
-        found = read_json(core)
-        results["core"] = {name: found[name] for name in ("core", "core_corrected", "protocol")}
-        results["core"]["standard_error"] = found["standard_error"]
-        results["core"]["tasks"] = {
-            label: {name: task[name] for name in ("accuracy", "standard_error", "examples")}
-            for label, task in found["tasks"].items()
-        }
-    path = record(
-        f"speedrun-{config['name']}",
-        command=config["command"],
-        configuration={"recipe": config["recipe"], "settings": config["settings"]},
-        seed=config["seed"],
-        tokens=training["tokens"],
-        seconds=training["seconds"],
-        curve=kept,
-        results=results,
-        note=f"The whole command on {config['machine'].get('cores', '?')} cores, started at "
-        f"{config['machine'].get('started', '?')} from commit "
-        f"{config['machine'].get('commit', '?')}; the samples were not chosen.",
-    )
-    return str(path)
-
-
-def stages_said(rehearsal: Rehearsal) -> list[str]:
-    """What the command says from its second stage on: the first repeats the plan."""
-    plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).rstrip() for line in rehearsal.said]
-    begin = next((i for i, line in enumerate(plain) if line.startswith("2/")), 0)
-    return [line for line in plain[begin:] if line]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the record."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nanogpt2.lab.speedrun", description="Record a finished run for the book."
-    )
-    parser.add_argument("run", type=Path, help="the run's folder, such as runs/laptop")
-    print(record_run(parser.parse_args(argv).run))
-
-
-if __name__ == "__main__":
-    run_command(main)

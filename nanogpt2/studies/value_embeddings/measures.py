@@ -1,26 +1,18 @@
-"""Runs of the chapter on value embeddings: changed models, trained ones taken apart, the record."""
+"""Measurements of the chapter on value embeddings: scalars, gates and tables of trained models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from nanogpt2.config import GPTConfig
-from nanogpt2.lab.patching import patched
+from nanogpt2.lab.probing import hooked
 from nanogpt2.lab.small_data import SmallData, small_data
-from nanogpt2.lab.small_run import (
-    SmallRun,
-    bits_per_byte,
-    small_config,
-    small_recipe,
-)
-from nanogpt2.model import attention, gpt
+from nanogpt2.lab.small_run import SmallRun, bits_per_byte, small_config, small_recipe
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import rms_norm
 from nanogpt2.model.value_embeddings import ValueGate
@@ -29,7 +21,10 @@ from nanogpt2.optim.schedules import apply_schedules
 from nanogpt2.recipes import Recipe
 
 SCALARS = ("resid_lambdas", "x0_lambdas")
-PRIMES = (36313, 27191)
+WORDS = (" he", " was", " three", " in", " because", ",")
+"""whose neighbours the record keeps; each is one token of the small vocabulary"""
+PROMISING = (" United", " (", " three", " not", " more", ",")
+DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def scalars_probe(model: GPT, step: int) -> dict[str, float]:
@@ -39,67 +34,6 @@ def scalars_probe(model: GPT, step: int) -> dict[str, float]:
         for name in SCALARS
         for layer, value in enumerate(getattr(model, name).detach())
     }
-
-
-def bigram_rows(idx: Tensor, rows: int) -> Tensor:
-    """Addresses (B, T) of pairs: a hash of each token and the one before it (0 at the start)."""
-    before = F.pad(idx[:, :-1], (1, 0))
-    return (PRIMES[0] * idx + PRIMES[1] * before) % rows
-
-
-class BigramTable(nn.Embedding):
-    """Read by a hash of two tokens in place of one token's number."""
-
-    def forward(self, idx: Tensor) -> Tensor:
-        """(B, T) -> (B, T, K D)."""
-        return super().forward(bigram_rows(idx, self.num_embeddings))
-
-
-class EarlyTable(nn.Embedding):
-    """Failure: read one position ahead, as if inputs and targets had been mixed up."""
-
-    def forward(self, idx: Tensor) -> Tensor:
-        """(B, T) -> (B, T, K D)."""
-        return super().forward(torch.cat((idx[:, 1:], idx[:, -1:]), dim=1))
-
-
-@contextmanager
-def _tables(kind: type[nn.Embedding], times: int = 1) -> Iterator[None]:
-    """Models made within the block have tables of that kind, with ``times`` as many rows."""
-    right = gpt.value_tables
-
-    def made(config: GPTConfig) -> nn.ModuleDict:
-        rows = times * config.padded_vocab_size
-        return nn.ModuleDict({name: kind(rows, config.kv_dim) for name in right(config)})
-
-    with patched(gpt, "value_tables", made):
-        yield
-
-
-@contextmanager
-def one_token_early() -> Iterator[None]:
-    """Failure: every value table is read one token too early, which shows the answer."""
-    with _tables(EarlyTable):
-        yield
-
-
-@contextmanager
-def bigram_tables() -> Iterator[None]:
-    """Value tables of eight times the rows, read by hashed pairs of tokens."""
-    with _tables(BigramTable, times=8):
-        yield
-
-
-@contextmanager
-def gates_open() -> Iterator[None]:
-    """Tables are added without a gate: it stays at the 1 that it starts with."""
-    right = attention.add_value_embedding
-
-    def ungated(v: Tensor, value: Tensor, gate: Tensor) -> Tensor:
-        return right(v, value, torch.ones_like(gate) + 0 * gate)  # the gate keeps a gradient of 0
-
-    with patched(attention, "add_value_embedding", ungated):
-        yield
 
 
 def equal_rates(rate: float) -> Recipe:
@@ -137,23 +71,19 @@ def gates(model: GPT, data: SmallData, rows: int = 32) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def hook(_module: Any, _input: Tensor, output: Tensor) -> None:
             found[layer] = output.flatten(0, 1)
 
         return hook
 
-    modules = [(i, block.attn.ve_gate) for i, block in enumerate(model.blocks) if _gated(block)]
-    handles = [module.register_forward_hook(keep(layer)) for layer, module in modules]
-    try:
+    with hooked((gate, keep(layer)) for layer, gate in _gates(model).items()):
         model(data.validation(rows, model.config.sequence_len)[0])
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 
-def _gated(block: Any) -> bool:
-    return isinstance(getattr(block.attn, "ve_gate", None), ValueGate)
+def _gates(model: GPT) -> dict[int, ValueGate]:
+    found = {i: getattr(block.attn, "ve_gate", None) for i, block in enumerate(model.blocks)}
+    return {i: gate for i, gate in found.items() if isinstance(gate, ValueGate)}
 
 
 def taken_apart(run: SmallRun, data: SmallData, rows: int = 64) -> dict[str, float]:
@@ -181,15 +111,13 @@ def taken_apart(run: SmallRun, data: SmallData, rows: int = 64) -> dict[str, flo
 
     model = run.model()
     found = {"as trained": bits_per_byte(model, data, rows)}
-    mean = {layer: value.mean(0) for layer, value in gates(model, data).items()}
-    steady = (model.blocks[layer].attn.ve_gate for layer in mean)
-    handles = [
-        module.register_forward_hook(lambda m, i, out, held=held: held.expand_as(out))
-        for module, held in zip(steady, mean.values(), strict=True)
-    ]
-    found["gates held at their mean"] = bits_per_byte(model, data, rows)
-    for handle in handles:
-        handle.remove()
+    held = {layer: value.mean(0) for layer, value in gates(model, data).items()}
+
+    def hold(layer: int) -> Callable[..., Tensor]:
+        return lambda _module, _input, output: held[layer].expand_as(output)
+
+    with hooked((gate, hold(layer)) for layer, gate in _gates(model).items()):
+        found["gates held at their mean"] = bits_per_byte(model, data, rows)
     found["rows of the tables shuffled"] = without(shuffle)
     found["tables emptied"] = without(empty)
     found["x0 taken away"] = without(forget)
@@ -265,7 +193,7 @@ def echoes(scores: Tensor, best: int = 10) -> float:
     return float(((scores > own).sum(1) < best).float().mean())
 
 
-def reading(run: SmallRun, data: SmallData, words: Sequence[str]) -> dict[str, Any]:
+def reading(run: SmallRun, data: SmallData) -> dict[str, Any]:
     """What a trained model's tables, gates and scalars hold, as plain values."""
     model, among = run.model(), common_tokens(data)
     tables = {"wte": model.wte.weight}
@@ -274,7 +202,7 @@ def reading(run: SmallRun, data: SmallData, words: Sequence[str]) -> dict[str, A
     said = promises(model, among)
     place = {int(token): i for i, token in enumerate(among)}
     foretold: dict[str, dict[str, list[str]]] = {}
-    for word in words:
+    for word in WORDS:
         (token,) = data.tokenizer.encode(word)
         near[word] = {
             name: [data.tokenizer.decode([i]) for i, _ in neighbours(table, token, 5, among)]
@@ -309,21 +237,3 @@ def reading(run: SmallRun, data: SmallData, words: Sequence[str]) -> dict[str, A
         "scalars": {name: getattr(model, name).tolist() for name in SCALARS},
         "taken_apart": taken_apart(run, data),
     }
-
-
-WORDS = (" he", " was", " three", " in", " because", ",")
-"""whose neighbours the record keeps; each is one token of the small vocabulary"""
-PROMISING = (" United", " (", " three", " not", " more", ",")
-DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-CHANGES: dict[str, dict[str, Any]] = {
-    "no value embeddings": {"value_embeddings": False},
-    "no residual scalars": {"residual_scalars": False},
-    "neither": {"value_embeddings": False, "residual_scalars": False},
-    "value embeddings without gates": {},
-    "value tables read by pairs": {},
-}
-"""What is compared with the book's baseline."""
-WITHIN: dict[str, Callable[[], Any]] = {
-    "value embeddings without gates": gates_open,
-    "value tables read by pairs": bigram_tables,
-}

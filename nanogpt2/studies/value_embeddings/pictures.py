@@ -1,4 +1,4 @@
-"""Pictures and measurements of the chapter on value embeddings and residual scalars."""
+"""Pictures and tables of the chapter on value embeddings and residual scalars."""
 
 from __future__ import annotations
 
@@ -10,69 +10,15 @@ import torch
 from matplotlib.figure import Figure
 
 from nanogpt2.depth import dial
-from nanogpt2.errors import run_command
-from nanogpt2.lab.changes import record_changes, record_parser
 from nanogpt2.lab.drawing import box, picture, words
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import lines
-from nanogpt2.lab.small_data import small_data
-from nanogpt2.lab.small_run import SmallRun, small_config, small_run
+from nanogpt2.lab.small_run import SmallRun
 from nanogpt2.lab.style import COLOURS, DIVERGING, figure, show, style
-from nanogpt2.lab.value_embeddings_runs import (
-    CHANGES,
-    DISTANCES,
-    WITHIN,
-    WORDS,
-    agreement,
-    bigram_rows,
-    bigram_tables,
-    common_tokens,
-    echoes,
-    equal_rates,
-    first_steps,
-    gates,
-    gates_open,
-    guessing,
-    neighbours,
-    one_token_early,
-    promises,
-    reading,
-    scalars_probe,
-    surprise,
-    taken_apart,
-)
 from nanogpt2.memory import memory_per_rank
 from nanogpt2.model.value_embeddings import add_value_embedding
 from nanogpt2.recipes import get_recipe
-
-__all__ = [
-    "agreement",
-    "bigram_rows",
-    "bigram_tables",
-    "common_tokens",
-    "compute_rows",
-    "distance_lines",
-    "echoes",
-    "equal_rates",
-    "first_steps",
-    "gate_ranges",
-    "gates",
-    "gates_open",
-    "guessing",
-    "memory_rows",
-    "neighbours",
-    "one_token_early",
-    "promises",
-    "reading",
-    "scalar_map",
-    "scalars_probe",
-    "stream_picture",
-    "surprise",
-    "taken_apart",
-    "value_frame",
-    "weights_frame",
-    "word_rows",
-]
+from nanogpt2.studies.value_embeddings.measures import DISTANCES
 
 CONTEXTS = ("by the river bank", "money in the bank", "a bank of snow")
 CHANNELS = 8
@@ -260,25 +206,3 @@ def _line(path: str) -> str:
 def _joint(x: float, y: float, sign: str) -> str:
     circle = f'<circle cx="{x}" cy="{y}" r="14" fill="none" stroke="currentColor"/>'
     return circle + words(x, y + 7, sign, "middle")
-
-
-def main() -> None:
-    """Command line of the recorded comparison."""
-    module = "nanogpt2.lab.value_embeddings"
-    parser = record_parser(module, "Record value embeddings and residual scalars, on and off.")
-    parser.add_argument("--reading-steps", type=int, default=960, help="of the run read out")
-    at = vars(parser.parse_args())
-    steps = at.pop("reading_steps")
-
-    def more() -> tuple[dict[str, Any], float]:
-        config, device = small_config(at["depth"]), at["device"]
-        run = small_run(config, seed=at["seeds"][0], steps=steps, device=device)
-        return {"reading": reading(run, small_data(config.vocab_size), WORDS)}, run.seconds
-
-    what = f"Value embeddings and residual scalars switched off; one run of {steps} steps read out"
-    told: dict[str, Any] = {"what": what, "options": f" --reading-steps {steps}", "more": more}
-    print(record_changes("value-embeddings", module, CHANGES, WITHIN, **told, **at))
-
-
-if __name__ == "__main__":
-    run_command(main)

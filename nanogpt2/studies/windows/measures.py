@@ -12,51 +12,15 @@ from torch import Tensor
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
-from nanogpt2.errors import run_command
 from nanogpt2.inference.kv_cache import cache_bytes
 from nanogpt2.kernels.attention import attention, describe_backends
 from nanogpt2.kernels.backends import exact_attention
 from nanogpt2.kernels.precision import good_at_bf16
-from nanogpt2.lab.changes import record_changes, record_parser
-from nanogpt2.lab.norms_runs import looks_ahead
+from nanogpt2.lab.probing import hooked
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun
 from nanogpt2.lab.timing import best_seconds
-from nanogpt2.lab.windows_pictures import (
-    mask_frame,
-    reach_frame,
-    ring_frame,
-    tile_kinds,
-    tiles_frame,
-)
-from nanogpt2.lab.windows_runs import (
-    CHANGES,
-    WITHIN,
-    last_layer_short,
-    leaking_mask,
-    one_key_short,
-)
 from nanogpt2.model.gpt import GPT
-
-__all__ = [
-    "cache_rows",
-    "dispatch_rows",
-    "influence",
-    "last_layer_short",
-    "leaking_mask",
-    "looks_ahead",
-    "mask_frame",
-    "model_seconds",
-    "off_by_one",
-    "one_key_short",
-    "pairs",
-    "pattern_rows",
-    "reach_frame",
-    "ring_frame",
-    "tile_kinds",
-    "tiles_frame",
-    "time_attention",
-]
 
 
 def pairs(length: int, window: int) -> int:
@@ -158,19 +122,16 @@ def influence(run: SmallRun, data: SmallData, rows: int = 64) -> Tensor:
 
     The norm of the gradient, mean over held-out rows, as a share of the whole.
     """
-    model, found = run.model(), []
+    model, found = run.model(), list[Tensor]()
     inputs, targets = data.validation(rows, model.config.sequence_len)
 
-    def keep(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+    def keep(_module: Any, _input: Tensor, output: Tensor) -> Tensor:
         found.append(output.detach().requires_grad_())
         return found[0]
 
-    handle = model.embedding_norm.register_forward_hook(keep)
-    try:
+    with hooked([(model.embedding_norm, keep)]):
         losses = model(inputs, targets, loss_reduction="none").view(rows, -1)
         (gradient,) = torch.autograd.grad(losses[:, -1].sum(), found[0])
-    finally:
-        handle.remove()
     size = gradient.norm(dim=-1).mean(0).flip(0)
     return size / size.sum()
 
@@ -187,15 +148,3 @@ def off_by_one(windows: Sequence[int], length: int = 300) -> list[list[Any]]:
         errors = [float((x - true).norm() / true.norm()) for x in (short, rounded)]
         rows.append([window, *errors])
     return rows
-
-
-def main() -> None:
-    """Command line of the recorded comparison."""
-    module = "nanogpt2.lab.windows"
-    at = record_parser(module, "Record the small model with other windows.")
-    what = "Windows of other sizes"
-    print(record_changes("windows", module, CHANGES, WITHIN, what=what, **vars(at.parse_args())))
-
-
-if __name__ == "__main__":
-    run_command(main)

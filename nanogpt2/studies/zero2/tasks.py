@@ -1,7 +1,7 @@
-"""What the ranks of the chapter on ZeRO-2 do: real processes that talk over gloo.
+"""What each rank of the chapter on ZeRO-2 does; it leaves what it found as JSON.
 
-``run_ranks`` starts them under torch.distributed's launcher, as a run would be started; each leaves
-what it found as JSON. The failures happen here too, in processes of their own.
+``nanogpt2.studies.zero2.ranks`` starts them. The failures happen here too, in processes of their
+own.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import argparse
 import hashlib
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,8 +21,7 @@ import torch
 import torch.distributed as dist
 
 from nanogpt2.depth import dial, model_at
-from nanogpt2.errors import UserError
-from nanogpt2.files import read_json, write_json
+from nanogpt2.files import write_json
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.collectives import Collectives
@@ -33,49 +29,7 @@ from nanogpt2.optim.zero2 import MuonAdamW, expected_traffic
 from nanogpt2.recipes import get_recipe
 from nanogpt2.training.distributed import Ranks, join
 
-MODULE = "nanogpt2.lab.zero2_ranks"
 LOST_AT = 3
-
-
-@dataclass(frozen=True)
-class Found:
-    """What ``run_ranks`` brings back."""
-
-    ranks: list[dict[str, Any]]
-    """what each rank left, in order; shorter where some did not get so far"""
-    seconds: float
-    code: int
-    """exit code of the launcher"""
-    said: str
-    """stderr"""
-
-
-def run_ranks(task: str, ranks: int, *options: str, timeout: float = 240) -> Found:
-    """Start ``ranks`` processes that do ``task`` of ``TASKS``, and wait for them.
-
-    Raises UserError where they do not end within ``timeout`` seconds.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(ranks), "-m", MODULE, task, "--out", folder, *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        started = time.perf_counter()
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                said = process.communicate(timeout=timeout)[1]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise UserError(
-                    f"{ranks} ranks did not finish {task!r} in {timeout:g} s; free the machine of "
-                    "other work and run the cell again"
-                ) from None
-        seconds = time.perf_counter() - started
-        files = [Path(folder) / f"{rank}.json" for rank in range(ranks)]
-        found = [read_json(file) for file in files if file.is_file()]
-    return Found(found, seconds, process.returncode, said)
 
 
 def tour(ranks: Ranks, _: argparse.Namespace) -> dict[str, Any]:
@@ -222,7 +176,7 @@ TASKS: dict[str, Callable[[Ranks, argparse.Namespace], dict[str, Any]]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """One rank: do the task, leave what was found."""
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}")
+    parser = argparse.ArgumentParser(prog="python -m nanogpt2.studies.zero2.tasks")
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--out", required=True)
     parser.add_argument("--depth", type=int, default=12)

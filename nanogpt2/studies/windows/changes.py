@@ -1,4 +1,4 @@
-"""Training runs of the chapter on sliding windows: other windows and broken masks."""
+"""Changed models of the chapter on sliding windows: other windows, and masks gone wrong."""
 
 from __future__ import annotations
 
@@ -11,40 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.lab.patching import patched
-from nanogpt2.model import attention as attention_room
-
-
-@contextmanager
-def _attending(with_this: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> Iterator[None]:
-    """Within the block every layer attends in this way in place of the package's."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, window: int, **_: Any) -> Tensor:
-        return with_this(q, k, v, window)
-
-    with patched(attention_room, "attention", attend):
-        yield
+from nanogpt2.lab.probing import attending
+from nanogpt2.lab.seams import patched
 
 
 @contextmanager
 def leaking_mask() -> Iterator[None]:
     """Failure: the mask compares distances and forgets who comes first."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    def attend(_: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         place = torch.arange(q.size(1), device=q.device)
         seen = (place[:, None] - place[None, :]).abs() <= window
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
 
-    with _attending(attend):
+    with attending(attend):
         yield
 
 
 @contextmanager
 def one_key_short() -> Iterator[None]:
     """Failure: a window of w keys, the query's own among them."""
-    right = attention_room.attention
-    with _attending(lambda q, k, v, window: right(q, k, v, window - 1)):
+    with attending(lambda right, q, k, v, window: right(q, k, v, window - 1)):
         yield
 
 
@@ -56,7 +44,7 @@ def last_layer_short() -> Iterator[None]:
     def short(config: GPTConfig) -> list[tuple[int, int]]:
         return [*right(config)[:-1], (config.short_window, 0)]
 
-    with patched(GPTConfig, "window_sizes", short):
+    with patched("nanogpt2.config.GPTConfig.window_sizes", short):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Training runs of the chapter on norms: the changed models, and what is recorded of them."""
+"""Changed models of the chapter on norms, and what is recorded of them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.inference.kv_cache import KVCache
-from nanogpt2.lab.patching import patched
-from nanogpt2.lab.small_data import SmallData
-from nanogpt2.lab.small_run import compare
-from nanogpt2.model import gpt, norm
-from nanogpt2.model.gpt import GPT
+from nanogpt2.lab.seams import patched
 
 
 class DyT(nn.Module):
@@ -36,7 +30,7 @@ class DyT(nn.Module):
 @contextmanager
 def dynamic_tanh() -> Iterator[None]:
     """Models made within the block have DyT where the others have a norm (QK-norm stays)."""
-    with patched(gpt, "Norm", DyT):
+    with patched("nanogpt2.model.gpt.Norm", DyT):
         yield
 
 
@@ -47,39 +41,8 @@ def over_time() -> Iterator[None]:
     def wrong(x: Tensor, gain: Tensor | None = None) -> Tensor:
         return x * (x.square().mean(1, keepdim=True) + 1e-7).rsqrt()
 
-    with patched(norm, "rms_norm", wrong):
+    with patched("nanogpt2.model.norm.rms_norm", wrong):
         yield
-
-
-@torch.no_grad()
-def looks_ahead(model: GPT, data: SmallData) -> float:
-    """Largest change of the logits of a row's tokens when only the last token is replaced."""
-    tokens, _ = data.validation(8, model.config.sequence_len)
-    other = tokens.clone()
-    other[:, -1] = (other[:, -1] + 1) % model.config.vocab_size
-    return float((model(tokens) - model(other))[:, :-1].abs().max())
-
-
-@torch.no_grad()
-def row_losses(
-    model: GPT, data: SmallData, rows: int = 16, length: int = 64
-) -> tuple[float, float]:
-    """Nats per token of rows of ``length`` read at once, and of the same rows token by token."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one token is too little work to share
-    try:
-        x, y = data.validation(rows, length)
-        cache = KVCache(model.config, rows, length)
-        steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
-        return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def verdict(with_gain: list[float], without: list[float]) -> int:
-    """0, 1 or 2: the gain helps, makes no difference that seeds can show, or hurts."""
-    found = compare(with_gain, without)
-    return 1 if not found.distinguishable else 0 if found.difference < 0 else 2
 
 
 CHANGES: dict[str, dict[str, Any]] = {
