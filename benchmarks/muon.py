@@ -1,6 +1,8 @@
 """Polar Express: the Gram form against the direct one, in time and in error against float64.
 
 python -m benchmarks.muon [--json PATH]
+
+Chapter: muon.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ which communication of one tensor overlaps computation on another:
 2. as each arrives, update the owned share and launch its all-gather;
 3. wait for the gathers and copy back.
 
-One process is the case of world size 1 of the same code. Chapter: ZeRO-2 on your laptop.
+One process is the case of world size 1 of the same code. Chapter: zero2.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from nanogpt2.model import attention as attention_room
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.windows import window_mask
 from nanogpt2.studies import windows
+from nanogpt2.studies.windows.changes import last_layer_short
 from nanogpt2.studies.windows.pictures import tile_kinds
 
 
@@ -84,7 +85,7 @@ def test_failures_change_attention_and_are_undone() -> None:
     with windows.one_key_short():
         short = attention_room.attention(q, k, v, 4)
     torch.testing.assert_close(short, right(q, k, v, 3))
-    with windows.last_layer_short():
+    with last_layer_short():
         assert lab.small_config().window_sizes()[-1] == (64, 0)
     assert attention_room.attention is right
     assert GPTConfig.window_sizes is sizes and lab.small_config().window_sizes()[-1] == (128, 0)
@@ -94,8 +95,8 @@ def test_influence_stops_where_the_windows_end() -> None:
     """With short windows in every layer, and two layers of 8 keys, nothing beyond 16 counts."""
     settings = {"steps": 2, "batch_size": 1, "evaluate_every": 1, "val_rows": 1}
     config = lab.small_config(2, short_window_divisor=16, n_embd=32, n_head=1, n_kv_head=1)
-    with windows.last_layer_short():
-        run = lab.small_run(config, within=windows.last_layer_short, **settings)
+    with last_layer_short():
+        run = lab.small_run(config, within=last_layer_short, **settings)
         found = windows.influence(run, lab.small_data(), rows=2)
     assert float(found.sum()) == pytest.approx(1, abs=1e-5)
     assert (found[17:] == 0).all() and (found[:17] > 0).all()

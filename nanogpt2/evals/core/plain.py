@@ -1,6 +1,7 @@
 """CORE the plain way: one example at a time, every prompt encoded whole, logits at every position.
 
 Written from the protocol's description alone and used only to check (and to time) the evaluator.
+Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""CORE: what guessing gives, how sure a score is, what a corpus gives away."""
+"""CORE: what guessing gives, how sure a score is, what a corpus gives away.
+
+Chapter: core.
+"""
 
 from nanogpt2.studies.core.measures import (
     bootstrap,

@@ -1,4 +1,7 @@
-"""Muon and the Polar Express: singular values of gradients, steps and weights; what goes wrong."""
+"""Muon and the Polar Express: singular values of gradients, steps and weights; what goes wrong.
+
+Chapter: muon.
+"""
 
 from nanogpt2.studies.muon.changes import (
     longest_row,

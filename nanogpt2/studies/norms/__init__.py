@@ -1,7 +1,10 @@
-"""RMSNorm and QK-norm: what norms take in, what they hold back, and models without them."""
+"""RMSNorm and QK-norm: what norms take in, what they hold back, and models without them.
+
+Chapter: norms.
+"""
 
 from nanogpt2.lab.probing import looks_ahead
-from nanogpt2.studies.norms.changes import dynamic_tanh, over_time
+from nanogpt2.studies.norms.changes import over_time
 from nanogpt2.studies.norms.measures import (
     fold_gains,
     incoming,

@@ -1,4 +1,7 @@
-"""Rotary positions: clocks that turn, the base, and reading further than trained."""
+"""Rotary positions: clocks that turn, the base, and reading further than trained.
+
+Chapter: rotary_positions.
+"""
 
 from nanogpt2.studies.rotary_positions.changes import (
     keys_unturned,

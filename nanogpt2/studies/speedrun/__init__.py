@@ -1,4 +1,7 @@
-"""The speedrun: rehearsals of the real command, plans, prices, the records."""
+"""The speedrun: rehearsals of the real command, plans, prices, the records.
+
+Chapter: speedrun.
+"""
 
 from nanogpt2.studies.speedrun.rehearsals import (
     metrics,

@@ -1,4 +1,7 @@
-"""Value embeddings and residual scalars: what they cost, what they learn, models without them."""
+"""Value embeddings and residual scalars: what they cost, what they learn, models without them.
+
+Chapter: value_embeddings.
+"""
 
 from nanogpt2.studies.value_embeddings.changes import one_token_early
 from nanogpt2.studies.value_embeddings.measures import (

@@ -1,7 +1,10 @@
-"""Sliding windows and FlashAttention: masks, reach, tiles, rings, and what each costs."""
+"""Sliding windows and FlashAttention: masks, reach, tiles, rings, and what each costs.
+
+Chapter: windows.
+"""
 
 from nanogpt2.lab.probing import looks_ahead
-from nanogpt2.studies.windows.changes import last_layer_short, leaking_mask, one_key_short
+from nanogpt2.studies.windows.changes import leaking_mask, one_key_short
 from nanogpt2.studies.windows.measures import (
     cache_rows,
     dispatch_rows,

@@ -1,4 +1,7 @@
-"""ZeRO-2: collectives on real ranks, memory and bytes by formula, a step in its phases."""
+"""ZeRO-2: collectives on real ranks, memory and bytes by formula, a step in its phases.
+
+Chapter: zero2.
+"""
 
 from nanogpt2.studies.zero2.changes import summed_gradients
 from nanogpt2.studies.zero2.pictures import memory_frame, ring_frame, timeline
