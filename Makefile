@@ -5,14 +5,15 @@ PY := .venv/bin/python
 # uv has its own name for the folder of local wheels that pip is told of
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # many small processes side by side must not spin while they wait; one run on its own may
-test chapters book check-book: export OMP_WAIT_POLICY ?= passive
+test drills chapters book check-book: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: speedrun test chapters book check-book serve lint bench install install-book clean
+.PHONY: speedrun test drills chapters book check-book serve lint bench install install-book clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make speedrun   train a small model on real English, from data to report (about 6 minutes)"
 	@echo "make test       prove the code right"
+	@echo "make drills     kill runs, damage disks, feed readers ruins (about an hour)"
 	@echo "make chapters   run every notebook once"
 	@echo "make book       render the book (make serve: and show it)"
 	@echo "make check-book load every page in Chromium, at two widths, light and dark"
@@ -47,6 +48,13 @@ speedrun: install
 
 test: install
 	$(PY) -m pytest -n 2
+
+# the same claims as the small tests in tests/drills, as often as it takes to believe them
+drills: install
+	$(PY) -m tests.drills.kill --kills 100
+	$(PY) -m tests.drills.kill --kills 50 --ranks 2
+	$(PY) -m tests.drills.damage --rounds 100
+	$(PY) -m tests.drills.fuzz --inputs 10000
 
 chapters: install-book
 	$(PY) -m scripts.chapters

@@ -4,7 +4,7 @@
 
 The plain loop takes one example at a time, encodes each prompt whole and makes logits at every
 position, as the known evaluator does. Task by task both run one after the other, reading of files
-included, so that a busy machine slows both alike.
+included, so that a busy machine slows both alike. Chapter: core.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.evals.core import evaluate_core
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.fetch import find_bundle
+from nanogpt2.evals.core.plain import plain_core
 from nanogpt2.model.gpt import GPT
-from tests.evals.plain import plain_core
 
 
 def build(depth: int, device: str) -> tuple[GPT, Tokenizer]:

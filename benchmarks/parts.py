@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from benchmarks.step import peak_resident
+import torch
+
 from benchmarks.table import Row
+from nanogpt2.training.metrics import peak_memory
 
 LAPTOP = {"recipe_name": "laptop", "depth": 4, "tokens": 256, "rows": 16}
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "step": ("step", {}),
     "laptop": ("step", LAPTOP),
-    "polar": ("polar_express", {}),
-    "attention": ("attention", {"lengths": (2048,)}),
+    "polar": ("muon", {}),
+    "attention": ("windows", {"lengths": (2048,)}),
     "loss": ("loss", {}),
     "data": ("data", {}),
     "core": ("core", {"max_per_task": 10, "tasks": ["copa", "winograd", "lambada_openai"]}),
@@ -28,7 +30,8 @@ def run_part(part: str, more: dict[str, Any]) -> list[Row]:
     found = importlib.import_module(f"benchmarks.{name}").measure(**arguments, **more)
     rows = [row if isinstance(row, Row) else _row(row) for row in found]
     rows = [Row(part, row.what, row.value, row.unit) for row in rows]
-    return [*rows, Row(part, "peak memory of this part", peak_resident() / 1e9, "GB")]
+    peak = peak_memory(torch.device("cpu")) / 1e9
+    return [*rows, Row(part, "peak memory of this part", peak, "GB")]
 
 
 def _row(found: dict[str, Any]) -> Row:

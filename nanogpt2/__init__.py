@@ -2,7 +2,7 @@
 
 Rooms stand in the order data flows through them: ``config``, ``depth``, ``recipes``, ``data``,
 ``kernels``, ``model``, ``optim``, ``inference``, ``evals``, ``training``, ``planning``,
-``speedrun``, ``lab``; each imports only from those before it.
+``speedrun``, ``lab``, ``studies``; each imports only from those before it.
 """
 
 from importlib import metadata

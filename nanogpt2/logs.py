@@ -2,7 +2,7 @@
 
 ``metrics.jsonl`` in the run's folder is always written by the trainer; a log is a second place, for
 watching many runs side by side. Each is an optional extra of the package and is imported only when
-it is asked for. The speedrun's chapter shows one of them.
+it is asked for. Chapter: speedrun.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a speedrun is asked to do: its command line, checked and resolved before any work begins.
 
-Chapter: the speedrun. A named recipe is resolved without torch: ``--dry-run`` answers at once.
+Chapter: speedrun. A named recipe is resolved without torch: ``--dry-run`` answers at once.
 """
 
 from __future__ import annotations

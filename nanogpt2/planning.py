@@ -2,7 +2,7 @@
 
 Arithmetic only; torch is needed just to look at this machine. Time is FLOPs over the part of the
 peak that is reached (model FLOPs utilization: PaLM, arXiv 2204.02311, appendix B), taken from what
-the records reached. Chapter: the speedrun.
+the records reached. Chapter: speedrun.
 
     python -m nanogpt2.planning --recipe run1 --machine H100 --devices 8
 """

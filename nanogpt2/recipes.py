@@ -4,7 +4,7 @@ A recipe is everything that was chosen for a run and nothing that follows from t
 ``nanogpt2.depth`` for that). Each says only how it differs from the one before it. Figures:
 the leaderboard of "time to GPT-2" (A. Karpathy, nanochat, discussion 481 and after).
 
-Chapter: the speedrun.
+Chapter: speedrun.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 ``python -m nanogpt2.speedrun`` checks the machine, gets the data, trains a tokenizer and a model,
 measures it, lets it write, and reports. A stage whose result is on disk and whole is skipped; an
 unfinished training goes on from its last checkpoint. On several GPUs it starts torch.distributed's
-launcher; under torchrun it is one of the ranks. Chapter: the speedrun.
+launcher; under torchrun it is one of the ranks. Chapter: speedrun.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The work of a speedrun's stages, each a call into the room that does it.
 
-``nanogpt2.speedrun`` decides which are done, and by which ranks. Chapter: the speedrun.
+``nanogpt2.speedrun`` decides which are done, and by which ranks. Chapter: speedrun.
 """
 
 from __future__ import annotations

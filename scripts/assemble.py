@@ -13,7 +13,7 @@ import yaml
 
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
-from nanogpt2.lab.page import STYLE
+from nanogpt2.lab.page import static
 from scripts import facts, ladder, pages, rooms
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
@@ -36,7 +36,7 @@ def assemble(with_api: bool = True) -> None:
     if not with_api:
         shutil.rmtree(SOURCE / "book" / "api", ignore_errors=True)
     shutil.copytree(browser_files, SOURCE / "book" / "_static" / "vendor")
-    (SOURCE / "book" / "_static" / "lab.css").write_text(STYLE)
+    (SOURCE / "book" / "_static" / "lab.css").write_text(static("lab.css"))
     shutil.copy(ROOT / "LICENSE", SOURCE / "book" / "_static" / "LICENSE.txt")
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)

@@ -23,12 +23,15 @@ def modules_named(text: str) -> set[str]:
 
 
 def files_of(name: str, root: Path) -> set[Path]:
-    """Files that ``import name`` or ``python -m name`` runs, the packages around it included."""
+    """Files that ``import name`` or ``python -m name`` runs, and those of the packages around it.
+
+    A package's files are its ``__init__.py`` and what it puts on pages, its folder ``static``.
+    """
     parts = name.split(".")
     found = set()
     for end in range(1, len(parts) + 1):
         path = root.joinpath(*parts[:end])
-        found |= {path / "__init__.py", path.with_suffix(".py")}
+        found |= {path / "__init__.py", path.with_suffix(".py"), *path.glob("static/*")}
     found.add(root.joinpath(*parts) / "__main__.py")
     return {path for path in found if path.is_file()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import nanogpt2
 from scripts.paths import BOOK, chapters
 
 PREFIX = "nanogpt2."
+NAMED = re.compile(r"Chapters?:\s+(\w+(?:,\s+\w+)*)\.")
 # API page -> the rooms that it shows; "rest" has those that no other page names
 PAGES: dict[str, tuple[str, ...]] = {
     "config": ("config", "depth", "recipes"),
@@ -25,6 +27,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "training": ("training",),
     "speedrun": ("planning", "options", "speedrun", "reporting"),
     "lab": ("lab",),
+    "studies": ("studies",),
     "rest": (),
 }
 
@@ -39,8 +42,9 @@ class Chapter:
     key: str
     title: str
     rooms: tuple[str, ...]
+    """modules that name the chapter; what is below one of them needs no name of its own"""
     document: str | None
-    """its page, ``chapters/01_rope``; None while it is not written"""
+    """its page, ``chapters/05_rotary_positions``; None while it is not written"""
 
     @property
     def link(self) -> str:
@@ -51,21 +55,55 @@ class Chapter:
 
 
 def read_rooms(path: Path = BOOK / "rooms.yml") -> list[Chapter]:
-    """The chapters of ``rooms.yml``; KeyError for a notebook that it does not name."""
-    written = {re.sub(r"^\d+_", "", notebook.stem): notebook.stem for notebook in chapters()}
-    named = yaml.safe_load(path.read_text(encoding="utf-8"))
-    unknown = set(written) - set(named)
+    """The chapters of ``rooms.yml``, each with the modules whose docstrings name it.
+
+    Raises KeyError where a notebook or a docstring names a chapter that the file does not.
+    """
+    written = {key_of(notebook): notebook.stem for notebook in chapters()}
+    titles = yaml.safe_load(path.read_text(encoding="utf-8"))
+    named = {module: chapters_named(source_of(module)) for module in modules()}
+    unknown = {*written, *(key for keys in named.values() for key in keys)} - set(titles)
     if unknown:
         raise KeyError(f"{path.name} does not name {', '.join(sorted(unknown))}; add the chapter")
     return [
         Chapter(
             key,
-            entry["title"],
-            tuple(entry["rooms"]),
+            title,
+            tuple(m for m, keys in named.items() if key in keys and keys != _above(m, named)),
             f"chapters/{written[key]}" if key in written else None,
         )
-        for key, entry in named.items()
+        for key, title in titles.items()
     ]
+
+
+def key_of(notebook: Path) -> str:
+    """A chapter's key: its file name without the number."""
+    return re.sub(r"^\d+_", "", notebook.stem)
+
+
+def chapters_named(source: str) -> tuple[str, ...]:
+    """Keys at the end of a module's docstring: ``Chapter: norms.``, ``Chapters: zero2, core.``"""
+    found = NAMED.search(ast.get_docstring(ast.parse(source)) or "")
+    return tuple(re.findall(r"\w+", found.group(1))) if found else ()
+
+
+def source_of(module: str) -> str:
+    """The text of a module of the package; nothing is imported."""
+    return _file(module).read_text(encoding="utf-8")
+
+
+def _file(module: str) -> Path:
+    path = Path(nanogpt2.__file__).parent.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _above(module: str, named: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What the nearest package above ``module`` names."""
+    while "." in module:
+        module = module.rpartition(".")[0]
+        if keys := named.get(module):
+            return keys
+    return ()
 
 
 def modules() -> list[str]:
@@ -100,9 +138,8 @@ def api_page(page: str, rooms: list[Chapter], repository: str, branch: str) -> s
 
 
 def _module(name: str, rooms: list[Chapter], repository: str, branch: str) -> str:
-    path = Path(nanogpt2.__file__).parent.joinpath(*name.split(".")[1:])
-    is_package = path.is_dir()
-    file = path / "__init__.py" if is_package else path.with_suffix(".py")
+    file = _file(name)
+    is_package = file.name == "__init__.py"
     relative = file.relative_to(Path(nanogpt2.__file__).parents[1])
     links = [f"[source]({repository}/blob/{branch}/{relative})"]
     if found := explained_in(name, rooms):

@@ -1,1 +1,1 @@
-"""From documents to batches: corpus, shards, tokenizer, packing, loader."""
+"""From documents to batches: corpus, shards, tokenizer, packing, loader. Chapter: data."""

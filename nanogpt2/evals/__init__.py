@@ -1,1 +1,1 @@
-"""What a model is worth: bits per byte on held-out text, and CORE. Chapter: CORE."""
+"""What a model is worth: bits per byte on held-out text, and CORE. Chapter: core."""

@@ -3,7 +3,7 @@
     import nanogpt2.evals.harness
     lm_eval.simple_evaluate("nanogpt2", model_args="checkpoint=runs/laptop", tasks=["arc_easy"])
 
-Scores come from the same code as CORE's. Chapter: CORE.
+Scores come from the same code as CORE's. Chapter: core.
 """
 
 from __future__ import annotations

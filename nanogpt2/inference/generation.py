@@ -1,6 +1,6 @@
 """Continue prompts token by token: read them into a cache (prefill), then write (decode).
 
-Chapter: the speedrun (samples).
+Chapter: samples.
 """
 
 from __future__ import annotations

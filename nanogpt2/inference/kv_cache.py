@@ -5,7 +5,7 @@ one token's worth of products and reads the rest from here. A layer with window 
 before a query and the query's own: its buffer is a ring of w + 1 slots, and the token at position
 p lies in slot p mod (w + 1). Attention does not care in which order keys are stored, so a full ring
 is read as it lies. Source: rolling buffer cache (Mistral 7B, arXiv 2310.06825, section 2); grouped
-queries shrink it further (Ainslie et al., arXiv 2305.13245). Chapter: sliding windows.
+queries shrink it further (Ainslie et al., arXiv 2305.13245). Chapter: windows.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ only where a kernel skips them. Which kernel does differs by machine; ``nanogpt2
 has the rules: FlashAttention 3 or 4 on Hopper, FlashAttention-2 on Ampere and later (the package,
 or torch's ``varlen_attn``), blocks of SDPA anywhere else. Sources: Longformer (Beltagy et al.,
 arXiv 2004.05150), Mistral 7B (2310.06825), grouped-query attention (Ainslie et al., 2305.13245).
-Chapter: sliding windows.
+Chapter: windows.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 ``choose_backend`` walks the ranking for the machine, leaves out what cannot serve, and holds the
 first that can against float64 on a small case, gradients included, before it is trusted. A backend
-asked for by name serves or stops with the reason: nothing falls back in silence. Chapter: sliding
-windows.
+asked for by name serves or stops with the reason: nothing falls back in silence. Chapter: windows.
 """
 
 from __future__ import annotations

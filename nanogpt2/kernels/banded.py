@@ -5,7 +5,7 @@ of 256 keys meets the queries that can see it: then the gradients of keys and va
 and only the queries' are added up. On CPU both passes are one custom op around torch's flash
 kernel, which saves autograd's copies around every slice. The merged log-sum-exp makes each slice's
 softmax the right one in the backward pass, as in FlashAttention-2 (Dao, arXiv 2307.08691,
-section 3.1). Chapter: sliding windows.
+section 3.1). Chapter: windows.
 """
 
 from __future__ import annotations

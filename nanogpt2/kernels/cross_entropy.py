@@ -4,7 +4,7 @@ The naive form keeps several such tables for the backward pass: at 32,768 tokens
 of 32,768 each is 4.3 GB. The chunked form takes a few hundred tokens at a time, and while it has
 their logits it makes their gradients too, so nothing of that size outlives its chunk. Sources: Cut
 Your Losses (Wijmans et al., arXiv 2411.09009), Liger Kernel (Hsu et al., 2410.10989); the softcap
-is Gemma 2's (2408.00118). Chapter: the speedrun.
+is Gemma 2's (2408.00118). Chapter: speedrun.
 """
 
 from __future__ import annotations

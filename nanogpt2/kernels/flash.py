@@ -2,8 +2,7 @@
 
 Each package names its arguments in its own way and gets them translated here; what torch.compile
 sees is ``nanogpt2::flash_forward`` and ``nanogpt2::flash_backward``. Sources: Dao et al.
-(arXiv 2205.14135), FlashAttention-2 (2307.08691), FlashAttention-3 (2407.08608). Chapter: sliding
-windows.
+(arXiv 2205.14135), FlashAttention-2 (2307.08691), FlashAttention-3 (2407.08608). Chapter: windows.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 ``masked_attention`` computes all scores and masks most of them away; ``sliced_attention`` gives
 each block of queries only the slice of keys that its window reaches, which is where a window's
-savings come from. Source: Longformer (Beltagy et al., arXiv 2004.05150, section 3). Chapter:
-sliding windows.
+savings come from. Source: Longformer (Beltagy et al., arXiv 2004.05150, section 3).
+Chapter: windows.
 """
 
 from __future__ import annotations

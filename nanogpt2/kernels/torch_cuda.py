@@ -1,7 +1,7 @@
 """Windowed attention that torch itself brings for NVIDIA GPUs: varlen (FlashAttention-2) and Flex.
 
 Sources: FlashAttention-2 (Dao, arXiv 2307.08691), FlexAttention (Dong et al., arXiv 2412.05496).
-Chapter: sliding windows.
+Chapter: windows.
 """
 
 from __future__ import annotations

@@ -6,18 +6,14 @@ it works in a live notebook and in the built page, which has no kernel and no ne
 """
 
 from nanogpt2.lab.changes import changes_table
-from nanogpt2.lab.claims import badge_html, claim, claims, table
-from nanogpt2.lab.exercises import Checked, check, compare_values
+from nanogpt2.lab.claims import claim, claims, table
+from nanogpt2.lab.exercises import check, compare_values
 from nanogpt2.lab.explore import explore
-from nanogpt2.lab.page import Html
-from nanogpt2.lab.plots import bars, curves, heatmap, heatmap_figure, lines
+from nanogpt2.lab.plots import bars, curves, heatmap, lines
 from nanogpt2.lab.questions import predict, quiz
-from nanogpt2.lab.records import Record, record, recorded
-from nanogpt2.lab.small_data import SmallData, small_data
+from nanogpt2.lab.records import record, recorded
+from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import (
-    Comparison,
-    SmallRun,
-    as_record,
     bits_per_byte,
     compare,
     small_config,
@@ -25,42 +21,4 @@ from nanogpt2.lab.small_run import (
     small_run,
     small_runs,
 )
-from nanogpt2.lab.style import figure, show, style, svg
-
-__all__ = [
-    "Checked",
-    "Comparison",
-    "Html",
-    "Record",
-    "SmallData",
-    "SmallRun",
-    "as_record",
-    "badge_html",
-    "bars",
-    "bits_per_byte",
-    "changes_table",
-    "check",
-    "claim",
-    "claims",
-    "compare",
-    "compare_values",
-    "curves",
-    "explore",
-    "figure",
-    "heatmap",
-    "heatmap_figure",
-    "lines",
-    "predict",
-    "quiz",
-    "record",
-    "recorded",
-    "show",
-    "small_config",
-    "small_data",
-    "small_recipe",
-    "small_run",
-    "small_runs",
-    "style",
-    "svg",
-    "table",
-]
+from nanogpt2.lab.style import figure, show, style

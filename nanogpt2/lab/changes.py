@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from nanogpt2.lab.claims import table
@@ -16,90 +18,99 @@ from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_config, small_runs
 
-Changes = Mapping[str, Mapping[str, Any]]
 Within = Mapping[str, Callable[[], AbstractContextManager[Any]]]
+More = Callable[[argparse.Namespace], tuple[dict[str, Any], float]]
 
 
-def record_changes(
-    name: str,
-    module: str,
-    changes: Changes,
+def record_command(
+    key: str,
+    changes: Mapping[str, Mapping[str, Any]],
     within: Within,
     *,
     what: str,
-    steps: int,
-    depth: int,
-    seeds: Sequence[int],
-    device: str,
-    options: str = "",
-    more: Callable[[], tuple[dict[str, Any], float]] = lambda: ({}, 0.0),
-) -> str:
-    """Train the baseline and each change over ``seeds``, and write ``book/results``; its path.
+    more: More | None = None,
+    argv: Sequence[str] | None = None,
+    **options: int,
+) -> Path:
+    """``python -m nanogpt2.studies.KEY``: baseline and each change over seeds; the record's path.
 
     Args:
-        name: of the record, which ends in the depth.
-        module: whose ``main`` this is; the record's command names it.
+        key: of the chapter; the record is ``KEY-depthN``.
         changes: name of each change -> fields of ``GPTConfig`` that differ.
         within: name of a change -> context manager around its runs.
         what: first words of the record's note.
-        options: of the command, beside depth, steps, seeds and device.
-        more: further results, and the seconds of the runs they took.
+        more: what else to measure; given the command's options, returns results and the seconds
+            of the runs they took.
+        options: further whole-number options of the command, with their defaults.
     """
-    settings: dict[str, Any] = {"steps": steps, "device": device}
-    base = small_config(depth)
-    runs: dict[str, list[SmallRun]] = {"baseline": small_runs(base, seeds, **settings)}
-    for change, switches in changes.items():
-        config = small_config(depth, **switches)
-        runs[change] = small_runs(config, seeds, within=within.get(change), **settings)
-    ends = {change: [run.bpb for run in group] for change, group in runs.items()}
-    found = {change: compare(ends[change], ends["baseline"]) for change in changes}
-    curve = [
-        {"step": point["step"], "tokens": point["tokens"]}
-        | {f"bpb {n} seed {run.seed}": run.curve[i]["bpb"] for n, g in runs.items() for run in g}
-        for i, point in enumerate(runs["baseline"][0].curve)
-    ]
-    further, seconds = more()
-    first = as_record(runs["baseline"][0])
-    asked = f"--depth {depth} --steps {steps} --seeds {' '.join(map(str, seeds))}{options}"
-    path = record(
-        f"{name}-depth{depth}",
-        command=f"python -m {module} {asked} --device {device}",
-        configuration={
-            **first["configuration"],
-            "changes": {change: dict(switches) for change, switches in changes.items()},
-            "seeds": list(seeds),
-        },
-        seed=seeds[0],
-        tokens=first["tokens"],
-        seconds=seconds + sum(run.seconds for group in runs.values() for run in group),
-        curve=curve,
-        results={
-            "bpb": ends,
-            "change": {
-                change: {
-                    "difference": one.difference,
-                    "spread": one.spread,
-                    "distinguishable": one.distinguishable,
-                }
-                for change, one in found.items()
-            },
-            **further,
-        },
-        note=f"{what}: {depth} layers, {base.n_embd} wide, heads of {base.head_dim}, rows of "
-        f"{base.sequence_len} tokens of the embedded corpus, {len(seeds)} seeds each; tokens are "
-        "those of one run, seconds those of all.",
-    )
-    return str(path)
-
-
-def record_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """Options of a command that records changes: --depth, --steps, --seeds, --device."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=240)
+    module = f"nanogpt2.studies.{key}"
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Record: {what}.")
+    numbers = {"depth": 4, "steps": 240, **options}
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
-    return parser
+    at = parser.parse_args(argv)
+    chosen = [f"--{name.replace('_', '-')} {getattr(at, name)}" for name in numbers]
+    chosen += [f"--seeds {' '.join(map(str, at.seeds))}", f"--device {at.device}"]
+    settings: dict[str, Any] = {"seeds": at.seeds, "steps": at.steps, "device": at.device}
+    groups = {"baseline": small_runs(small_config(at.depth), **settings)}
+    for change, switches in changes.items():
+        config = small_config(at.depth, **switches)
+        groups[change] = small_runs(config, within=within.get(change), **settings)
+    further, seconds = more(at) if more else ({}, 0.0)
+    ends = {name: [run.bpb for run in group] for name, group in groups.items()}
+    found = {change: asdict(compare(ends[change], ends["baseline"])) for change in changes}
+    return record_groups(
+        f"{key}-depth{at.depth}",
+        f"python -m {module} {' '.join(chosen)}",
+        groups,
+        what=what,
+        seconds=seconds,
+        configuration={"changes": {change: dict(switches) for change, switches in changes.items()}},
+        results={"change": found, **further},
+    )
+
+
+def record_groups(
+    name: str,
+    command: str,
+    groups: Mapping[str, Sequence[SmallRun]],
+    *,
+    what: str,
+    configuration: Mapping[str, Any],
+    results: Mapping[str, Any],
+    seconds: float = 0.0,
+) -> Path:
+    """Write runs of the same length, some seeds of each, to ``book/results``; the record's path.
+
+    The first group's configuration is the record's, with ``configuration`` added; ``results`` come
+    after the bits per byte at each end, and ``seconds`` are added to those of the runs.
+    """
+    runs = [(group, run) for group, found in groups.items() for run in found]
+    first, config = runs[0][1], runs[0][1].config
+    seeds = [run.seed for run in next(iter(groups.values()))]
+    at_head = as_record(first)
+    return record(
+        name,
+        command=command,
+        configuration={**at_head["configuration"], **configuration, "seeds": seeds},
+        seed=first.seed,
+        tokens=first.tokens,
+        seconds=seconds + sum(run.seconds for _, run in runs),
+        curve=[
+            {"step": point["step"], "tokens": point["tokens"]}
+            | {f"bpb {group} seed {run.seed}": run.curve[i]["bpb"] for group, run in runs}
+            for i, point in enumerate(first.curve)
+        ],
+        results={
+            "bpb": {group: [run.bpb for run in found] for group, found in groups.items()},
+            **results,
+        },
+        note=f"{what}: {config.n_layer} layers, {config.n_embd} wide, heads of {config.head_dim}, "
+        f"rows of {config.sequence_len} tokens of the embedded corpus, {len(seeds)} seeds each; "
+        "tokens are those of one run, seconds those of all.",
+    )
 
 
 def changes_table(kept: Record, *names: str, caption: str = "") -> Html:

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, inline, part, wire
+from nanogpt2.lab.page import Html, inline, part, script
 from nanogpt2.lab.style import svg
 
 MAX_BYTES = 2_000_000
@@ -25,25 +25,7 @@ MAX_BYTES = 2_000_000
 Frame = tuple["Figure | str", str]
 """a picture (a figure, or ready HTML with no need of alt text) and what it shows"""
 
-SCRIPT = wire(
-    "explore",
-    """
-var inputs=Array.from(box.querySelectorAll('input[type=range]'));
-var frames=box.querySelectorAll('template'),stage=box.querySelector('.ng-stage');
-var shown=inputs.reduce(function(at,i){return at*(+i.max+1)+ +i.value;},0);
-function turn(){
- var at=0;
- inputs.forEach(function(i){
-  var words=JSON.parse(i.dataset.values)[+i.value];
-  i.setAttribute('aria-valuetext',words);
-  i.parentNode.querySelector('output').textContent=words;
-  at=at*(+i.max+1)+ +i.value;
- });
- if(at!==shown){shown=at;stage.replaceChildren(frames[at].content.cloneNode(true));}
-}
-inputs.forEach(function(i){i.addEventListener('input',turn);});turn();
-""",
-)
+SCRIPT = script("explore")
 
 
 class Explorer(Html):

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nanogpt2.lab.page import Html
@@ -85,13 +84,6 @@ def heatmap(
     diverging: bool = False,
 ) -> Html:
     """A matrix as colours, with its scale; diverging maps are centred on zero."""
-    return show(heatmap_figure(values, x_label, y_label, diverging), alt, caption)
-
-
-def heatmap_figure(
-    values: Any, x_label: str = "", y_label: str = "", diverging: bool = False
-) -> Figure:
-    """The figure of ``heatmap``, for use as a frame of ``explore``."""
     fig, axes = figure(4.6, 3.5)
     numbers = _numbers(values)
     limit = float(abs(numbers).max()) if diverging else None
@@ -110,7 +102,7 @@ def heatmap_figure(
         axes.set(xlabel=x_label, ylabel=y_label)
         bar = fig.colorbar(picture, ax=axes, shrink=0.9)
         bar.outline.set_visible(False)
-    return fig
+    return show(fig, alt, caption)
 
 
 def bars(

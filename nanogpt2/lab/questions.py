@@ -11,73 +11,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, fresh_name, inline, part, plain, wire
+from nanogpt2.lab.page import Html, fresh_name, inline, part, plain, script
 
-KEEP = """
-var key=box.dataset.key;
-function kept(){try{return JSON.parse(localStorage.getItem(key));}
-catch(e){return box.memory||null;}}
-function keep(v){box.memory=v;try{v?localStorage.setItem(key,JSON.stringify(v))
-:localStorage.removeItem(key);}catch(e){}
-document.dispatchEvent(new CustomEvent('ng-choice',{detail:{key:key,value:v}}));}
-"""
-PREDICT = wire(
-    "predict",
-    KEEP
-    + """
-var radios=Array.from(box.querySelectorAll('input')),commit=box.querySelector('.ng-commit');
-var again=box.querySelector('.ng-again'),after=box.querySelector('.ng-after');
-var said=box.querySelector('.ng-said'),right=box.dataset.answer;
-function draw(){
- var v=kept(),done=v!==null&&radios[v.index]!==undefined;
- radios.forEach(function(r,i){r.disabled=done;if(done)r.checked=i===v.index;
-  r.parentNode.classList.toggle('ng-right',done&&right!==''&&i===+right);
-  r.parentNode.classList.toggle('ng-wrong',done&&right!==''&&i===v.index&&i!==+right);});
- commit.hidden=done;again.hidden=!done;after.hidden=!done;
- commit.disabled=!radios.some(function(r){return r.checked;});
- if(done)said.textContent=right===''?'Kept: '+v.text+'. The page measures it below.'
-  :(v.index===+right?'You predicted this.':'You predicted: '+v.text+'.');
-}
-radios.forEach(function(r){r.addEventListener('change',draw);});
-commit.addEventListener('click',function(){
- var i=radios.findIndex(function(r){return r.checked;});
- if(i>=0){keep({index:i,text:JSON.parse(box.dataset.choices)[i]});draw();again.focus();}});
-again.addEventListener('click',function(){radios.forEach(function(r){r.checked=false;});
- keep(null);draw();radios[0].focus();});
-draw();
-""",
-)
-REVEAL = wire(
-    "reveal",
-    KEEP
-    + """
-var said=box.querySelector('.ng-said'),after=box.querySelector('.ng-after');
-var open=box.querySelector('button');
-function draw(v){
- v=v||kept();after.hidden=!v;open.hidden=!!v;
- said.textContent=v?(v.index===+box.dataset.answer?'You predicted this.'
-  :'You predicted: '+v.text+'.'):'You have not committed to an answer yet.';
-}
-document.addEventListener('ng-choice',function(e){if(e.detail.key===key)draw(e.detail.value);});
-open.addEventListener('click',function(){after.hidden=false;open.hidden=true;});
-draw();
-""",
-)
-QUIZ = wire(
-    "quiz",
-    """
-var radios=Array.from(box.querySelectorAll('input')),say=box.querySelector('.ng-said');
-var whys=JSON.parse(box.dataset.whys),right=+box.dataset.answer;
-box.querySelector('button').addEventListener('click',function(){
- var at=radios.findIndex(function(r){return r.checked;});
- radios.forEach(function(r,i){
-  r.parentNode.classList.toggle('ng-right',i===at&&at===right);
-  r.parentNode.classList.toggle('ng-wrong',i===at&&at!==right);});
- if(at<0){say.textContent='Choose an answer first.';return;}
- say.innerHTML=(at===right?'<strong>Right.</strong> ':'<strong>Not this one.</strong> ')+whys[at];
-});
-""",
-)
+PREDICT, REVEAL = (script("choice", name) for name in ("predict", "reveal"))
+QUIZ = script("quiz")
 
 
 class Prediction(Html):

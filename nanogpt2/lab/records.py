@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ import torch
 import nanogpt2
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json, write_json
+from nanogpt2.reporting.machine import processor_name
 
 CURE = "restore it from the repository, or make it again with the command that recorded it"
 
@@ -137,15 +137,7 @@ def describe_device() -> str:
     """The accelerator, or the processor and how many threads torch uses of it."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
 def _commit() -> str:

@@ -118,7 +118,6 @@ def small_run(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     threads: int = 1,
-    fresh: bool = False,
 ) -> SmallRun:
     """Train ``config`` for ``steps`` steps on the embedded corpus, or find that run on disk.
 
@@ -138,7 +137,6 @@ def small_run(
         start: begin with the weights of that run instead of fresh ones.
         dtype: of the products; None takes bf16 where the device is good at it, else fp32.
         threads: of the processor; one is best for a small model, and chapters run side by side.
-        fresh: train even where the run is on disk.
     """
     config, recipe = config or small_config(), recipe or small_recipe()
     if dtype is None:
@@ -164,7 +162,7 @@ def small_run(
     folder = cache_folder() / f"run-{digest(json.loads(json.dumps(settings)))[:20]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
-        cached = (folder / "run.json").is_file() and not fresh
+        cached = (folder / "run.json").is_file()
         if not cached:
             data = small_data(config.vocab_size)
             around = within() if within else nullcontext()

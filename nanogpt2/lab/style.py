@@ -1,8 +1,9 @@
 """One plot style: transparent, in the page's own ink, with colours that everyone can tell apart.
 
 Figures become SVG inside the page, so their text is text, their ink is ``currentColor`` and their
-colours are CSS variables that change with the theme. The light palette keeps a contrast of at least
-3 to 1 on white and the dark one on near-black (WCAG 2.1, 1.4.11); lines differ by dashes too.
+colours are CSS variables that change with the theme (``static/lab.css``). The light palette keeps a
+contrast of at least 3 to 1 on white and the dark one on near-black (WCAG 2.1, 1.4.11); lines differ
+by dashes too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nanogpt2.errors import UserError
@@ -24,7 +24,6 @@ from nanogpt2.lab.page import Html, fresh_name, inline, part
 INK = "#010203"
 """stands for the page's own text colour until the figure is written"""
 COLOURS = ("#0072b2", "#c4540a", "#00805d", "#b0528a", "#8a6a00", "#5b6570")
-DARK_COLOURS = ("#56b4e9", "#f0883e", "#2fc79a", "#dd93bf", "#e0c04a", "#a3acb6")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), "-")
 SEQUENTIAL, DIVERGING = "cividis", "PuOr"
 
@@ -72,12 +71,6 @@ def figure(width: float = 5.6, height: float = 2.9, columns: int = 1) -> tuple[F
         fig = Figure(figsize=(width, height))
         axes = fig.subplots(1, columns)
     return fig, axes
-
-
-def bare(axes: Axes) -> Axes:
-    """Axes without frame, ticks and grid, for a drawing."""
-    axes.set_axis_off()
-    return axes
 
 
 def svg(fig: Figure, alt: str) -> str:

@@ -1,8 +1,8 @@
 """Causal self-attention: rotary positions, QK-norm, value embeddings, windows, grouped queries.
 
 Sources: Vaswani et al. (arXiv 1706.03762); QK-norm (Henry et al., arXiv 2010.04245); grouped
-queries (Ainslie et al., arXiv 2305.13245). Chapters: rotary positions, norms, value embeddings,
-sliding windows.
+queries (Ainslie et al., arXiv 2305.13245). Chapters: rotary_positions, norms, value_embeddings,
+windows.
 """
 
 from __future__ import annotations

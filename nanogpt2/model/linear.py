@@ -1,4 +1,7 @@
-"""A linear layer whose weight is a master: kept in its own precision, cast for each product."""
+"""A linear layer whose weight is a master: kept in its own precision, cast for each product.
+
+Chapter: ladder.
+"""
 
 from __future__ import annotations
 

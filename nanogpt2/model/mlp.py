@@ -1,7 +1,7 @@
 """The MLP: width -> 4 width -> width, squared ReLU between.
 
 Sources: Primer (So et al., arXiv 2109.08668) for relu(x)^2; GELU (arXiv 1606.08415) and SwiGLU
-(Shazeer, arXiv 2002.05202) as the switches. Chapter: RMSNorm and QK-norm.
+(Shazeer, arXiv 2002.05202) as the switches. Chapter: norms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Normalization: RMSNorm without parameters, and what it replaced.
 
 Source: RMSNorm (Zhang and Sennrich, arXiv 1910.07467); LayerNorm (Ba et al., arXiv 1607.06450).
-Chapter: RMSNorm and QK-norm.
+Chapter: norms.
 """
 
 from __future__ import annotations

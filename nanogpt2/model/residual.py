@@ -1,7 +1,7 @@
 """What the residual stream carries besides the blocks: per-layer scalars, smear, backout.
 
 Sources: residual scalars and x0 as in modded-nanogpt (K. Jordan and contributors); smear and
-backout from the sixth record. Chapter: value embeddings and residual scalars.
+backout from the sixth record. Chapter: value_embeddings.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Source: RoFormer (Su et al., arXiv 2104.09864). Channel i is paired with i + D/2 (the half-split
 layout), and the rotation is by minus theta; both are conventions, since only the difference of two
-positions enters a score. Chapter: rotary positions.
+positions enters a score. Chapter: rotary_positions.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Source: value residual learning (ResFormer, Zhou et al., arXiv 2410.17897), as token tables in
 modded-nanogpt (K. Jordan and contributors). They add parameters by the table and FLOPs only by the
-gate. Chapter: value embeddings and residual scalars.
+gate. Chapter: value_embeddings.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Training never builds this mask (see ``nanogpt2.kernels.attention``); it is the definition that
 the fast ways are held against, and what the book draws. Source: Longformer (Beltagy et al.,
-arXiv 2004.05150), Mistral 7B (arXiv 2310.06825). Chapter: sliding windows.
+arXiv 2004.05150), Mistral 7B (arXiv 2310.06825). Chapter: windows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The optimizer: Muon for the matrices, AdamW for the rest, sharded over the ranks."""
+"""The optimizer: Muon for the matrices, AdamW for the rest, sharded. Chapter: muon."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """AdamW in one pass over each tensor.
 
 Source: Adam (Kingma and Ba, arXiv 1412.6980) with decoupled decay (Loshchilov and Hutter,
-arXiv 1711.05101); decay first, then the moments, then the step. Chapter: Muon and the Polar
-Express (who gets AdamW, and why).
+arXiv 1711.05101); decay first, then the moments, then the step. Chapter: muon.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The three collectives that the optimizer uses, counted and, on request, timed.
 
 With one process each hands its input straight back, so that the optimizer has one code path for
-every world size. Chapter: ZeRO-2.
+every world size. Chapter: zero2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which parameter is updated how: matrices by Muon, grouped by shape; the rest by AdamW, by kind.
 
-Chapter: Muon and the Polar Express.
+Chapter: muon.
 """
 
 from __future__ import annotations

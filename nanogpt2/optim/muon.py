@@ -3,7 +3,7 @@
 Source: Muon (K. Jordan et al., 2024, kellerjordan.github.io/posts/muon); Polar Express (arXiv
 2505.16932); the variance reduction is NorMuon's, by Li et al. (arXiv 2510.05491); cautious weight
 decay (arXiv 2411.16085). Switches: MuonEq (rows brought to one norm before) and Muon+ (one norm
-after). Chapter: Muon and the Polar Express.
+after). Chapter: muon.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 For X = U S V^T it approximates U V^T, using only products: each step maps every singular value s
 to a s + b s^3 + c s^5. The coefficients are the minimax choice, step by step, for singular values
 in [0.001, 1] (Amsel et al., arXiv 2505.16932), with the paper's safety factor. The result's
-singular values lie near 1, not at 1: Muon needs no more. Chapter: Muon and the Polar Express.
+singular values lie near 1, not at 1: Muon needs no more. Chapter: muon.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def polar_express(
     oblong ones take the same polynomial in Gram form, which needs 40% less time (see
     ``_gram_form``). In bf16, against float64, the Gram form is off by 4% in Frobenius norm on
     Gaussian matrices where the direct form is off by 1%, and both by 8% on spectra over four
-    decades: ``python -m benchmarks.polar_express`` prints it.
+    decades: ``python -m benchmarks.muon`` prints it.
     """
     x = g / (divisor * torch.linalg.matrix_norm(g.float(), keepdim=True) + 1e-6)
     x = x.to(dtype)

@@ -1,7 +1,7 @@
 """What changes from step to step: learning rate, Muon's momentum, Muon's weight decay.
 
 Pure functions of the step; ``apply_schedules`` writes them into an optimizer's groups.
-Chapter: the loop.
+Chapters: muon, loop.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ which communication of one tensor overlaps computation on another:
 2. as each arrives, update the owned share and launch its all-gather;
 3. wait for the gathers and copy back.
 
-One process is the case of world size 1 of the same code. Chapter: ZeRO-2 on your laptop.
+One process is the case of world size 1 of the same code. Chapter: zero2.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Rows:
 
     def launch(self) -> None:
         """Phase 1."""
-        g = _gradient(self.p)
+        g = gradient_of(self.p)
         if self.comm.world_size == 1:
             self.reduced = Pending(g, g)
         elif self.sharded:
@@ -120,7 +120,7 @@ class Matrices:
             self.reduced = self.comm.reduce_scatter(padded(self._stack(), self.comm.world_size))
 
     def _stack(self) -> Tensor:
-        return torch.stack([_gradient(p) for p in self.params])
+        return torch.stack([gradient_of(p) for p in self.params])
 
     def update(self, functions: Functions) -> None:
         """Phase 2."""
@@ -132,10 +132,10 @@ class Matrices:
         buffer, second = self.state["momentum_buffer"], self.state["second_moment"]
         if self.in_place:
             if functions.measure:
-                self.square = sum((_square(_gradient(p)) for p in self.params), torch.zeros(()))
+                self.square = sum((_square(gradient_of(p)) for p in self.params), torch.zeros(()))
             for i, p in enumerate(self.params):
                 state = (buffer[i : i + 1], second[i : i + 1])
-                functions.muon(p.data[None], _gradient(p)[None], *state, *scalars, *plain)
+                functions.muon(p.data[None], gradient_of(p)[None], *state, *scalars, *plain)
             return
         if self.comm.world_size == 1:
             g = self._stack()
@@ -321,7 +321,7 @@ def _square(g: Tensor) -> Tensor:
     return torch.linalg.vector_norm(g, dtype=torch.float32).square()
 
 
-def _gradient(p: nn.Parameter) -> Tensor:
+def gradient_of(p: nn.Parameter) -> Tensor:
     """The gradient, zero where the loss did not reach the parameter."""
     return torch.zeros_like(p) if p.grad is None else p.grad
 

@@ -1,1 +1,1 @@
-"""The training loop, its checkpoints, its measurements, and its ranks."""
+"""The training loop, its checkpoints, its measurements, its ranks. Chapter: loop."""

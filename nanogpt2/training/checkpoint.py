@@ -1,7 +1,7 @@
 """From a checkpoint to a model, or to a run that goes on: same ranks bit for bit, others resharded.
 
 Reads this project's checkpoints (``storage.py`` has the layout) and nanochat's. Nothing is
-unpickled: safetensors and JSON, and ``weights_only=True`` for nanochat's files. Chapter: the loop.
+unpickled: safetensors and JSON, and ``weights_only=True`` for nanochat's files. Chapter: loop.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One process a GPU, started by torchrun (or one process alone: the same code with world size 1).
 Gradients and parameters travel in ``nanogpt2.optim.zero2``; here is the rest: the start, one small
 sum a step, and the end. A rank that fails says who, where and why; all others stop within seconds,
-whatever they are waiting for. Chapter: ZeRO-2.
+whatever they are waiting for. Chapter: zero2.
 """
 
 from __future__ import annotations

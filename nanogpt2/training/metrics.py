@@ -1,7 +1,7 @@
 """What a step is measured by: speed, use of the machine, memory; and the file that keeps it.
 
 MFU is PaLM's model FLOPs utilization (arXiv 2204.02311, appendix B): the FLOPs that the model needs
-for the tokens per second it sees, as a part of the machine's peak. Chapter: the loop.
+for the tokens per second it sees, as a part of the machine's peak. Chapter: loop.
 """
 
 from __future__ import annotations

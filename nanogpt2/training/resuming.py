@@ -1,4 +1,4 @@
-"""Where a run starts: at its beginning, or at a checkpoint of its own. Chapter: the loop."""
+"""Where a run starts: at its beginning, or at a checkpoint of its own. Chapter: loop."""
 
 from __future__ import annotations
 

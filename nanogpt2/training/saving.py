@@ -1,7 +1,7 @@
 """Saving without standing still: the step waits for a copy to host memory, a thread does the rest.
 
 Each rank writes its own share; rank 0 also writes the model and, when all ranks have reported their
-files, the marker that makes the checkpoint whole. Chapter: the loop.
+files, the marker that makes the checkpoint whole. Chapter: loop.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
         state.json                                 step, configuration, recipe, figures
         COMPLETE                                   size and SHA-256 of each of the above
 
-A folder without its marker, or that differs from it, is never read. Chapter: the loop.
+A folder without its marker, or that differs from it, is never read. Chapter: loop.
 """
 
 from __future__ import annotations

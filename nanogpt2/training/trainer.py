@@ -1,4 +1,4 @@
-"""The training loop: data in, checkpoints and metrics out. Chapter: the loop.
+"""The training loop: data in, checkpoints and metrics out. Chapter: loop.
 
 ``train(settings)`` runs in every rank: alone, or under torchrun (see ``distributed.py``). One step:
 gradients of the whole batch over several passes, one update (where the ranks meet), one small sum

@@ -91,12 +91,23 @@ def test_ladder_says_its_rungs_and_links_written_chapters() -> None:
     assert picture.count('<a href="../chapters/05_rotary.html">') == 1
 
 
-def test_rooms_name_modules_that_exist_or_will() -> None:
+def test_rooms_are_what_their_docstrings_say() -> None:
+    assert rooms.chapters_named('"""A.\n\nChapters: norms,\nzero2."""') == ("norms", "zero2")
+    assert rooms.chapters_named('"""A. Chapter: core."""') == ("core",)
+    assert rooms.chapters_named('"""The chapter on norms."""') == ()
     known = rooms.modules()
     assert "nanogpt2.config" in known and not any("._" in name for name in known)
-    for chapter in rooms.read_rooms():
-        for room in chapter.rooms:
-            assert room.startswith("nanogpt2."), room
+    named = {chapter.key: chapter.rooms for chapter in rooms.read_rooms()}
+    assert "nanogpt2.model.rope" in named["rotary_positions"]
+    assert "nanogpt2.studies.core" in named["core"]
+    assert "nanogpt2.studies.core.measures" not in named["core"]  # its package says so
+
+
+def test_a_docstring_that_names_no_chapter_of_the_book_is_noticed(tmp_path: Path) -> None:
+    titles = tmp_path / "rooms.yml"
+    titles.write_text("norms: RMSNorm and QK-norm\n")
+    with pytest.raises(KeyError, match="rotary_positions"):
+        rooms.read_rooms(titles)
 
 
 def test_each_chapter_is_in_rooms_and_contents() -> None:
@@ -133,8 +144,10 @@ def test_a_chapter_depends_on_the_code_that_it_reaches(tmp_path: Path) -> None:
         "config.py": "",
         "alone.py": "",
         "lab/__init__.py": "from nanogpt2.config import (\n    A,\n)",
-        "lab/muon.py": "",
-        "lab/rotary.py": "def f():\n    import nanogpt2.late",
+        "lab/static/lab.css": "",
+        "studies/__init__.py": "",
+        "studies/muon.py": "",
+        "studies/norms.py": "def f():\n    import nanogpt2.late",
         "late.py": "",
         "evals/__init__.py": "",
         "evals/__main__.py": "",
@@ -148,9 +161,10 @@ def test_a_chapter_depends_on_the_code_that_it_reaches(tmp_path: Path) -> None:
             path.relative_to(package).as_posix() for path in depends.code_reached(text, tmp_path)
         }
 
-    lab = {"__init__.py", "lab/__init__.py", "config.py"}
+    lab = {"__init__.py", "lab/__init__.py", "lab/static/lab.css", "config.py"}
     assert reached("from nanogpt2 import lab") == lab
-    assert reached("from nanogpt2.lab import rotary") == lab | {"lab/rotary.py", "late.py"}
+    norms = {"__init__.py", "studies/__init__.py", "studies/norms.py", "late.py"}
+    assert reached("from nanogpt2.studies import norms") == norms
     command = 'run("python -m nanogpt2.evals --x")'
     assert reached(command) == {"__init__.py", "evals/__init__.py", "evals/__main__.py"}
 

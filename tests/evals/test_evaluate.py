@@ -15,13 +15,13 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.evals.core import CoreEvaluator, CoreResult, evaluate_core
 from nanogpt2.evals.core.layout import Job
+from nanogpt2.evals.core.plain import plain_core
 from nanogpt2.evals.core.prompts import Option
 from nanogpt2.evals.core.scoring import GPTScorer, Scorer, choose, scorer_for
 from nanogpt2.evals.core.tasks import Task
 from nanogpt2.model.gpt import GPT
 from tests.distributed import run_ranks
 from tests.evals.conftest import TASKS, small_config, trained_looking
-from tests.evals.plain import plain_core
 
 NAN = math.nan
 

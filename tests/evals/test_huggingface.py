@@ -14,9 +14,9 @@ from nanogpt2.errors import UserError  # noqa: E402
 from nanogpt2.evals.core import evaluate_core  # noqa: E402
 from nanogpt2.evals.core.__main__ import main  # noqa: E402
 from nanogpt2.evals.core.huggingface import HuggingFaceTokenizer, load_huggingface  # noqa: E402
+from nanogpt2.evals.core.plain import plain_core  # noqa: E402
 from nanogpt2.evals.core.scoring import HuggingFaceScorer, scorer_for  # noqa: E402
 from tests.evals.conftest import WORDS  # noqa: E402
-from tests.evals.plain import plain_core  # noqa: E402
 
 
 @pytest.fixture(scope="module")

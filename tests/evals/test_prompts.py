@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.evals.core.bundle import load_tasks
+from nanogpt2.evals.core.plain import plain_sequences
 from nanogpt2.evals.core.prompts import (
     Option,
     PromptBuilder,
@@ -21,7 +22,6 @@ from nanogpt2.evals.core.prompts import (
     shared_length,
 )
 from nanogpt2.evals.core.tasks import Kind, Task
-from tests.evals.plain import plain_sequences
 
 
 class Letters:

@@ -6,9 +6,10 @@ import pytest
 
 from nanogpt2 import lab
 from nanogpt2.errors import UserError
+from nanogpt2.lab.page import Html
 
 
-def key(question: lab.Html) -> str:
+def key(question: Html) -> str:
     found = re.search(r'data-key="([^"]+)"', question.html)
     assert found
     return found.group(1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tiny_run import TinyData, prepare
 from nanogpt2.training.trainer import train
+from tests.drills.tiny_run import TinyData, prepare
 
 
 @pytest.fixture(scope="session")

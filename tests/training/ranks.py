@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.tiny_run import CONTEXT, free_port
+from tests.drills.tiny_run import CONTEXT, free_port
 
 
 def run_ranks(

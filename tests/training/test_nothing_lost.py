@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from benchmarks.tiny_run import RECIPE, TinyData, curve
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
@@ -17,6 +16,7 @@ from nanogpt2.training import trainer
 from nanogpt2.training.checkpoint import find_tokenizer
 from nanogpt2.training.storage import list_checkpoints
 from nanogpt2.training.trainer import train
+from tests.drills.tiny_run import RECIPE, TinyData, curve
 from tests.test_folders import tree
 
 

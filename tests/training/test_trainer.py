@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.tiny_run import RECIPE, TinyData, curve, differences, start
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.held_out import held_out_batches
@@ -26,6 +25,7 @@ from nanogpt2.training.command import main
 from nanogpt2.training.settings import StepReport, TrainResult
 from nanogpt2.training.storage import list_checkpoints, read_state
 from nanogpt2.training.trainer import train
+from tests.drills.tiny_run import RECIPE, TinyData, curve, differences, start
 
 STEPS = 24
 

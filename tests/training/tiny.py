@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.tiny_run import RECIPE
 from nanogpt2.config import GPTConfig
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import MuonAdamW, build_optimizer
 from nanogpt2.recipes import Recipe
+from tests.drills.tiny_run import RECIPE
 
 
 def tiny_model(seed: int = 0, recipe: Recipe = RECIPE) -> tuple[GPT, MuonAdamW]:

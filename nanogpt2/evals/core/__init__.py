@@ -3,7 +3,7 @@
 Tasks and protocol: DCLM (Li et al., 2024, arXiv 2406.11794). ``bundle`` reads the data, ``tasks``
 draws examples, ``prompts`` makes token sequences, ``layout`` packs them, ``scoring`` and
 ``prefix`` run the model, ``results``, ``statistics`` and ``report`` say what came out.
-Chapter: CORE.
+Chapter: core.
 """
 
 from nanogpt2.evals.core.evaluate import CoreEvaluator, evaluate_core

@@ -1,6 +1,6 @@
 """``python -m nanogpt2.evals.core``: CORE of a checkpoint or of a Hugging Face model.
 
-Under torchrun each rank asks its share of the examples. Chapter: CORE.
+Under torchrun each rank asks its share of the examples. Chapter: core.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A folder in the layout of the public ``eval_bundle.zip``: ``core.yaml`` (the tasks),
 ``eval_meta_data.csv`` (random baselines), ``eval_data/`` (one JSON object a line) and the scores of
-GPT-2's four sizes. CORE is of the DCLM paper (arXiv 2406.11794). Chapter: CORE.
+GPT-2's four sizes. CORE is of the DCLM paper (arXiv 2406.11794). Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CORE of a model: build prompts, score them, gather the ranks' outcomes. Chapter: CORE."""
+"""CORE of a model: build prompts, score them, gather the ranks' outcomes. Chapter: core."""
 
 from __future__ import annotations
 

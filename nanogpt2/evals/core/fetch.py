@@ -1,6 +1,6 @@
 """Where the evaluation bundle is, fetched from its public address where it is not here yet.
 
-Chapter: CORE.
+Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Any causal language model of ``transformers``, with its tokenizer, for CORE.
 
-Optional extra ``hf``. Chapter: CORE.
+Optional extra ``hf``. Chapter: core.
 """
 
 from __future__ import annotations

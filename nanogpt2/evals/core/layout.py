@@ -1,7 +1,7 @@
 """Rows and batches: sequences that begin alike share one row, rows of like length one batch.
 
 A row is a shared beginning and, behind it, the different endings side by side. The four choices of
-a question, or the questions about one story, cost their common tokens once. Chapter: CORE.
+a question, or the questions about one story, cost their common tokens once. Chapter: core.
 """
 
 from __future__ import annotations

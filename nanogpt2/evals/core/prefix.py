@@ -3,7 +3,7 @@
 It obeys the model's cache protocol (``nanogpt2.model.attention.Cache``), for one forward pass over
 a whole ``Batch``. An ending's token sees the row's prefix and its own ending, at the positions it
 would have in a sequence of its own, through the layer's window. Tree attention of this kind is
-described for decoding by Cai et al. (Medusa, arXiv 2401.10774). Chapter: CORE.
+described for decoding by Cai et al. (Medusa, arXiv 2401.10774). Chapter: core.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Two protocols. ``nanochat`` (default; the one behind GPT-2's 0.256525): a whole 
 once behind a begin-of-sequence token, and the scored span is found by comparing tokens. ``dclm``
 follows the harness of the DCLM paper (arXiv 2406.11794): a single newline between examples, no
 begin-of-sequence token, context and continuation encoded apart so that every token of the
-continuation is scored, 2,048 tokens at most. Chapter: CORE.
+continuation is scored, 2,048 tokens at most. Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CORE shown: a table beside GPT-2's four published sizes, and a figure for a web page.
 
-Chapter: CORE.
+Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an evaluation found: per task, per example, and CORE itself. Chapter: CORE."""
+"""What an evaluation found: per task, per example, and CORE itself. Chapter: core."""
 
 from __future__ import annotations
 

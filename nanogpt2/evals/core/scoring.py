@@ -1,7 +1,7 @@
 """Losses and greedy matches of scored tokens, for our model, a Hugging Face one or any function.
 
 Right padding needs no mask: a causal model's scored positions come before it. Logits are made only
-at the positions that a score reads. Chapter: CORE.
+at the positions that a score reads. Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Chance taken out, and how far the result would move with other examples of the same kind.
 
-CORE's mean over tasks: DCLM (arXiv 2406.11794). Bootstrap: Efron (1979). Chapter: CORE.
+CORE's mean over tasks: DCLM (arXiv 2406.11794). Bootstrap: Efron (1979). Chapter: core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a CORE task is, and which examples it shows: shuffling, sampling, few-shot draws.
 
-DCLM (Li et al., 2024, arXiv 2406.11794). Chapter: CORE.
+DCLM (Li et al., 2024, arXiv 2406.11794). Chapter: core.
 """
 
 from __future__ import annotations

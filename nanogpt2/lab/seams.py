@@ -1,0 +1,49 @@
+"""Code changed for a while: how the chapters show failures on the package's own model.
+
+Every place where that happens is declared here, so that a room knows which of its names a study
+relies on.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SEAMS = (
+    "nanogpt2.config.GPTConfig.window_sizes",
+    "nanogpt2.model.attention.add_value_embedding",
+    "nanogpt2.model.attention.attention",
+    "nanogpt2.model.attention.rms_norm",
+    "nanogpt2.model.attention.rotate",
+    "nanogpt2.model.gpt.Norm",
+    "nanogpt2.model.gpt.value_tables",
+    "nanogpt2.model.norm.rms_norm",
+    "nanogpt2.optim.muon.neuron_axis",
+    "nanogpt2.optim.muon.variance_scale",
+    "nanogpt2.optim.polar_express.COEFFICIENTS",
+    "nanogpt2.optim.zero2.gradient_of",
+    "nanogpt2.optim.zero2.muon_update",
+    "nanogpt2.optim.zero2.neuron_axis",
+)
+"""names that a study may change, each where the code that uses it looks it up"""
+
+
+@contextmanager
+def patched(seam: str, value: Any) -> Iterator[Any]:
+    """``seam`` is ``value`` within the block, and as before after it; yields what it was."""
+    owner, name = _place(seam)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield before
+    finally:
+        setattr(owner, name, before)
+
+
+def _place(seam: str) -> tuple[Any, str]:
+    if seam not in SEAMS:
+        raise ValueError(f"{seam} is no seam; declare it in {__name__}.SEAMS")
+    owner, _, name = seam.rpartition(".")
+    return pkgutil.resolve_name(owner), name

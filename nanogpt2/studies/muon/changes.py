@@ -1,0 +1,82 @@
+"""Changed optimizers of the chapter on Muon: other rates and parts, and failures on purpose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.lab.seams import patched
+from nanogpt2.lab.small_run import small_recipe
+from nanogpt2.optim.muon import muon_update, neuron_axis
+from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
+from nanogpt2.recipes import Recipe
+from nanogpt2.studies.muon.pictures import SAFETY
+
+
+def recipe_with(kind: str, rate: float | None = None, **muon: Any) -> Recipe:
+    """The book's small recipe with the matrices under "muon" or "adamw" at ``rate``."""
+    recipe = small_recipe(matrices=kind)
+    if kind == "adamw":
+        group = recipe.matrices_adamw
+        return replace(recipe, matrices_adamw=replace(group, lr=rate or group.lr))
+    return replace(recipe, muon=replace(recipe.muon, lr=rate or recipe.muon.lr, **muon))
+
+
+def unsafe_coefficients() -> list[tuple[float, float, float]]:
+    """The package's polynomials with their own safety factor taken out again."""
+    factors = [SAFETY] * 4 + [1.0]
+    return [(a * f, b * f**3, c * f**5) for (a, b, c), f in zip(COEFFICIENTS, factors, strict=True)]
+
+
+@contextmanager
+def unguarded() -> Iterator[None]:
+    """Failure: the polynomials end exactly at 1, with no room for rounding."""
+    with patched("nanogpt2.optim.polar_express.COEFFICIENTS", tuple(unsafe_coefficients())):
+        yield
+
+
+@contextmanager
+def shapes_swapped() -> Iterator[None]:
+    """Failure: weights are taken for (in, out), so that rows and columns change places."""
+
+    def wrong_update(w: Tensor, g: Tensor, *rest: Any) -> None:
+        rows, cols = w.shape[-2:]
+        factor = (max(1.0, cols / rows) / max(1.0, rows / cols)) ** 0.5
+        buffer, second, momentum, lr, *others = rest
+        muon_update(w, g, buffer, second, momentum, lr * factor, *others)
+
+    def wrong_axis(rows: int, cols: int) -> int:
+        return neuron_axis(cols, rows)
+
+    with (
+        patched("nanogpt2.optim.zero2.muon_update", wrong_update),
+        patched("nanogpt2.optim.zero2.neuron_axis", wrong_axis),
+        patched("nanogpt2.optim.muon.neuron_axis", wrong_axis),
+    ):
+        yield
+
+
+@contextmanager
+def no_variance_reduction() -> Iterator[None]:
+    """Muon without NorMuon's step."""
+    one = lambda x, *_: x.new_ones(1, 1, 1, dtype=torch.float32)  # noqa: E731
+    with patched("nanogpt2.optim.muon.variance_scale", one):
+        yield
+
+
+def longest_row(inner: bool, outer: float, dtype: torch.dtype, rows: int = 200) -> str:
+    """Median and largest length of orthogonalized random single rows of 32, as "median / worst".
+
+    ``inner``: keep the safety factor in the coefficients; ``outer``: the divisor of the norm.
+    """
+    g = torch.randn(rows, 1, 32, generator=torch.Generator().manual_seed(0))
+    with nullcontext() if inner else unguarded():
+        x = polar_express(g, divisor=outer, dtype=dtype)
+    length = torch.linalg.vector_norm(x.float(), dim=(1, 2)).nan_to_num(math.inf, math.inf)
+    return f"{float(length.median()):.3g} / {float(length.max()):.3g}"

@@ -1,0 +1,180 @@
+"""Pictures of the chapter on Muon and the Polar Express."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from nanogpt2.lab.drawing import drawing, words
+from nanogpt2.lab.page import Html
+from nanogpt2.lab.style import COLOURS, INK, figure, show, style
+from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
+
+Triples = Sequence[Sequence[float]]
+SAFETY = 1.02
+"""what divides x in the first four of the package's polynomials"""
+JORDAN = ((3.4445, -4.775, 2.0315),) * 5
+NEWTON_SCHULZ = ((15 / 8, -10 / 8, 3 / 8),) * 5
+
+
+def ellipse_frame(stretch: float, steps: int) -> tuple[str, str]:
+    """The image of the unit circle under a 2 x 2 gradient after ``steps`` steps; for ``explore``.
+
+    ``stretch`` is the gradient's condition number. Returns an SVG and its alt text.
+    """
+    u, v = _turn(0.6), _turn(-0.35)
+    g = u @ torch.diag(torch.tensor([1.0, 1 / stretch], dtype=torch.float64)) @ v.T
+    x = polar_express(g[None], iterations=steps, dtype=torch.float64)[0]
+    long, short = (float(s) for s in torch.linalg.svdvals(x))
+    size, middle = 118, (240, 146)
+    angles = torch.linspace(0, 2 * math.pi, 73, dtype=torch.float64)
+    rim = x @ torch.stack((angles.cos(), angles.sin()))
+    at = [(middle[0] + size * float(a), middle[1] - size * float(b)) for a, b in rim.T]
+    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in at) + "Z"
+    arms = ""
+    for axis, colour, dash in ((0, 0, ""), (1, 1, ' stroke-dasharray="7 4"')):
+        end = x @ v[:, axis]
+        ex, ey = middle[0] + size * float(end[0]), middle[1] - size * float(end[1])
+        arms += (
+            f'<path d="M{middle[0]} {middle[1]}L{ex:.1f} {ey:.1f}" stroke="var(--ng-c{colour})" '
+            f'stroke-width="4" stroke-linecap="round"{dash}/>'
+        )
+    told = f"singular values {long:.3f} and {_small(short)}, ratio {_small(long / short)}"
+    body = (
+        f'<circle cx="{middle[0]}" cy="{middle[1]}" r="{size}" fill="none" stroke="currentColor" '
+        'stroke-dasharray="2 5" opacity=".7"/>'
+        f'<path d="{path}" fill="var(--ng-c2)" fill-opacity=".18" stroke="var(--ng-c2)" '
+        f'stroke-width="2.5"/>{arms}{words(240, 304, told, "middle", 17)}'
+    )
+    shape = (
+        "nearly a circle"
+        if short > 0.6 * long
+        else "a thin ellipse"
+        if short < 0.2 * long
+        else "an ellipse"
+    )
+    alt = f"After {steps} steps the unit circle has become {shape}: {told}."
+    return drawing(body, 316), alt
+
+
+def _turn(angle: float) -> Tensor:
+    c, s = math.cos(angle), math.sin(angle)
+    return torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+
+
+def _small(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def mapped(values: Tensor, coefficients: Triples) -> Tensor:
+    """Singular ``values`` after one polynomial a s + b s^3 + c s^5 for each triple, in turn."""
+    for a, b, c in coefficients:
+        values = a * values + b * values**3 + c * values**5
+    return values
+
+
+def equioscillation(coefficients: Sequence[float], points: Sequence[float]) -> Html:
+    """One polynomial on [first point, last point], its four extreme points marked."""
+    low, high = points[0], points[-1]
+    s = torch.linspace(0, high * 1.02, 300, dtype=torch.float64)
+    marks = torch.tensor(list(points), dtype=torch.float64)
+    error = float((1 - mapped(marks, [coefficients])).abs().max())
+    fig, axes = figure(height=2.8)
+    with style():
+        for level in (1 - error, 1 + error):
+            axes.axhline(level, color=COLOURS[5], linewidth=1.2, linestyle="--")
+        axes.axhline(1, color=INK, linewidth=1)
+        axes.plot(s.numpy(), mapped(s, [coefficients]).numpy(), color=COLOURS[0])
+        axes.plot(marks.numpy(), mapped(marks, [coefficients]).numpy(), "o", color=COLOURS[1])
+        axes.set(xlabel="singular value before", ylabel="after", ylim=(-0.05, 2.15))
+    alt = (
+        f"An odd polynomial rises from zero, overshoots 1, dips below it and rises again. At the "
+        f"four points {', '.join(f'{p:.3g}' for p in points)} it is off by exactly {error:.4f}, "
+        "in turn below and above."
+    )
+    return show(fig, alt, f"The best quintic on [{low:g}, {high:g}]: four errors of equal size.")
+
+
+def race_frame(steps: int) -> tuple[Figure, str]:
+    """Where three iterations have carried each singular value after ``steps``; for ``explore``."""
+    s = torch.logspace(-4, 0, 320, dtype=torch.float64)
+    runs = {
+        "Newton-Schulz": (NEWTON_SCHULZ, s),
+        "Muon of 2024": (JORDAN, s),
+        "Polar Express": (COEFFICIENTS, s / SAFETY),
+    }
+    fig, axes = figure(height=2.9)
+    reached = {}
+    with style():
+        axes.axhline(1, color=INK, linewidth=1)
+        for name, (coefficients, start) in runs.items():
+            y = mapped(start, coefficients[:steps])
+            axes.plot(s.numpy(), y.numpy(), label=name)
+            reached[name] = [float(y[i]) for i in (0, 106, 213)]
+        axes.set(xscale="log", ylim=(0, 2.1), ylabel="after")
+        axes.set_xlabel("singular value before, as a part of the norm")
+        fig.legend(loc="outside upper left", ncols=3)
+    known = "; ".join(
+        f"{name}: " + ", ".join(f"{value:.2g}" for value in ys) for name, ys in reached.items()
+    )
+    alt = f"Where 0.0001, 0.002 and 0.05 stand after {steps} steps. {known}."
+    return fig, alt
+
+
+def spread_matrix(rows: int = 64, cols: int = 128, decades: float = 4.0) -> tuple[Tensor, ...]:
+    """Factors U (rows, rows), s (rows), V^T (rows, cols), float64; s falls over ``decades``."""
+    generator = torch.Generator().manual_seed(0)
+    g = torch.randn(rows, cols, dtype=torch.float64, generator=generator)
+    u, _, vt = torch.linalg.svd(g, full_matrices=False)
+    return u, torch.logspace(0, -decades, rows, dtype=torch.float64), vt
+
+
+def precision_frame(steps: int, precision: str) -> tuple[Figure, str]:
+    """Each direction of one matrix before and after, computed in a precision; for ``explore``."""
+    u, s, vt = spread_matrix()
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    g = ((u * s) @ vt).float()[None]
+    x = polar_express(g, iterations=steps, dtype=dtype)[0].double()
+    start = s / (SAFETY * s.norm())
+    kept = (u * (x @ vt.T)).sum(0)  # u_i . X v_i: how much of each direction came through
+    exact = mapped(start, COEFFICIENTS[:steps])
+    off = (kept - exact).abs() / exact.abs().clamp_min(1e-9)
+    fig, axes = figure(height=3.0)
+    with style():
+        axes.axhline(1, color=INK, linewidth=1)
+        axes.plot(start.numpy(), exact.numpy(), color=COLOURS[0], label="exact")
+        axes.plot(
+            start.numpy(),
+            kept.abs().numpy(),
+            linestyle="none",
+            marker="o",
+            markersize=3.5,
+            color=COLOURS[1],
+            label=precision,
+        )
+        axes.set(xscale="log", yscale="log", ylim=(3e-6, 3), ylabel="after")
+        axes.set_xlabel("singular value before, as a part of the norm")
+        fig.legend(loc="outside upper left", ncols=2)
+    lost = int((off > 0.25).sum())
+    alt = (
+        f"{precision}, {steps} steps: of {len(s)} directions, {lost} are more than a quarter off "
+        f"the exact curve; the smallest singular value has become {float(kept.abs()[-1]):.2g}."
+    )
+    return fig, alt
+
+
+def spectra(named: Mapping[str, Tensor], alt: str, caption: str = "") -> Html:
+    """Falling singular values (each a mean over matrices or one spectrum), one line a name."""
+    fig, axes = figure(height=2.9)
+    with style():
+        for name, values in named.items():
+            keep = torch.linspace(0, len(values) - 1, min(len(values), 160)).round().long()
+            axes.plot(((keep + 1) / len(values)).numpy(), values[keep].numpy(), label=name)
+        axes.set(yscale="log", xlabel="singular values, largest first (as a part of all)")
+        axes.set(ylabel="over the largest", ylim=(1e-3, 1.4))
+        fig.legend(loc="outside upper left", ncols=3)
+    return show(fig, alt, caption)

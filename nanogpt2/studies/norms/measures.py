@@ -1,0 +1,247 @@
+"""Measurements of the chapter on RMSNorm and QK-norm."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanogpt2.inference.kv_cache import KVCache
+from nanogpt2.lab.probing import attending, hooked
+from nanogpt2.lab.seams import patched
+from nanogpt2.lab.small_data import SmallData, small_data
+from nanogpt2.lab.small_run import compare, small_config
+from nanogpt2.lab.timing import median_seconds
+from nanogpt2.model.gpt import GPT
+from nanogpt2.model.norm import Norm, rms_norm
+
+
+def held_out(model: GPT, rows: int = 8) -> Tensor:
+    """(rows, T) token ids of the small data's held-out text."""
+    return small_data(model.config.vocab_size).validation(rows, model.config.sequence_len)[0]
+
+
+@torch.no_grad()
+def _scores(model: GPT, rows: int = 8) -> list[Tensor]:
+    """(B, H, T, T) of every layer, over held-out rows; keys after the query are -inf."""
+    found: list[Tensor] = []
+
+    def see(right: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        s = torch.einsum("bmhd,bnhd->bhmn", q.float(), k.float()) / q.size(-1) ** 0.5
+        later = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
+        found.append(s.masked_fill(later, -torch.inf))
+        return right(q, k, v, window)
+
+    with attending(see):
+        model.hidden(held_out(model, rows).to(model.device))
+    return found
+
+
+def largest_score(model: GPT, step: int = 0) -> dict[str, float]:
+    """A probe of ``small_run``: the largest attention score that held-out rows meet."""
+    return {"largest score": max(float(s.max()) for s in _scores(model))}
+
+
+def sharpest_weight(model: GPT) -> float:
+    """Mean over layers, heads and queries of the largest weight that a query gives to one key.
+
+    Over the second half of each row, where a query has many keys to choose from; windows are
+    not applied.
+    """
+    half = model.config.sequence_len // 2
+    return statistics.fmean(
+        float(s.softmax(-1).amax(-1)[..., half:].mean()) for s in _scores(model)
+    )
+
+
+@torch.no_grad()
+def score_growth(depth: int, factors: tuple[float, ...] = (1, 2, 4, 8)) -> list[list[Any]]:
+    """Rows: factor on all query and key matrices, largest score without and with QK-norm."""
+    model, rows, before = GPT(small_config(depth)), [], 1.0
+    for factor in factors:
+        for block in model.blocks:
+            for matrix in (block.attn.c_q, block.attn.c_k):
+                matrix.weight.mul_(factor / before)
+        before = factor
+        found = []
+        for qk_norm in (False, True):
+            for block in model.blocks:
+                block.attn.qk_norm = qk_norm
+            found.append(max(float(s.max()) for s in _scores(model, rows=1)))
+        rows.append([f"{factor:g}", *found])
+    return rows
+
+
+@torch.no_grad()
+def incoming(model: GPT) -> list[list[Any]]:
+    """Rows: each norm of the model, and the smallest, mean and largest rms of what it takes in."""
+    kinds = {
+        "1 after the embedding": ("embedding_norm",),
+        "2 before attention": ("attn_norm",),
+        "4 before the MLP": ("mlp_norm",),
+        "5 before the head": ("final_norm",),
+    }
+    sizes: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    pairs: list[Tensor] = []
+
+    def size_of(kind: str) -> Callable[..., None]:
+        return lambda _module, x, _output: sizes[kind].append(_rms(x))
+
+    hooks = [
+        (module, size_of(kind))
+        for name, module in model.named_modules()
+        if isinstance(module, Norm)
+        for kind, ends in kinds.items()
+        if name.endswith(ends)
+    ]
+
+    def qk_norm(x: Tensor, *more: Any) -> Tensor:
+        pairs.append(_rms(x))
+        return rms_norm(x, *more)
+
+    with hooked(hooks), patched("nanogpt2.model.attention.rms_norm", qk_norm):
+        model(held_out(model))
+    sizes = dict(sorted({**sizes, "3 queries and keys": pairs}.items()))
+    return [
+        [kind, *(float(f(torch.cat(found))) for f in (torch.amin, torch.mean, torch.amax))]
+        for kind, found in sizes.items()
+    ]
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.float().square().mean(-1).sqrt().flatten()
+
+
+@torch.no_grad()
+def mean_share(model: GPT) -> float:
+    """Share of the stream's squared length that is its mean, before the head; 1 / C by chance."""
+    shares: list[float] = []
+
+    def share(_module: Any, x: Tensor, _output: Tensor) -> None:
+        shares.append(float((x.mean(-1).square() / x.square().mean(-1)).mean()))
+
+    with hooked([(model.final_norm, share)]):
+        model(held_out(model))
+    return shares[0]
+
+
+def learned_gains(model: GPT) -> list[list[Any]]:
+    """Rows: each kind of norm, and the smallest, mean and largest of its gains."""
+    found: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            found.setdefault(name.split(".")[-2], []).append(parameter.detach())
+    return [
+        [f"`{kind}`", *(float(f(torch.cat(gains))) for f in (torch.amin, torch.mean, torch.amax))]
+        for kind, gains in found.items()
+    ]
+
+
+@torch.no_grad()
+def fold_gains(model: GPT) -> GPT:
+    """The same function with every gain before a matrix multiplied into it, in place.
+
+    Left is the gain of the embedding's norm: what follows it is the stream, not a matrix.
+    """
+    after: list[tuple[Norm, list[Any]]] = [(model.final_norm, [model.lm_head])]
+    for block in model.blocks:
+        attn = block.attn
+        gate = [attn.ve_gate] if hasattr(attn, "ve_gate") else []
+        after.append((block.attn_norm, [attn.c_q, attn.c_k, attn.c_v, *gate]))
+        after.append((block.mlp_norm, [block.mlp.c_fc]))
+    for norm, layers in after:
+        assert norm.weight is not None
+        for layer in layers:
+            weight = next(layer.parameters())
+            weight.mul_(norm.weight[: weight.size(1)])  # the gate reads the first channels only
+        norm.weight.fill_(1.0)
+    return model
+
+
+@torch.no_grad()
+def silences(model: GPT) -> list[list[Any]]:
+    """Rows: layer, share of the MLP's hidden values that are 0, units that are 0 for every
+    token, share of the sum of all values that the largest twentieth holds."""
+    rows: list[list[Any]] = []
+
+    def silence_of(layer: int) -> Callable[..., None]:
+        return lambda _module, _x, h: rows.append([f"{layer + 1}", *silence(h)])
+
+    with hooked((block.mlp.c_fc, silence_of(i)) for i, block in enumerate(model.blocks)):
+        model(held_out(model))
+    return rows
+
+
+def silence(h_BTF: Tensor) -> list[Any]:
+    """Share of values that squared ReLU makes 0, units that are always 0, the largest twentieth."""
+    values = F.relu(h_BTF).square()
+    dead = int((values.flatten(0, -2).amax(0) == 0).sum())
+    ordered = values.flatten().sort(descending=True).values
+    top = float(ordered[: len(ordered) // 20].sum() / ordered.sum())
+    return [float((values == 0).float().mean()), dead, top]
+
+
+def rms_after(widths: tuple[int, ...] = (32, 128, 768, 1536)) -> list[list[Any]]:
+    """Rows: a way to compute the norm, and for each width the rms of its output (1 is right)."""
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "kernel, bf16 in and out": lambda x: rms_norm(x.bfloat16()),
+        "kernel, fp16 in and out": lambda x: rms_norm(x.half()),
+        "every step in bf16": lambda x: _stepwise(x.bfloat16()),
+        "every step in fp16": lambda x: _stepwise(x.half()),
+    }
+    generator = torch.Generator().manual_seed(3)
+    inputs = [10 * torch.randn(64, width, generator=generator) for width in widths]
+    return [[name, *(float(_rms(way(x)).mean()) for x in inputs)] for name, way in ways.items()]
+
+
+def _stepwise(x: Tensor) -> Tensor:
+    """Squares, a running sum and the root, each rounded to the dtype of ``x``."""
+    total = torch.zeros_like(x[:, :1])
+    for channel in x.split(1, dim=-1):
+        total = total + channel * channel
+    return x / (total / x.size(-1)).sqrt()
+
+
+def time_norm(width: int, tokens: int = 1024, repeats: int = 7) -> dict[str, float]:
+    """Median seconds of one layer's norms and of its matrix products, forward."""
+    x = torch.randn(1, tokens, width)
+    heads = x.view(1, tokens, -1, 128) if width % 128 == 0 else x.view(1, tokens, 1, width)
+    square, wide = torch.randn(width, width), torch.randn(width, 4 * width)
+    gain, shift = torch.ones(width), torch.zeros(width)
+
+    def layer_norm() -> Tensor:
+        return F.layer_norm(x, (width,), gain, shift)
+
+    parts: dict[str, Callable[[], Any]] = {
+        "two norms of the stream": lambda: (rms_norm(x), rms_norm(x)),
+        "norms of q and k": lambda: (rms_norm(heads), rms_norm(heads)),
+        "LayerNorm in place of the two": lambda: (layer_norm(), layer_norm()),
+        "all matrix products": lambda: ([x @ square for _ in range(4)], (x @ wide) @ wide.T),
+    }
+    return {name: median_seconds(run, repeats) for name, run in parts.items()}
+
+
+@torch.no_grad()
+def row_losses(
+    model: GPT, data: SmallData, rows: int = 16, length: int = 64
+) -> tuple[float, float]:
+    """Nats per token of rows of ``length`` read at once, and of the same rows token by token."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one token is too little work to share
+    try:
+        x, y = data.validation(rows, length)
+        cache = KVCache(model.config, rows, length)
+        steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+        return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def verdict(with_gain: list[float], without: list[float]) -> int:
+    """0, 1 or 2: the gain helps, makes no difference that seeds can show, or hurts."""
+    found = compare(with_gain, without)
+    return 1 if not found.distinguishable else 0 if found.difference < 0 else 2

@@ -1,0 +1,208 @@
+"""Pictures and tables of the chapter on value embeddings and residual scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from nanogpt2.depth import dial
+from nanogpt2.lab.drawing import box, picture, words
+from nanogpt2.lab.page import Html
+from nanogpt2.lab.plots import lines
+from nanogpt2.lab.small_run import SmallRun
+from nanogpt2.lab.style import COLOURS, DIVERGING, figure, show, style
+from nanogpt2.memory import memory_per_rank
+from nanogpt2.model.value_embeddings import add_value_embedding
+from nanogpt2.recipes import get_recipe
+from nanogpt2.studies.value_embeddings.measures import DISTANCES
+
+CONTEXTS = ("by the river bank", "money in the bank", "a bank of snow")
+CHANNELS = 8
+
+
+def value_frame(context: str, gate: float) -> tuple[Figure, str]:
+    """What attention hands on of " bank": its context's part, plus ``gate`` times its own row."""
+    own = torch.randn(CHANNELS, generator=torch.Generator().manual_seed(11))
+    seed = torch.Generator().manual_seed(CONTEXTS.index(context) + 20)
+    v = torch.randn(1, 1, 1, CHANNELS, generator=seed)
+    total = add_value_embedding(v, own.view(1, 1, -1), torch.full((1, 1, 1), gate))
+    bars = {
+        "from the stream": v.flatten(),
+        f"{gate:g} x the row of ' bank'": gate * own,
+        "the sum: the value": total.flatten(),
+    }
+    fig, axes = figure(height=3.3)
+    with style():
+        for place, (name, values) in enumerate(bars.items()):
+            base = -5.5 * place
+            axes.bar(range(CHANNELS), values.numpy(), 0.62, base, color=COLOURS[place])
+            axes.axhline(base, color=COLOURS[5], linewidth=0.8)
+            axes.text(-0.6, base + 2.3, name, va="center", size=11)
+        axes.set(ylim=(-14, 3), xlim=(-0.7, CHANNELS - 0.3))
+        axes.set_axis_off()
+    listed = ", ".join(f"{value:.1f}" for value in total.flatten().tolist())
+    return fig, f"{context}, gate {gate:g}: the eight numbers of the value of 'bank' are {listed}."
+
+
+def weights_frame(rate: float, steps: int) -> tuple[Figure, str]:
+    """Weights in the last stream of 24 layers, after equal steps up of all scalars of one kind."""
+    layers = torch.arange(24)
+    moved = rate * steps
+    resid = (1.0 + moved) ** (23.0 - layers)
+    x0 = torch.full((24,), 0.1 + moved)
+    fig, axes = figure(height=2.9)
+    with style():
+        axes.plot(layers, resid, label="what block i wrote, if all resid_lambdas moved")
+        axes.plot(layers, x0, label="x0 added at block i, if all x0_lambdas moved")
+        axes.set(xlabel="block i", ylabel="weight at the end", yscale="log", ylim=(0.05, 1e20))
+        fig.legend(loc="outside upper left")
+    alt = (
+        f"After {steps} steps of {rate:g}, the first block's output weighs {resid[0]:.3g} times "
+        f"the last one's; x0 is added with weight {float(x0[0]):.3g} at every block."
+    )
+    return fig, alt
+
+
+def compute_rows(depth: int = 24) -> list[list[Any]]:
+    """Parameters and FLOPs a token by kind of weight, and what value embeddings are of both."""
+    found = dial(depth, "run1")
+    model, counts = found.model, found.parameters
+    layers = sum(model.has_value_embedding(i) for i in range(model.n_layer))
+    gate_weights = layers * model.value_gate_channels * model.n_kv_head
+    seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
+    rows: list[list[Any]] = [
+        ["value tables", counts["value_embeddings"], 0],
+        ["their gates", gate_weights, 6 * gate_weights],
+        ["token embedding", counts["wte"], 0],
+        ["head", counts["lm_head"], 6 * counts["lm_head"]],
+        ["other matrices", counts["matrices"] - gate_weights]
+        + [6 * (counts["matrices"] - gate_weights)],
+        ["residual scalars", counts["scalars"], 0],
+        ["attention's scores and mixing", 0, 12 * model.n_head * model.head_dim * seen],
+    ]
+    total = ["all", sum(row[1] for row in rows), sum(row[2] for row in rows)]
+    assert total[1:] == [counts["total"], found.flops_per_token]
+    return [*rows, total]
+
+
+def memory_rows(ranks: int = 8, rows: int = 16) -> list[list[Any]]:
+    """GB on each of ``ranks`` at depth 24, with value embeddings and without, by the planner."""
+    recipe = get_recipe("run1")
+    model = dial(24, recipe).model
+    found = [
+        memory_per_rank(one, recipe, ranks, rows, bf16=True, bf16_tables=True)
+        for one in (model, replace(model, value_embeddings=False))
+    ]
+    names = ("parameters", "gradients", "optimizer", "activations", "peak")
+    kinds = ("parameters", "gradients", "optimizer's share", "activations (estimate)", "peak")
+    return [
+        [kind, *(f"{getattr(one, name) / 1e9:.2f}" for one in found)]
+        for kind, name in zip(kinds, names, strict=True)
+    ]
+
+
+def scalar_map(run: SmallRun, name: str, caption: str = "") -> Html:
+    """``name`` of every layer over the steps of a run with ``scalars_probe``, as colours."""
+    layers, steps = range(run.config.n_layer), run.series("step")
+    values = torch.tensor([run.series(f"{name}.{i}") for i in layers])
+    start = float(values[:, 0].mean())
+    most = max(float((values - start).abs().max()), 1e-3)
+    fig, axes = figure(5.6, 2.9)
+    with style():
+        picture = axes.imshow(
+            values.numpy(), cmap=DIVERGING, vmin=start - most, vmax=start + most, aspect="auto",
+            interpolation="none", extent=(0, steps[-1], len(layers) - 0.5, -0.5),
+        )  # fmt: skip
+        axes.grid(False)
+        axes.set(xlabel="step", ylabel="layer", yticks=range(0, len(layers), 2))
+        bar = fig.colorbar(picture, ax=axes, label=name.replace("_lambdas", "_lambda"))
+        bar.outline.set_visible(False)
+    ends = ", ".join(f"{value:.2f}" for value in values[:, -1].tolist())
+    alt = f"{name} by layer and step, all near {start:.2g} at first. At the end, layer 0 to last: "
+    return show(fig, f"{alt}{ends}.", caption)
+
+
+def gate_ranges(spread: dict[str, Any], caption: str = "") -> Html:
+    """Each gate's mean and the range of the middle 80% of tokens; from ``reading``."""
+    fig, axes = figure(height=2.4)
+    names: list[str] = []
+    told: list[str] = []
+    with style():
+        for layer, found in spread.items():
+            for head, mean in enumerate(found["mean"]):
+                at, low, high = len(names), found["low"][head], found["high"][head]
+                colour = COLOURS[0 if layer == next(iter(spread)) else 1]
+                axes.plot(
+                    [low, high], [at, at], color=colour, linewidth=5, alpha=0.45, linestyle="-"
+                )
+                axes.plot([mean], [at], "o", color=colour)
+                names.append(f"layer {layer}, head {head}")
+                told.append(f"{names[-1]}: {mean:.2f}, from {low:.2f} to {high:.2f}")
+        axes.axvline(1.0, color=COLOURS[5], linewidth=1, linestyle="-")
+        axes.set(xlim=(0, 2), xlabel="gate", yticks=range(len(names)), yticklabels=names)
+        axes.invert_yaxis()
+    return show(fig, "Mean and range of each gate. " + "; ".join(told) + ".", caption)
+
+
+def distance_lines(found: dict[str, Sequence[float]], caption: str = "") -> Html:
+    """How well what a token promises agrees with what follows it, by distance."""
+    best = [f"{name} agrees best at distance {DISTANCES[max(range(len(v)), key=v.__getitem__)]}"
+            for name, v in found.items()]  # fmt: skip
+    return lines(DISTANCES, found, alt="; ".join(best) + ".", caption=caption, log_x=True,
+                 x_label="tokens later", y_label="agreement (correlation)")  # fmt: skip
+
+
+def word_rows(found: dict[str, dict[str, list[str]]], most: int = 5) -> list[list[str]]:
+    """A table of tokens: one row a word, one column a place; spaces at the front are shown."""
+
+    def shown(token: str) -> str:
+        return token.replace(" ", "_").replace("\n", "/") or "(nothing)"
+
+    return [
+        [shown(word), *("  ".join(shown(t) for t in near[:most]) for near in places.values())]
+        for word, places in found.items()
+    ]
+
+
+def stream_picture(caption: str = "") -> Html:
+    """Where the second stream of values comes from, and where it joins the first."""
+    drawn = [
+        box(70, 30, 120, "token"),
+        box(330, 30, 250, "the stream, normed: h"),
+        box(70, 120, 120, "row of a table"),
+        box(230, 120, 130, "gate, 0 to 2"),
+        box(400, 120, 120, "W_v h"),
+        _line("M70 50v50"),
+        _line("M230 50v50"),
+        _line("M400 50v50"),
+        _line("M70 140v56"),
+        _line("M230 140v70h-142"),
+        _line("M70 224v56h316"),
+        _line("M400 140v126"),
+        _line("M400 294v26"),
+        _joint(70, 210, "×"),
+        _joint(400, 280, "+"),
+        box(400, 340, 120, "value v"),
+        words(96, 166, "ve", "middle"),
+        words(330, 346, "to attention", "end"),
+        words(240, 80, "32 channels", "start"),
+    ]
+    alt = (
+        "Two ways to the value. On the left the token's number picks a row of a table; a gate, "
+        "computed from 32 channels of the normed stream, multiplies it. On the right the normed "
+        "stream passes through the value matrix. Both are added, and go to attention."
+    )
+    return picture("".join(drawn), 366, alt, caption)
+
+
+def _line(path: str) -> str:
+    return f'<path d="{path}" fill="none" stroke="var(--ng-c0)" stroke-width="2.5"/>'
+
+
+def _joint(x: float, y: float, sign: str) -> str:
+    circle = f'<circle cx="{x}" cy="{y}" r="14" fill="none" stroke="currentColor"/>'
+    return circle + words(x, y + 7, sign, "middle")

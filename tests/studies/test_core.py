@@ -1,0 +1,103 @@
+"""What the chapter on CORE draws and measures."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanogpt2.evals.core.bundle import load_tasks
+from nanogpt2.evals.core.results import CoreResult, TaskResult
+from nanogpt2.evals.core.tasks import Kind, Task
+from nanogpt2.lab import small_config
+from nanogpt2.model.gpt import GPT
+from nanogpt2.studies import core
+from nanogpt2.studies.core.measures import grams, guessing
+
+
+def task(golds: list[int], options: int = 4, baseline: float = 0.2) -> Task:
+    items = [
+        {"query": f"q {i}", "choices": [f"c {n}" for n in range(options)], "gold": gold}
+        for i, gold in enumerate(golds)
+    ]
+    return Task("made", Kind.MULTIPLE_CHOICE, 0, " ", baseline, 0.25, False, items)
+
+
+def test_guessing_is_counted_from_the_items() -> None:
+    made = task([0, 0, 0, 1])
+    assert guessing(made) == (0.25, 0.75)
+    (row,) = core.chance_rows([made])
+    assert row[1:] == [0.2, 0.25, 0.25, 0.75, "+0.062"]
+    assert core.core_of_guessing([made]) == pytest.approx((0.0625, 0.6875))
+    assert core.core_of_guessing([made], corrected=True)[0] == pytest.approx(0)
+
+
+def test_formula_and_bootstrap_agree() -> None:
+    made = task([0] * 400)
+    right = [i < 120 for i in range(400)]
+    result = CoreResult(0.125, {"made": TaskResult(0.3, 0.125, right)})
+    draws = core.bootstrap(result, {"made": made}, draws=4000)
+    by_formula = core.error_by_formula({"made": 0.3}, [made])
+    assert by_formula == pytest.approx(math.sqrt(0.3 * 0.7 / 400) / 0.8)
+    assert draws.std() == pytest.approx(by_formula, rel=0.06)
+    assert draws.mean() == pytest.approx(0.125, abs=4 * by_formula / math.sqrt(4000))
+    assert "95 of 100" in core.bootstrap_figure(draws, 0.125)[1]
+
+
+def test_certainty_is_the_normal_tail() -> None:
+    assert core.certainty(0.0, 5, 0.01) == 0.5
+    samples = np.random.default_rng(0).normal(0.004, 0.0062, (100_000, 4)).mean(1)
+    assert core.certainty(0.004, 4, 0.0062) == pytest.approx((samples > 0).mean(), abs=0.005)
+    assert "50.0%" in core.seeds_frame(0.0, 8)[1]
+
+
+def test_centering_frame_is_zero_at_chance_and_one_at_best() -> None:
+    found = {
+        a: re.findall(r"accuracy ([+-]\d\.\d\d)", core.centering_frame("1 of 4 options", a)[1])
+        for a in (0.25, 1.0, 0.0)
+    }
+    assert found == {0.25: ["+0.00"], 1.0: ["+1.00"], 0.0: ["-0.33"]}
+
+
+def test_grams_ignore_case_and_marks_and_keep_order() -> None:
+    first = grams("The cat, sat. On a mat", 3)
+    assert first & grams("see: THE CAT SAT", 3)
+    assert not first & grams("sat cat the", 3)
+    assert len(first) == 4 and not grams("two words", 3)
+
+
+def test_mean_loss_is_the_naive_one() -> None:
+    model = GPT(small_config(1, n_embd=32, n_head=1, n_kv_head=1)).eval()
+    with torch.no_grad():
+        model.lm_head.weight.normal_()
+    tokens = [3, 1, 4, 1, 5, 9]
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens]))[0]
+    naive = F.cross_entropy(logits[3:5], torch.tensor(tokens[4:]))
+    assert core.mean_loss(model, tokens, 4) == pytest.approx(float(naive), rel=1e-4)
+
+
+def test_real_tasks(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOGPT2_CORE_BUNDLE", str(shared_dir / "core_eval_bundle"))
+    bundle = core.core_bundle()
+    assert [f"{row[1]:.6f}" for row in core.size_rows(bundle)][-1] == "0.256525"
+    tasks = load_tasks(bundle)
+    assert sum(row[2] for row in core.kind_rows(tasks)) == 91_037
+    assert {row[0] for row in core.chance_rows(tasks)} == {
+        "commonsense_qa", "agi_eval_lsat_ar", "boolq", "bigbench_language_identification",
+    }  # fmt: skip
+    copa = core.by_label(tasks)["copa"]
+    assert core.item_text(copa, copa.items[0]).endswith("water flowed from the spout.")
+
+
+def test_first_choices_are_the_argmax_of_each_place() -> None:
+    model = GPT(small_config(1, n_embd=32, n_head=1, n_kv_head=1)).eval()
+    with torch.no_grad():
+        model.lm_head.weight.normal_()
+        expected = model(torch.tensor([[7, 8, 9]]))[0].argmax(-1)
+    assert core.first_choices(model, [7, 8, 9, 10]) == expected.tolist()
