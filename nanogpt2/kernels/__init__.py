@@ -1,4 +1,6 @@
-"""Room of the fast kernels: attention on every machine, the loss, fp8 products.
+"""Room of the kernels: attention through windows, the loss, fp8 products.
 
-Explained in the chapter on sliding windows (attention) and the speedrun chapter (loss, fp8).
+``windows`` and ``cross_entropy`` hold the definitions; ``attention`` and ``backends`` choose what
+runs in their place, and ``fast`` what a processor gains by. Chapters: sliding windows (attention),
+the speedrun (loss, fp8).
 """

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.errors import run_command
+from nanogpt2.kernels.windows import window_mask
 from nanogpt2.lab.changes import record_changes, record_parser
 from nanogpt2.lab.norms_pictures import attention_frame, block_picture, norm_frame
 from nanogpt2.lab.norms_runs import (
@@ -74,8 +75,8 @@ def _scores(model: GPT, rows: int = 8) -> list[Tensor]:
 
     def see(q: Tensor, k: Tensor) -> None:
         s = torch.einsum("bmhd,bnhd->bhmn", q.float(), k.float()) / q.size(-1) ** 0.5
-        later = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
-        found.append(s.masked_fill(later, -torch.inf))
+        seen = window_mask(s.size(-2), s.size(-1), s.size(-1), s.device)
+        found.append(s.masked_fill(~seen, -torch.inf))
 
     with _watching(see):
         model.hidden(tokens.to(model.device))

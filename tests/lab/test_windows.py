@@ -15,10 +15,10 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
 from nanogpt2.files import read_json
 from nanogpt2.inference.kv_cache import ring_sizes
+from nanogpt2.kernels.windows import window_mask
 from nanogpt2.lab import changes, windows
 from nanogpt2.model import attention as attention_room
 from nanogpt2.model.gpt import GPT
-from nanogpt2.model.windows import window_mask
 
 
 @given(st.integers(1, 40), st.integers(0, 60))
