@@ -1,4 +1,4 @@
-"""CORE by the evaluator against a plain loop over the same examples; all outcomes must be equal.
+"""CORE by the evaluator against the plain loop over the same examples; all outcomes must be equal.
 
     python -m benchmarks.core --bundle DIR [--max-per-task 25] [--depth 4]
 
@@ -65,9 +65,9 @@ def measure(
         start = time.perf_counter()
         result = evaluate_core(model, tokenizer, bundle, max_per_task, tasks=[label])
         middle = time.perf_counter()
-        wanted = plain_core(model, tokenizer, bundle, max_per_task, [label])[label]
+        plainly = plain_core(model, tokenizer, bundle, max_per_task, tasks=[label])
         end = time.perf_counter()
-        found = result.tasks[label].correct
+        found, wanted = (core.tasks[label].correct for core in (result, plainly))
         different += sum(a != b for a, b in zip(found, wanted, strict=True))
         examples += len(found)
         fast, plain = fast + middle - start, plain + end - middle

@@ -27,8 +27,8 @@ from nanogpt2.files import write_json
 from nanogpt2.kernels.cross_entropy import softcapped_cross_entropy
 from nanogpt2.lab.records import describe_device, record
 
-FORMS = ("naive", "chunked", "naive compiled")
-BASELINE = "naive"
+FORMS = ("plain", "chunked", "plain compiled")
+BASELINE = "plain"
 WIDTH, VOCABULARY, SOFTCAP = 768, 32768, 15.0
 
 
@@ -98,7 +98,7 @@ def measure(
     rounds: int = 2,
     forms: tuple[str, ...] = FORMS,
 ) -> list[dict[str, Any]]:
-    """Rows of part, what, value, unit: seconds and peak memory, each with its ratio to naive."""
+    """Rows of part, what, value, unit: seconds and peak memory, each with its ratio to plain."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokens = tokens or (32768 if device == "cuda" else 2048)
     rows = []
@@ -130,7 +130,7 @@ def measure(
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
     """A line for each form."""
-    title = f"softcapped loss, forward and backward, V {VOCABULARY}, C {WIDTH} (share of naive)"
+    title = f"softcapped loss, forward and backward, V {VOCABULARY}, C {WIDTH} (share of plain)"
     table = Table(title=title)
     for heading in ("dtype", "tokens", "form", "ms", "peak MiB"):
         table.add_column(heading, justify="right")

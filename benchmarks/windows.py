@@ -24,7 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import write_json
-from nanogpt2.kernels.attention import BACKENDS, attention, choose_backend
+from nanogpt2.kernels.attention import attention
+from nanogpt2.kernels.backends import BACKENDS, choose_backend
 from nanogpt2.kernels.portable import masked_attention
 from nanogpt2.lab.records import describe_device, record
 

@@ -1,4 +1,5 @@
-"""Room of the fast kernels: attention on every machine, the loss, fp8 products.
+"""Room of the kernels: attention through windows, the loss, fp8 products.
 
-Chapter: windows.
+``windows`` and ``cross_entropy`` hold the definitions; ``attention`` and ``backends`` choose what
+runs in their place, and ``fast`` what a processor gains by. Chapter: windows.
 """

@@ -1,10 +1,7 @@
-"""Causal attention with a sliding window: one function, many backends.
+"""Causal attention with a sliding window: one function, many kernels.
 
-A window of w lets a query see itself and the w keys before it, and saves the FLOPs of all others
-only where a kernel skips them. Which kernel does differs by machine; ``nanogpt2.kernels.backends``
-has the rules: FlashAttention 3 or 4 on Hopper, FlashAttention-2 on Ampere and later (the package,
-or torch's ``varlen_attn``), blocks of SDPA anywhere else. Sources: Longformer (Beltagy et al.,
-arXiv 2004.05150), Mistral 7B (2310.06825), grouped-query attention (Ainslie et al., 2305.13245).
+``windows.plain_attention`` says what it computes. A window of w saves the work of all keys outside
+it only where a kernel skips them; which kernel does differs by machine, and ``backends`` chooses.
 Chapter: windows.
 """
 
@@ -14,52 +11,15 @@ import torch
 from torch import Tensor
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels.backends import (
-    BACKENDS,
-    Case,
-    Verdict,
-    announcement,
-    describe_backends,
-    resolve,
-)
+from nanogpt2.kernels.backends import BACKENDS, choose_backend
 from nanogpt2.kernels.portable import shared_attention
-from nanogpt2.kernels.tracing import asked_while_tracing
-
-__all__ = [
-    "BACKENDS",
-    "Verdict",
-    "announcement",
-    "attention",
-    "cached_attention",
-    "choose_backend",
-    "describe_backends",
-]
-
-
-@asked_while_tracing
-def choose_backend(
-    backend: str,
-    device: str,
-    dtype: torch.dtype,
-    head_dim: int,
-    n_head: int,
-    n_kv_head: int,
-    queries: int,
-    keys: int,
-    window: int,
-) -> str:
-    """The name of the backend that serves; UserError where the one asked for cannot.
-
-    Under torch.compile this runs once, while tracing, and its answer is part of the graph.
-    """
-    case = Case.of(device, dtype, head_dim, n_head, n_kv_head, queries, keys, window)
-    return resolve(backend, case)
+from nanogpt2.kernels.windows import sees
 
 
 def attention(
     q_BTHD: Tensor,
-    k_BTKD: Tensor,
-    v_BTKD: Tensor,
+    k_BSKD: Tensor,
+    v_BSKD: Tensor,
     window: int,
     backend: str = "auto",
     scale: float | None = None,
@@ -67,38 +27,35 @@ def attention(
     """Causal attention of every query over itself and the ``window`` keys before it.
 
     Args:
-        q_BTHD: queries (B, Tq, H, D).
-        k_BTKD: keys (B, Tk, K, D), Tk >= Tq: the last query stands at the last key; K divides H.
-        v_BTKD: values, shaped like the keys.
-        window: keys visible before the query's own; Tk - 1 or more is full causal attention.
+        q_BTHD: queries (B, T, H, D).
+        k_BSKD: keys (B, S, K, D), S >= T: the last query stands at the last key; K divides H.
+        v_BSKD: values, shaped like the keys.
+        window: keys visible before the query's own; S - 1 or more is full causal attention.
         backend: "auto" or one of ``BACKENDS``.
         scale: factor on the scores, 1 / sqrt(D) by default.
 
     Returns:
-        (B, Tq, H, D).
+        (B, T, H, D).
 
     Raises:
         UserError: the backend asked for is unknown or cannot serve here.
         ValueError: shapes do not fit each other.
     """
-    (B, queries, heads, size), (_, keys, kv_heads, _) = q_BTHD.shape, k_BTKD.shape
-    if k_BTKD.shape != v_BTKD.shape or k_BTKD.shape != (B, keys, kv_heads, size):
+    (B, T, H, D), (_, S, K, _) = q_BTHD.shape, k_BSKD.shape
+    if k_BSKD.shape != v_BSKD.shape or k_BSKD.shape != (B, S, K, D):
         raise ValueError(
-            f"queries {tuple(q_BTHD.shape)}, keys {tuple(k_BTKD.shape)} and values "
-            f"{tuple(v_BTKD.shape)} do not fit each other"
+            f"queries {tuple(q_BTHD.shape)}, keys {tuple(k_BSKD.shape)} and values "
+            f"{tuple(v_BSKD.shape)} do not fit each other"
         )
-    if heads % kv_heads or keys < queries:
+    if H % K or S < T:
         raise ValueError(
-            f"{heads} query heads need a divisor of key heads, not {kv_heads}; "
-            f"{queries} queries need at least as many keys, not {keys}"
+            f"{H} query heads need a divisor of key heads, not {K}; "
+            f"{T} queries need at least as many keys, not {S}"
         )
     if window < 0:
         raise UserError(f"the window is {window}; it counts keys to the left and is at least 0")
-    device = q_BTHD.device.type
-    name = choose_backend(
-        backend, device, q_BTHD.dtype, size, heads, kv_heads, queries, keys, window
-    )
-    return BACKENDS[name](q_BTHD, k_BTKD, v_BTKD, window, scale=scale)
+    name = choose_backend(backend, q_BTHD.device.type, q_BTHD.dtype, D, H, K, T, S, window)
+    return BACKENDS[name](q_BTHD, k_BSKD, v_BSKD, window, scale=scale)
 
 
 def cached_attention(
@@ -125,8 +82,7 @@ def cached_attention(
         (B, T, H, D).
     """
     T, S = q_BTHD.shape[1], k_BSKD.shape[1]
-    new = torch.arange(T, device=q_BTHD.device)
-    query_BT1 = (lengths_B[:, None] - T + new).clamp(min=0)[..., None]
-    key = torch.arange(S, device=q_BTHD.device)
-    seen_BTS = (key <= query_BT1) & (key >= query_BT1 - window)
+    new_T, key_S = (torch.arange(n, device=q_BTHD.device) for n in (T, S))
+    query_BT = (lengths_B[:, None] - T + new_T).clamp(min=0)
+    seen_BTS = sees(query_BT[..., None], key_S, window)
     return shared_attention(q_BTHD, k_BSKD, v_BSKD, seen_BTS[:, None], scale)

@@ -10,27 +10,33 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels.banded import banded_attention
-from nanogpt2.kernels.flash import PACKAGES, flash_attention, module_of
-from nanogpt2.kernels.portable import BLOCK, masked_attention, visible
-from nanogpt2.kernels.torch_cuda import flex_attention, varlen_attention, varlen_shares_heads
+from nanogpt2.kernels.cuda import (
+    PACKAGES,
+    flash_attention,
+    module_of,
+    varlen_attention,
+    varlen_shares_heads,
+)
+from nanogpt2.kernels.fast.banded import BLOCK, banded_attention
+from nanogpt2.kernels.portable import masked_attention
+from nanogpt2.kernels.tracing import asked_while_tracing
+from nanogpt2.kernels.windows import plain_attention
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {
     "fa3": functools.partial(flash_attention, package="fa3"),
     "fa4": functools.partial(flash_attention, package="fa4"),
     "fa2": functools.partial(flash_attention, package="fa2"),
     "varlen": varlen_attention,
-    "flex": flex_attention,
     "banded": banded_attention,
     "sdpa": masked_attention,
 }
-"""Every backend by name: (q_BTHD, k_BTKD, v_BTKD, window, scale) -> (B, T, H, D)"""
+"""Every backend by name: (q_BTHD, k_BSKD, v_BSKD, window, scale) -> (B, T, H, D)"""
 
 _HALF = (torch.bfloat16, torch.float16)
 _TOLERANCE = 0.02  # of the Frobenius norm: bf16 errs by 0.004, a window off by one by 0.1
@@ -64,9 +70,8 @@ class Case:
         window: int,
     ) -> Case:
         """The case of one call."""
-        kind: Literal["all", "last", "one"] = "one" if queries == 1 else "last"
-        if queries == keys and queries > 1:
-            kind = "all"
+        kind: Literal["all", "last", "one"] = "all" if queries == keys else "last"
+        kind = "one" if queries == 1 else kind
         windowed, long = window < keys - 1, queries > BLOCK
         return Case(device, dtype, head_dim, n_head, n_kv_head, kind, windowed, long)
 
@@ -81,8 +86,6 @@ def why_not(backend: str, case: Case) -> str | None:
         return None
     if case.device != "cuda" or torch.version.hip is not None:
         return "it needs an NVIDIA GPU"
-    if backend == "flex":
-        return _why_not_flex(case)
     if case.dtype not in _HALF:
         return f"it needs bfloat16 or float16, not {str(case.dtype).removeprefix('torch.')}"
     if case.head_dim % 8 or case.head_dim > 128:
@@ -97,21 +100,8 @@ def why_not(backend: str, case: Case) -> str | None:
             return "this version of torch has no grouped-query attention in varlen_attn"
         return None
     if module_of(backend) is None:
-        return f"{PACKAGES[backend]} is not installed (pip install 'nanogpt2[{_extra(backend)}]')"
-    return None
-
-
-def _extra(backend: str) -> str:
-    return "flash-attn" if backend == "fa2" else backend
-
-
-def _why_not_flex(case: Case) -> str | None:
-    if case.head_dim < 16 or case.head_dim & (case.head_dim - 1):
-        return f"it takes head sizes that are powers of two from 16 on, not {case.head_dim}"
-    try:
-        import triton  # type: ignore[import-not-found] # noqa: F401
-    except ImportError:
-        return "it needs triton, which is not installed"
+        extra = "flash-attn" if backend == "fa2" else backend
+        return f"{PACKAGES[backend]} is not installed (pip install 'nanogpt2[{extra}]')"
     return None
 
 
@@ -121,22 +111,8 @@ def ranking(case: Case) -> list[str]:
     if case.device != "cuda" or case.queries == "one":
         return portable
     if case.windowed:
-        return ["fa3", "fa4", "fa2", "varlen", *portable, "flex"]
-    return ["fa3", "fa4", *portable, "fa2", "varlen", "flex"]  # SDPA has cuDNN's kernels too
-
-
-def exact_attention(
-    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, window: int, scale: float | None = None
-) -> Tensor:
-    """The definition, in float64: every score, one mask, one softmax; (B, T, H, D)."""
-    shared = q_BTHD.shape[2] // k_BTKD.shape[2]
-    q, k, v = (x.double() for x in (q_BTHD, k_BTKD, v_BTKD))
-    k, v = (x.repeat_interleave(shared, dim=2) for x in (k, v))
-    scores = torch.einsum("bqhd,bkhd->bhqk", q, k)
-    scores = scores * (q.shape[3] ** -0.5 if scale is None else scale)
-    seen = visible(q.shape[1], k.shape[1], window, q.device)
-    weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
-    return torch.einsum("bhqk,bkhd->bqhd", weights, v)
+        return ["fa3", "fa4", "fa2", "varlen", *portable]
+    return ["fa3", "fa4", *portable, "fa2", "varlen"]  # SDPA has cuDNN's kernels too
 
 
 @functools.cache
@@ -170,7 +146,7 @@ def _errors(backend: str, case: Case, queries: int, keys: int, window: int) -> d
     exact_inputs = [x.detach().cpu().double().requires_grad_(trains) for x in (q, k, v)]
     with torch.autocast(case.device, enabled=False):
         ours = [BACKENDS[backend](*inputs, window, scale=None)]
-    true = [exact_attention(exact_inputs[0], exact_inputs[1], exact_inputs[2], window)]
+    true = [plain_attention(exact_inputs[0], exact_inputs[1], exact_inputs[2], window)]
     if trains:
         ours += torch.autograd.grad(ours[0], inputs, grad)
         true += torch.autograd.grad(true[0], exact_inputs, grad.cpu().double())
@@ -186,12 +162,11 @@ def _best(case: Case) -> str:
     for backend in ranking(case):
         if why_not(backend, case) is None and probe(backend, case) is None:
             return backend
-    return "sdpa"  # the definition itself: where it fails, its own error says why
+    return "sdpa"  # the simplest of all: where it fails, its own error says why
 
 
 @functools.cache
-def resolve(backend: str, case: Case) -> str:
-    """The backend that runs ``case``: the best for ``auto``, else the one named, or UserError."""
+def _resolve(backend: str, case: Case) -> str:
     if backend == "auto":
         return _best(case)
     if backend not in BACKENDS:
@@ -204,6 +179,12 @@ def resolve(backend: str, case: Case) -> str:
             f"use {_best(case)!r}, which can, or 'auto'"
         )
     return backend
+
+
+@asked_while_tracing
+def choose_backend(backend: str, *call: Any) -> str:
+    """The backend for a call (see ``Case.of``): for "auto" the best, else as named or UserError."""
+    return _resolve(backend, Case.of(*call))
 
 
 @dataclass(frozen=True)
@@ -227,10 +208,9 @@ def describe_backends(
     window: int = 1024,
 ) -> list[Verdict]:
     """Who would run training attention of this kind here, who would not, and why; best first."""
-    kv_heads = n_head if n_kv_head is None else n_kv_head
-    name = torch.device(device).type
+    heads = (n_head, n_head if n_kv_head is None else n_kv_head)
     shape = (sequence_len, sequence_len, window)
-    case = Case.of(name, dtype, head_dim, n_head, kv_heads, *shape)
+    case = Case.of(torch.device(device).type, dtype, head_dim, *heads, *shape)
     chosen = _best(case)
     rows = []
     for backend in ranking(case) + [name for name in BACKENDS if name not in ranking(case)]:
@@ -238,31 +218,3 @@ def describe_backends(
         agrees = "agrees with float64 on a small case"
         rows.append(Verdict(backend, reason is None, backend == chosen, reason or agrees))
     return rows
-
-
-def announcement(
-    device: torch.device | str,
-    dtype: torch.dtype,
-    head_dim: int,
-    n_head: int,
-    n_kv_head: int,
-    sequence_len: int,
-    windows: list[int],
-    backend: str = "auto",
-) -> str:
-    """One sentence for the start of a run: which backend takes which window.
-
-    Call it before torch.compile traces the model: a ``backend`` that cannot serve raises UserError
-    here, which tracing would wrap in an error of its own.
-    """
-    name, kind = torch.device(device).type, str(dtype).removeprefix("torch.")
-    taken = {}
-    for window in sorted(set(windows)):
-        shape = (sequence_len, sequence_len, window)
-        case = Case.of(name, dtype, head_dim, n_head, n_kv_head, *shape)
-        taken[window] = resolve(backend, case)
-    parts = [
-        f"{chosen} for {'full' if window >= sequence_len - 1 else f'{window}-key'} windows"
-        for window, chosen in taken.items()
-    ]
-    return f"attention on {name} in {kind}: {', '.join(parts)} (checked against float64)"

@@ -1,9 +1,8 @@
 """Windowed causal attention out of `scaled_dot_product_attention` alone: runs on every device.
 
-``masked_attention`` computes all scores and masks most of them away; ``sliced_attention`` gives
-each block of queries only the slice of keys that its window reaches, which is where a window's
-savings come from. Source: Longformer (Beltagy et al., arXiv 2004.05150, section 3).
-Chapter: windows.
+All scores within anybody's reach are computed, and a mask hides what a window excludes: correct
+everywhere, and no faster for the window. ``fast.banded`` cuts the same work into blocks. Chapter:
+sliding windows.
 """
 
 from __future__ import annotations
@@ -12,18 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 256
-"""Queries in a block: long enough for good matrix products, short beside the window."""
-
-
-def visible(queries: int, keys: int, window: int, device: torch.device | None = None) -> Tensor:
-    """Which key each query sees: (queries, keys) bool.
-
-    The last query stands at the last key; a query sees itself and ``window`` keys before it.
-    """
-    query = torch.arange(keys - queries, keys, device=device)[:, None]
-    key = torch.arange(keys, device=device)[None, :]
-    return (key <= query) & (key >= query - window)
+from nanogpt2.kernels.windows import window_mask
 
 
 def torch_version() -> tuple[int, int]:
@@ -67,7 +55,7 @@ def shared_attention(
 
 
 def masked_attention(
-    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, window: int, scale: float | None = None
+    q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int, scale: float | None = None
 ) -> Tensor:
     """All queries against all keys within anybody's reach, under one mask; (B, T, H, D).
 
@@ -75,28 +63,13 @@ def masked_attention(
     """
     queries = q_BTHD.shape[1]
     reach = window + queries
-    k_BTKD, v_BTKD = k_BTKD[:, -reach:], v_BTKD[:, -reach:]
-    keys, heads = k_BTKD.shape[1], q_BTHD.shape[2]
+    k_BSKD, v_BSKD = k_BSKD[:, -reach:], v_BSKD[:, -reach:]
+    keys, heads = k_BSKD.shape[1], q_BTHD.shape[2]
     if queries == 1:
-        return shared_attention(q_BTHD, k_BTKD, v_BTKD, None, scale)
+        return shared_attention(q_BTHD, k_BSKD, v_BSKD, None, scale)
     if queries == keys and window >= keys - 1:
-        k_BTHD, v_BTHD = share_heads(k_BTKD, heads), share_heads(v_BTKD, heads)
-        q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
+        k_BSHD, v_BSHD = share_heads(k_BSKD, heads), share_heads(v_BSKD, heads)
+        q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BSHD, v_BSHD))
         return _product(q, k, v, None, True, scale).transpose(1, 2)
-    mask = visible(queries, keys, window, q_BTHD.device)
-    return shared_attention(q_BTHD, k_BTKD, v_BTKD, mask, scale)
-
-
-def sliced_attention(
-    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, window: int, scale: float | None = None
-) -> Tensor:
-    """Each block of queries against the slice of keys that its window reaches; (B, T, H, D)."""
-    queries, past = q_BTHD.shape[1], k_BTKD.shape[1] - q_BTHD.shape[1]
-    blocks = []
-    for start in range(0, queries, BLOCK):
-        stop = min(start + BLOCK, queries)
-        keys = slice(max(0, past + start - window), past + stop)
-        blocks.append(
-            masked_attention(q_BTHD[:, start:stop], k_BTKD[:, keys], v_BTKD[:, keys], window, scale)
-        )
-    return torch.cat(blocks, dim=1)
+    mask = window_mask(queries, keys, window, q_BTHD.device)
+    return shared_attention(q_BTHD, k_BSKD, v_BSKD, mask, scale)

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from nanogpt2 import depth
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
-from nanogpt2.kernels.cross_entropy import softcap_logits, softcapped_cross_entropy
+from nanogpt2.kernels.cross_entropy import (
+    cross_entropy,
+    softcap_logits,
+    softcapped_cross_entropy,
+)
 from nanogpt2.model.attention import Cache, CausalSelfAttention
 from nanogpt2.model.linear import Linear
 from nanogpt2.model.mlp import MLP
@@ -233,9 +237,8 @@ class GPT(nn.Module):
         """Cross-entropy of (B, T, C) against (B, T) tokens; -1 is ignored; "none" gives (B*T,)."""
         config, rows, labels = self.config, hidden.flatten(0, -2), targets.flatten()
         if not config.tied_head and self.lm_head.fp8 and self.training:
-            z = self.lm_head(rows)[:, : config.vocab_size].float()
-            z = softcap_logits(z, config.logit_softcap)
-            return F.cross_entropy(z, labels, ignore_index=-1, reduction=loss_reduction)
+            logits = self.lm_head(rows)[:, : config.vocab_size]
+            return cross_entropy(logits, labels, config.logit_softcap, loss_reduction)
         return softcapped_cross_entropy(
             rows,
             self.head_weight,

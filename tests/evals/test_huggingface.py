@@ -13,9 +13,9 @@ transformers = pytest.importorskip("transformers")
 from nanogpt2.errors import UserError  # noqa: E402
 from nanogpt2.evals.core import evaluate_core  # noqa: E402
 from nanogpt2.evals.core.__main__ import main  # noqa: E402
+from nanogpt2.evals.core.fast.scoring import HuggingFaceScorer, scorer_for  # noqa: E402
 from nanogpt2.evals.core.huggingface import HuggingFaceTokenizer, load_huggingface  # noqa: E402
 from nanogpt2.evals.core.plain import plain_core  # noqa: E402
-from nanogpt2.evals.core.scoring import HuggingFaceScorer, scorer_for  # noqa: E402
 from tests.evals.conftest import WORDS  # noqa: E402
 
 
@@ -49,8 +49,8 @@ def test_outcomes_are_those_of_the_plain_loop(folder: Path, small_bundle: Path) 
     assert type(scorer_for(model)) is HuggingFaceScorer
     assert scorer_for(model).limit() == 64
     result = evaluate_core(model, tokenizer, small_bundle)
-    found = {label: task.correct for label, task in result.tasks.items()}
-    wanted = plain_core(lambda idx: model(idx).logits, tokenizer, small_bundle, limit=64)
+    plain = plain_core(lambda idx: model(idx).logits, tokenizer, small_bundle, limit=64)
+    found, wanted = ({k: t.correct for k, t in core.tasks.items()} for core in (result, plain))
     assert found == wanted
     assert sum(sum(task) for task in found.values()) > 0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt2.evals.core.layout import Batch, Job, Row, bucket, plan_batches, share_prefixes
+from nanogpt2.evals.core.fast.layout import Batch, Job, Row, bucket, plan_batches, share_prefixes
 from nanogpt2.evals.core.prompts import Option
 
 TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=60)

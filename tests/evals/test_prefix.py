@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.evals.core.layout import Job, plan_batches, share_prefixes
-from nanogpt2.evals.core.prefix import SharedPrefix
+from nanogpt2.evals.core.fast.layout import Job, plan_batches, share_prefixes
+from nanogpt2.evals.core.fast.prefix import SharedPrefix
 from nanogpt2.evals.core.prompts import Option
 from nanogpt2.model.gpt import GPT
 from tests.evals.conftest import small_config, trained_looking

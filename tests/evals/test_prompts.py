@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.evals.core.bundle import load_tasks
+from nanogpt2.evals.core.fast.encoding import PromptBuilder, line_breaks_end_tokens
 from nanogpt2.evals.core.plain import plain_sequences
-from nanogpt2.evals.core.prompts import (
-    Option,
-    PromptBuilder,
-    ProtocolName,
-    line_breaks_end_tokens,
-    shared_length,
-)
+from nanogpt2.evals.core.prompts import Option, ProtocolName, shared_length
 from nanogpt2.evals.core.tasks import Kind, Task
 
 

@@ -8,18 +8,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels import banded, portable
-from nanogpt2.kernels.attention import BACKENDS, attention, cached_attention
+from nanogpt2.kernels.attention import attention, cached_attention
+from nanogpt2.kernels.backends import BACKENDS
+from nanogpt2.kernels.fast import banded
+from nanogpt2.kernels.windows import plain_attention
 from tests.kernels.oracle import definition, inputs, relative_error
 
 PORTABLE = ("sdpa", "banded")
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (3, 1)])
+@pytest.mark.parametrize("lengths", [(31, 31), (1, 31), (5, 31)])
+def test_the_plain_form_is_a_softmax_for_each_query(
+    lengths: tuple[int, int], heads: tuple[int, int]
+) -> None:
+    for window in windows(31):
+        q, k, v, _ = inputs(*lengths, heads)
+        for scale in (None, 0.0, 0.7):
+            true = definition(q, k, v, window, scale)
+            torch.testing.assert_close(
+                plain_attention(q, k, v, window, scale), true, rtol=0, atol=1e-12
+            )
 
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 8 queries, so that short sequences have many."""
     monkeypatch.setattr(banded, "BLOCK", 8)
-    monkeypatch.setattr(portable, "BLOCK", 8)
 
 
 def windows(length: int) -> list[int]:
@@ -73,7 +88,6 @@ def test_blocks_and_masks_agree_whatever_the_shape(
     q, k, v, _ = inputs(length, length + past, (kv_heads * shared, kv_heads), 8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(banded, "BLOCK", 8)
-        patch.setattr(portable, "BLOCK", 8)
         blocks = attention(q, k, v, window, "banded")
     torch.testing.assert_close(blocks, attention(q, k, v, window, "sdpa"), rtol=0, atol=1e-12)
 
@@ -120,7 +134,8 @@ def test_derivatives_of_the_band_by_finite_differences(short_blocks: None) -> No
 
 def test_the_band_is_a_well_formed_operator(short_blocks: None) -> None:
     q, k, v, _ = inputs(19, 19, (2, 2), 4)
-    torch.library.opcheck(torch.ops.nanogpt2.banded_forward.default, (q, k, v, 5, 0.5))
+    op = torch.ops.nanogpt2.windowed_forward.default
+    torch.library.opcheck(op, (q, k, v, 5, 0.5, "banded"))
 
 
 @pytest.mark.parametrize("backend", ("auto", *PORTABLE))

@@ -16,16 +16,17 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels import backends, flash, torch_cuda
-from nanogpt2.kernels.attention import announcement, attention, choose_backend, describe_backends
-from nanogpt2.kernels.backends import Case
+from nanogpt2.kernels import backends, cuda
+from nanogpt2.kernels.attention import attention
+from nanogpt2.kernels.backends import Case, choose_backend, describe_backends
+from nanogpt2.kernels.windows import window_mask
 from tests.kernels.oracle import definition, inputs
 
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """Choices and probes are remembered; each test starts and ends without."""
-    remembered = (backends.probe, backends._best, backends.resolve)
+    remembered = (backends.probe, backends._best, backends._resolve)
     for memory in remembered:
         memory.cache_clear()
     yield
@@ -105,10 +106,6 @@ def test_descriptions_name_one_chosen_backend_and_every_reason() -> None:
     assert sorted(row.backend for row in rows) == sorted(backends.BACKENDS)
     assert [row.backend for row in rows if row.chosen] == ["banded"]
     assert all(row.reason for row in rows)
-    sentence = announcement("cpu", torch.bfloat16, 64, 4, 4, 2048, [1024, 1024, 2048])
-    assert "banded for 1024-key windows, sdpa for full windows" in sentence
-    with pytest.raises(UserError, match="'varlen' cannot run here"):
-        announcement("cpu", torch.bfloat16, 64, 4, 4, 2048, [2048], backend="varlen")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +119,6 @@ def test_descriptions_name_one_chosen_backend_and_every_reason() -> None:
         ("varlen", (9, 0), {"dtype": torch.float32}, "bfloat16 or float16, not float32"),
         ("fa4", (9, 0), {"head_dim": 256}, "up to 128, not 256"),
         ("fa2", (9, 0), {"head_dim": 100}, "multiples of 8 up to 128, not 100"),
-        ("flex", (9, 0), {"head_dim": 96}, "powers of two"),
         ("varlen", (9, 0), {}, None),
         ("varlen", (8, 0), {"n_kv_head": 2}, None),
         ("banded", (7, 5), {}, None),
@@ -182,10 +178,9 @@ def _left(window: Any) -> int:
 
 def _gradients(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, left: int, scale: float) -> Any:
     """By the chain rule, as autograd does not record inside an operator."""
-    shared, past = q.shape[2] // k.shape[2], k.shape[1] - q.shape[1]
+    shared = q.shape[2] // k.shape[2]
     keys, values = (x.repeat_interleave(shared, dim=2) for x in (k, v))
-    distance = (torch.arange(len(q[0])) + past)[:, None] - torch.arange(k.shape[1])
-    hidden = (distance < 0) | (distance > left)
+    hidden = ~window_mask(q.shape[1], k.shape[1], left)
     scores = torch.einsum("bqhd,bkhd->bhqk", q, keys) * scale
     weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
     d_weights = torch.einsum("bqhd,bkhd->bhqk", dout, values)
@@ -270,10 +265,10 @@ def test_packages_are_called_in_their_own_words(
     monkeypatch: pytest.MonkeyPatch, package: str, lengths: tuple[int, int]
 ) -> None:
     interface = {"fa2": FA2, "fa3": FA3, "fa4": FA4}[package]
-    monkeypatch.setattr(flash, "_load", lambda _: interface)
+    monkeypatch.setattr(cuda, "_load", lambda _: interface)
     for window in (0, 1, 4, 8, 9, 50):
         q, k, v, grad = inputs(*lengths)
-        ours = flash.flash_attention(q, k, v, window, None, package)
+        ours = cuda.flash_attention(q, k, v, window, None, package)
         true = definition(q, k, v, window)
         torch.testing.assert_close(ours, true, rtol=0, atol=1e-12)
         found = torch.autograd.grad(ours, (q, k, v), grad)
@@ -282,10 +277,10 @@ def test_packages_are_called_in_their_own_words(
 
 
 def test_packages_stay_opaque_to_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flash, "_load", lambda _: FA4)
+    monkeypatch.setattr(cuda, "_load", lambda _: FA4)
     q, k, v, grad = inputs(9, 9)
     run = torch.compile(
-        lambda q, k, v: flash.flash_attention(q, k, v, 4, None, "fa4") * 2,
+        lambda q, k, v: cuda.flash_attention(q, k, v, 4, None, "fa4") * 2,
         dynamic=False,
         fullgraph=True,
         backend="aot_eager",
@@ -318,40 +313,25 @@ def test_varlen_gets_the_batch_as_one_ragged_sequence(
     for lengths in ((9, 9), (4, 9)):
         for window in (0, 1, 4, 8, 50):
             q, k, v, _ = inputs(*lengths, heads)
-            ours = torch_cuda.varlen_attention(q, k, v, window)
+            ours = cuda.varlen_attention(q, k, v, window)
             torch.testing.assert_close(ours, definition(q, k, v, window), rtol=0, atol=1e-12)
 
 
 def test_varlen_is_called_as_this_torch_declares_it() -> None:
     with FakeTensorMode():
         q = torch.empty(2, 64, 4, 64, dtype=torch.bfloat16, device="cuda")
-        assert torch_cuda.varlen_attention(q, q, q, 16).shape == q.shape
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("lengths", [(150, 150), (40, 150)])
-def test_flex_masks_what_the_window_hides(
-    monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, int]
-) -> None:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    monkeypatch.setattr(torch_cuda, "_compiled_flex", lambda: flex_attention)
-    for window in (0, 1, 70, 149, 500):
-        q, k, v, _ = (x.detach() for x in inputs(*lengths, dtype=torch.float32))
-        ours = torch_cuda.flex_attention(q, k, v, window)
-        true = definition(q, k, v, window).float()
-        torch.testing.assert_close(ours, true, rtol=0, atol=2e-6)
+        assert cuda.varlen_attention(q, q, q, 16).shape == q.shape
 
 
 CROSS_COMPILE = """
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from nanogpt2.kernels import flash
+from nanogpt2.kernels import cuda
 with FakeTensorMode():
     q = torch.empty(1, 256, 2, 128, dtype=torch.bfloat16, device="cuda")
     for window in (64, 256):
-        out, lse = flash.flash_forward._init_fn(q, q, q, window, 0.1, "fa4")
-        flash.flash_backward._init_fn(out, q, q, q, out, lse, window, 0.1, "fa4")
+        out, lse = cuda._forward("fa4", q, q, q, window, 0.1)
+        cuda._backward("fa4", out, q, q, q, out, lse, window, 0.1)
 print("compiled", out.shape)
 """
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels import cross_entropy
-from nanogpt2.kernels.cross_entropy import softcapped_cross_entropy
+from nanogpt2.kernels import cross_entropy as room
+from nanogpt2.kernels.cross_entropy import cross_entropy, softcapped_cross_entropy
+from nanogpt2.kernels.fast import chunked_loss
 from tests.kernels.oracle import relative_error
 
 N, C, V, PADDED = 37, 12, 50, 64
@@ -20,8 +25,9 @@ N, C, V, PADDED = 37, 12, 50, 64
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 8 tokens: four whole ones and a rest."""
-    monkeypatch.setattr(cross_entropy, "chunk_rows", lambda _: 8)
+    """Chunks of 8 tokens, four whole ones and a rest, each in bands of 3."""
+    monkeypatch.setattr(chunked_loss, "chunk_rows", lambda _: 8)
+    monkeypatch.setattr(chunked_loss, "BAND", 3 * V)
 
 
 def case(dtype: torch.dtype = torch.float64, size: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,9 +51,16 @@ def formula(
     return nats.sum() if reduction == "sum" else nats.sum() / (targets != -1).sum()
 
 
-@pytest.mark.parametrize("backend", ["naive", "chunked"])
+FORMS = [
+    *itertools.product(["plain", "chunked"], ["mean", "sum"]),
+    ("plain", "none"),
+    ("auto", "none"),
+]
+"""backend and reduction, where each token may have a gradient of its own only in the plain form"""
+
+
+@pytest.mark.parametrize(("backend", "reduction"), FORMS)
 @pytest.mark.parametrize("softcap", [0.0, 15.0, 80.0])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_loss_and_gradients_are_the_formulas(backend: str, softcap: float, reduction: str) -> None:
     hidden, weight, targets = case()
     ours = softcapped_cross_entropy(hidden, weight, targets, V, softcap, reduction, backend)
@@ -61,8 +74,7 @@ def test_loss_and_gradients_are_the_formulas(backend: str, softcap: float, reduc
     assert not found[0][::5].any()  # nor do ignored tokens
 
 
-@pytest.mark.parametrize("backend", ["naive", "chunked"])
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("backend", "reduction"), FORMS)
 def test_bf16_products_with_fp32_masters(backend: str, reduction: str) -> None:
     hidden, weight, targets = case(torch.bfloat16)
     weight = weight.detach().float().requires_grad_()
@@ -87,12 +99,46 @@ def test_huge_logits_do_not_overflow(softcap: float) -> None:
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(ours, (hidden, weight)))
 
 
-def test_without_gradients_the_loss_is_the_same() -> None:
+@pytest.mark.parametrize("backend", ["auto", "plain", "chunked"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_without_gradients_the_loss_is_the_same(backend: str, reduction: str) -> None:
     hidden, weight, targets = case()
     with torch.no_grad():
-        ours = softcapped_cross_entropy(hidden, weight, targets, V, 15.0)
-    torch.testing.assert_close(ours, formula(hidden, weight, targets, 15.0, "mean"))
+        ours = softcapped_cross_entropy(hidden, weight, targets, V, 15.0, reduction, backend)
+    torch.testing.assert_close(ours, formula(hidden, weight, targets, 15.0, reduction))
     assert not ours.requires_grad
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    tokens=st.integers(1, 20),
+    vocabulary=st.integers(1, 40),
+    padding=st.integers(0, 5),
+    softcap=st.sampled_from([0.0, 2.0, 15.0, 80.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_chunks_and_definition_agree_whatever_the_shape(
+    tokens: int, vocabulary: int, padding: int, softcap: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = (4 * torch.randn(tokens, 3, generator=generator)).double().requires_grad_()
+    weight = torch.randn(vocabulary + padding, 3, generator=generator).double().requires_grad_()
+    targets = torch.randint(-1, vocabulary, (tokens,), generator=generator)
+    targets[0] = 0  # the mean over no tokens at all is not a number
+    forms = [
+        softcapped_cross_entropy(hidden, weight, targets, vocabulary, softcap, "mean", backend)
+        for backend in ("chunked", "plain")
+    ]
+    torch.testing.assert_close(forms[0], forms[1])
+    chunked, plain = (torch.autograd.grad(form, (hidden, weight)) for form in forms)
+    torch.testing.assert_close(chunked, plain)
+
+
+def test_the_definition_on_logits_is_the_formula() -> None:
+    hidden, weight, targets = case()
+    for softcap, reduction in itertools.product([0.0, 15.0], ["mean", "sum", "none"]):
+        ours = cross_entropy(hidden @ weight[:V].T, targets, softcap, reduction)
+        torch.testing.assert_close(ours, formula(hidden, weight, targets, softcap, reduction))
 
 
 class Largest(TorchDispatchMode):
@@ -110,15 +156,13 @@ class Largest(TorchDispatchMode):
 
 def test_no_table_of_tokens_by_vocabulary_is_ever_made() -> None:
     hidden, weight, targets = (x.detach() for x in case())
-    grads = torch.full((N,), 1 / N).double()
     with Largest() as seen:
-        cross_entropy._sweep(hidden, weight, targets, grads, V, 15.0)
-    assert seen.numel == max(8 * V, PADDED * C)  # one chunk's logits, or the weight: under N x V
+        chunked_loss._chunked._init_fn(hidden, weight[:V], targets, 15.0, True, True)
+    assert seen.numel == max(8 * V, V * C)  # one chunk's logits, or the weight: under N x V
     assert seen.numel < N * V
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("backend", ["auto", "chunked", "naive"])
+@pytest.mark.parametrize(("backend", "reduction"), [*FORMS, ("auto", "mean")])
 def test_one_graph_under_torch_compile(backend: str, reduction: str) -> None:
     hidden, weight, targets = case()
     args = (hidden, weight, targets, V, 15.0, reduction, backend)
@@ -134,23 +178,39 @@ def test_one_graph_under_torch_compile(backend: str, reduction: str) -> None:
 
 def test_the_operators_are_well_formed() -> None:
     hidden, weight, targets = case()
-    share = torch.tensor(0.1).double()
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    ops = torch.ops.nanogpt2
-    for op, args in (
-        (ops.total_loss.default, (hidden, weight, targets, share, V, 15.0)),
-        (ops.token_losses.default, (hidden, weight, targets, V, 15.0)),
-    ):
-        torch.library.opcheck(op, args, test_utils=checks)
+    for learns in (True, False):
+        torch.library.opcheck(
+            torch.ops.nanogpt2.chunked_loss.default,
+            (hidden, weight[:V], targets, 15.0, True, learns),
+            test_utils=checks,
+        )
 
 
-def test_compiled_bf16_takes_the_naive_form_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = torch.zeros(64, C, dtype=torch.bfloat16)
-    assert cross_entropy._choose(hidden, V) == "chunked"  # eager
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert cross_entropy._choose(hidden, V) == "naive"
-    assert cross_entropy._choose(hidden.float(), V) == "chunked"
-    assert cross_entropy._choose(hidden, 10**13) == "chunked"  # 9 petabytes
+def test_a_gpu_takes_the_plain_form_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_free_bytes", lambda _: 80 * 2**30)
+
+    def choose(tokens: int, device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> str:
+        with FakeTensorMode():
+            hidden = torch.empty(tokens, 768, dtype=dtype, device=device)
+            head = torch.empty(32768, 768, device=device)
+            return room._choose(hidden, head, "mean", True)
+
+    assert choose(32768) == "plain"  # 15 GB
+    assert choose(131072) == "chunked"  # 60 GB
+    assert choose(32768, dtype=torch.float32) == "chunked"
+    assert choose(32768, device="cpu") == "chunked"
+
+
+def test_compiled_and_eager_runs_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    real = room._choose
+    monkeypatch.setattr(room, "_choose", lambda *a: (chosen.append(real(*a)), chosen[-1])[1])
+    hidden, weight, targets = case(torch.bfloat16)
+    softcapped_cross_entropy(hidden, weight, targets, V, 15.0)
+    run = torch.compile(softcapped_cross_entropy, dynamic=False, backend="aot_eager")
+    run(hidden, weight, targets, V, 15.0)
+    assert chosen == ["chunked", "chunked"]
 
 
 def test_mistakes_are_named() -> None:
@@ -159,10 +219,12 @@ def test_mistakes_are_named() -> None:
         softcapped_cross_entropy(hidden, weight, targets, V, 15.0, "max")
     with pytest.raises(UserError, match="no loss backend 'fast'"):
         softcapped_cross_entropy(hidden, weight, targets, V, 15.0, "mean", "fast")
+    with pytest.raises(UserError, match="no gradients of single tokens; choose the backend plain"):
+        softcapped_cross_entropy(hidden, weight, targets, V, 15.0, "none", "chunked")
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("backend", ["naive", "chunked"])
+@pytest.mark.parametrize("backend", ["plain", "chunked"])
 def test_on_the_gpu_in_bf16(backend: str) -> None:
     hidden, weight, targets = (x.detach().cuda() for x in case(torch.bfloat16))
     hidden, weight = hidden.requires_grad_(), weight.float().requires_grad_()

@@ -13,9 +13,9 @@ from nanogpt2 import lab
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
 from nanogpt2.inference.kv_cache import ring_sizes
+from nanogpt2.kernels.windows import window_mask
 from nanogpt2.model import attention as attention_room
 from nanogpt2.model.gpt import GPT
-from nanogpt2.model.windows import window_mask
 from nanogpt2.studies import windows
 from nanogpt2.studies.windows.changes import last_layer_short
 from nanogpt2.studies.windows.pictures import tile_kinds

@@ -10,10 +10,11 @@ import torch.distributed as dist
 
 from nanogpt2.errors import UserError
 from nanogpt2.evals.core.bundle import load_tasks
-from nanogpt2.evals.core.layout import Job
-from nanogpt2.evals.core.prompts import Option, PromptBuilder, ProtocolName
-from nanogpt2.evals.core.results import CoreResult, Outcome, build_result
-from nanogpt2.evals.core.scoring import Score, evaluating, judge, scorer_for
+from nanogpt2.evals.core.fast.encoding import PromptBuilder
+from nanogpt2.evals.core.fast.layout import Job
+from nanogpt2.evals.core.fast.scoring import evaluating, scorer_for
+from nanogpt2.evals.core.prompts import Option, ProtocolName
+from nanogpt2.evals.core.results import CoreResult, Outcome, Score, build_result, judge
 
 CHUNK_TOKENS = 8_000_000
 """tokens of prompts held at once: 32 MB, and enough to fill batches of like length"""

@@ -9,18 +9,13 @@ continuation is scored, 2,048 tokens at most. Chapter: core.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from typing import Any, Protocol
 
-import jinja2
 import numpy as np
 
-from nanogpt2.data.tokenizer import SPLIT_PATTERN
 from nanogpt2.evals.core.tasks import Kind, Sample
 
 Tokens = np.ndarray
@@ -65,23 +60,12 @@ class Option:
         return Option(self.tokens[cut:], max(1, self.start - cut))
 
 
-TEMPLATES = {
-    Kind.MULTIPLE_CHOICE: "{{ item.query }}{{ delimiter }}{{ answer }}",
-    Kind.SCHEMA: "{{ answer }}{{ delimiter }}{{ item.continuation }}",
-    Kind.LANGUAGE_MODELING: "{{ item.context | trim }}{{ delimiter }}{{ answer }}",
-}
-"""One example; ``answer`` is the choice, the context or the continuation"""
-
-
-@cache
-def _template(kind: Kind) -> jinja2.Template:
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(TEMPLATES[kind])
-
-
 def render(kind: Kind, item: dict[str, Any], delimiter: str, answer: str) -> str:
-    """The text of one example with ``answer`` filled in."""
-    return _template(kind).render(item=item, delimiter=delimiter, answer=answer)
+    """The text of one example; ``answer`` is the choice, the context or the continuation."""
+    if kind is Kind.SCHEMA:
+        return answer + delimiter + item["continuation"]
+    front = item["query"] if kind is Kind.MULTIPLE_CHOICE else item["context"].strip()
+    return front + delimiter + answer
 
 
 def gold_answer(kind: Kind, item: dict[str, Any]) -> str:
@@ -119,7 +103,7 @@ def _bos_first(bos_id: int, tokens: Tokens) -> Tokens:
     return np.concatenate((np.array([bos_id], dtype=np.int32), tokens))
 
 
-def _nanochat_question(sample: Sample, index: int, bos_id: int) -> Question:
+def nanochat_question(sample: Sample, index: int, bos_id: int) -> Question:
     kind, delimiter, item = sample.task.kind, sample.task.delimiter, sample.pool[index]
     shown = "".join(
         render(kind, example, delimiter, gold_answer(kind, example)) + "\n\n"
@@ -153,7 +137,7 @@ def _stripped(item: dict[str, Any]) -> dict[str, Any]:
     return {name: v.strip() if isinstance(v, str) else v for name, v in item.items()}
 
 
-def _dclm_question(sample: Sample, index: int, prefix_space: bool) -> Question:
+def dclm_question(sample: Sample, index: int, prefix_space: bool) -> Question:
     kind, delimiter, item = sample.task.kind, sample.task.delimiter, _stripped(sample.pool[index])
     shown = "\n".join(
         render(kind, example, delimiter, gold_answer(kind, example))
@@ -185,65 +169,6 @@ def _dclm_question(sample: Sample, index: int, prefix_space: bool) -> Question:
     return Question([shown, *contexts, *answers], options)
 
 
-class PromptBuilder:
-    """Encodes examples by a protocol; texts are encoded in threads and no piece twice.
-
-    Few-shot examples recur in many prompts. Where the tokenizer is known to end a token at every
-    line break that a visible character follows, prompts are cut there and the pieces remembered.
-    """
-
-    def __init__(self, tokenizer: Any, protocol: ProtocolName, limit: int | None) -> None:
-        self.tokenizer, self.protocol = tokenizer, protocol
-        limits = [n for n in (limit, protocol.max_tokens) if n is not None]
-        self.limit = min(limits, default=None)
-        self.pieces: dict[str, Tokens] = {}
-        self.cuts = line_breaks_end_tokens(tokenizer)
-        self.prefix_space = wants_space(tokenizer)
-
-    def options(self, sample: Sample, indices: Iterable[int]) -> list[list[Option]]:
-        """The sequences of every example of ``indices``."""
-        if self.protocol is ProtocolName.NANOCHAT:
-            bos = int(self.tokenizer.bos_id)
-            questions = [_nanochat_question(sample, i, bos) for i in indices]
-        else:
-            questions = [_dclm_question(sample, i, self.prefix_space) for i in indices]
-        encoded = iter(self.encode([text for question in questions for text in question.texts]))
-        return [
-            [
-                option.cropped(self.limit)
-                for option in question.options([next(encoded) for _ in question.texts])
-            ]
-            for question in questions
-        ]
-
-    def encode(self, texts: list[str]) -> list[Tokens]:
-        """Tokens of every text, without a begin-of-sequence token."""
-        cut = _LINE_START.split if self.cuts else (lambda text: [text])
-        pieces = [cut(text) for text in texts]
-        new = {piece for parts in pieces for piece in parts} - self.pieces.keys()
-        for piece, tokens in zip(new, encode_all(self.tokenizer, list(new)), strict=True):
-            self.pieces[piece] = np.asarray(tokens, dtype=np.int32)
-        return [np.concatenate([self.pieces[piece] for piece in parts]) for parts in pieces]
-
-    def forget(self) -> None:
-        """Drop remembered pieces (between tasks)."""
-        self.pieces.clear()
-
-
-_LINE_START = re.compile(r"(?<=\n)(?=\S)")
-
-
-def line_breaks_end_tokens(tokenizer: Any) -> bool:
-    r"""Whether a text may be encoded in pieces cut after each ``\n`` before a visible character.
-
-    True of our split pattern: no alternative matches past a line break into a visible character,
-    and ``\s*[\r\n]`` takes a run of white space up to its last line break whatever follows. Not
-    true of GPT-2's pattern, where a visible character takes the last line break from the run.
-    """
-    encoding = getattr(tokenizer, "encoding", None)
-    return getattr(encoding, "_pat_str", None) == SPLIT_PATTERN
-
-
 def wants_space(tokenizer: Any) -> bool:
     """Whether a word after a context is written with a space in front (protocol dclm).
 
@@ -253,13 +178,3 @@ def wants_space(tokenizer: Any) -> bool:
     spaced = list(tokenizer.encode(" a"))
     apart = [*tokenizer.encode(" "), *tokenizer.encode("a")]
     return len(spaced) == 1 or spaced == apart
-
-
-def encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Tokens of every text: by the tokenizer's own threads where it has them, else by ours."""
-    if not texts:
-        return []
-    if hasattr(tokenizer, "encode_batch"):
-        return tokenizer.encode_batch(texts)
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(tokenizer.encode, texts))

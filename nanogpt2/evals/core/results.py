@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,44 @@ from nanogpt2.evals.core.statistics import (
     macro_accuracy,
     standard_error,
 )
-from nanogpt2.evals.core.tasks import Sample
+from nanogpt2.evals.core.tasks import Kind, Sample
 from nanogpt2.files import write_json
 
 CORE_TASKS = 22
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model made of one option's scored tokens."""
+
+    loss: float
+    """their mean loss in nats; NaN where there are none"""
+    matches: bool
+    """every one of them was the model's first choice (False where there are none)"""
+
+
+NOTHING = Score(math.nan, False)
+
+
+def choose(losses: Sequence[float]) -> int:
+    """The option with the lowest mean loss; the earliest of equals.
+
+    An option without scored tokens has the loss NaN. It is taken when it comes first and passed
+    over otherwise, as the known evaluator does.
+    """
+    best = 0
+    for index, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = index
+    return best
+
+
+def judge(kind: Kind, scores: Sequence[Score], gold: int | None) -> tuple[bool, int | None]:
+    """Whether an example was answered right, and the option chosen (None where there are none)."""
+    if kind is Kind.LANGUAGE_MODELING:
+        return scores[0].matches, None
+    choice = choose([score.loss for score in scores])
+    return choice == gold, choice
 
 
 @dataclass(frozen=True)

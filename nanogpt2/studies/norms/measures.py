@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.inference.kv_cache import KVCache
+from nanogpt2.kernels.windows import window_mask
 from nanogpt2.lab.probing import attending, hooked
 from nanogpt2.lab.seams import patched
 from nanogpt2.lab.small_data import SmallData, small_data
@@ -32,8 +33,8 @@ def _scores(model: GPT, rows: int = 8) -> list[Tensor]:
 
     def see(right: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         s = torch.einsum("bmhd,bnhd->bhmn", q.float(), k.float()) / q.size(-1) ** 0.5
-        later = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
-        found.append(s.masked_fill(later, -torch.inf))
+        seen = window_mask(s.size(-2), s.size(-1), s.size(-1), s.device)
+        found.append(s.masked_fill(~seen, -torch.inf))
         return right(q, k, v, window)
 
     with attending(see):

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from nanogpt2.errors import UserError
+from nanogpt2.files import mark
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def prepared_copy(run: Path, out: Path) -> Path:
     """``run`` as it was before training, with the same data and tokenizer: to train it again."""
     shutil.copytree(run / "data", out / "data")
     shutil.copytree(run / "tokenizer", out / "tokenizer")
+    mark(out)
     (out / "stages").mkdir()
     for stage in ("data", "tokenizer"):
         shutil.copy2(run / "stages" / f"{stage}.json", out / "stages")

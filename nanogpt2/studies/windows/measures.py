@@ -13,9 +13,10 @@ from torch import Tensor
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
 from nanogpt2.inference.kv_cache import cache_bytes
-from nanogpt2.kernels.attention import attention, describe_backends
-from nanogpt2.kernels.backends import exact_attention
+from nanogpt2.kernels.attention import attention
+from nanogpt2.kernels.backends import describe_backends
 from nanogpt2.kernels.precision import good_at_bf16
+from nanogpt2.kernels.windows import plain_attention
 from nanogpt2.lab.probing import hooked
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun
@@ -142,8 +143,8 @@ def off_by_one(windows: Sequence[int], length: int = 300) -> list[list[Any]]:
     q, k, v = (torch.randn(1, length, 2, 64, generator=generator) for _ in range(3))
     rows = []
     for window in windows:
-        true = exact_attention(q, k, v, window)
-        short = exact_attention(q, k, v, window - 1)
+        true = plain_attention(q.double(), k.double(), v.double(), window)
+        short = plain_attention(q.double(), k.double(), v.double(), window - 1)
         rounded = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), window).double()
         errors = [float((x - true).norm() / true.norm()) for x in (short, rounded)]
         rows.append([window, *errors])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.kernels.windows import receptive_field, window_mask
 from nanogpt2.lab.drawing import drawing, words
-from nanogpt2.model.windows import receptive_field, window_mask
 
 TOKENS = 64
 """in the pictures of reach and of tiles"""

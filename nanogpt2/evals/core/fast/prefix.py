@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.evals.core.layout import Batch
+from nanogpt2.evals.core.fast.layout import Batch
 from nanogpt2.kernels.attention import attention
+from nanogpt2.kernels.portable import shared_attention
+from nanogpt2.kernels.windows import sees
 
 
 class SharedPrefix:
@@ -39,24 +41,19 @@ class SharedPrefix:
         """q (B, P + S, H, D), k and v (B, P + S, K, D) -> (B, P + S, H, D)."""
         P = self.width
         prefix = attention(q[:, :P], k[:, :P], v[:, :P], window, backend=self.backend)
-        queries = q[:, P:].transpose(1, 2)
-        shared = q.size(2) // k.size(2)  # query heads to a key head
-        keys, values = (x.transpose(1, 2) for x in (k, v))
-        if shared > 1:
-            keys, values = (x.repeat_interleave(shared, dim=1) for x in (keys, values))
-        endings = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self.mask(window))
-        return torch.cat((prefix, endings.transpose(1, 2)), dim=1)
+        endings = shared_attention(q[:, P:], k, v, self.mask(window))
+        return torch.cat((prefix, endings), dim=1)
 
     def mask(self, window: int) -> Tensor:
         """(B, 1, S, P + S): what a token of an ending may see; the same for layers of a window."""
         if window not in self.masks:
-            here = self.ending_positions_BS[:, :, None]
+            here, segments = self.ending_positions_BS, self.segments_BS
             column = torch.arange(self.width, device=here.device)
-            prefix = (column < self.lengths_B[:, None, None]) & (here - column <= window)
-            away = here - self.ending_positions_BS[:, None, :]
-            own = self.segments_BS[:, :, None] == self.segments_BS[:, None, :]
+            prefix = sees(here[:, :, None], column, window)
+            prefix = prefix & (column < self.lengths_B[:, None, None])
             # padding columns (segment -1) see one another: a row of the mask is never empty
-            own = own & (away >= 0) & (away <= window)
+            own = sees(here[:, :, None], here[:, None, :], window)
+            own = own & (segments[:, :, None] == segments[:, None, :])
             self.masks[window] = torch.cat((prefix, own), dim=2)[:, None]
         return self.masks[window]
 

@@ -7,10 +7,8 @@ at the positions that a score reads. Chapter: core.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -19,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.errors import UserError
-from nanogpt2.evals.core.layout import Batch, Job, Row, plan_batches, share_prefixes
-from nanogpt2.evals.core.prefix import SharedPrefix
-from nanogpt2.evals.core.tasks import Kind
+from nanogpt2.evals.core.fast.layout import Batch, Job, Row, plan_batches, share_prefixes
+from nanogpt2.evals.core.fast.prefix import SharedPrefix
+from nanogpt2.evals.core.results import NOTHING, Score
 
 Key = tuple[int, int, int]
 
@@ -29,40 +27,6 @@ LOGIT_BYTES = 1 << 28
 """fp32 logits held at once"""
 MOST_TOKENS = {"cpu": 2048, "cuda": 131072, "mps": 16384}
 """columns of a batch beyond which a device only spends memory"""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the model made of one option's scored tokens."""
-
-    loss: float
-    """their mean loss in nats; NaN where there are none"""
-    matches: bool
-    """every one of them was the model's first choice (False where there are none)"""
-
-
-NOTHING = Score(math.nan, False)
-
-
-def choose(losses: Sequence[float]) -> int:
-    """The option with the lowest mean loss; the earliest of equals.
-
-    An option without scored tokens has the loss NaN. It is taken when it comes first and passed
-    over otherwise, as the known evaluator does.
-    """
-    best = 0
-    for index, loss in enumerate(losses):
-        if loss < losses[best]:
-            best = index
-    return best
-
-
-def judge(kind: Kind, scores: Sequence[Score], gold: int | None) -> tuple[bool, int | None]:
-    """Whether an example was answered right, and the option chosen (None where there are none)."""
-    if kind is Kind.LANGUAGE_MODELING:
-        return scores[0].matches, None
-    choice = choose([score.loss for score in scores])
-    return choice == gold, choice
 
 
 class Scorer:

@@ -1,7 +1,7 @@
 import torch
 
 from nanogpt2 import GPT, GPTConfig
-from nanogpt2.model.windows import receptive_field, window_mask
+from nanogpt2.kernels.windows import receptive_field, sees, window_mask
 
 
 def test_mask_by_its_definition():
@@ -10,6 +10,14 @@ def test_mask_by_its_definition():
         for k in range(5):
             assert mask[q, k] == (0 <= q - k <= 2)
     assert torch.equal(window_mask(2, 5, 2), mask[3:])
+
+
+def test_positions_may_be_anything_that_broadcasts():
+    """One row of a cache holds five tokens and another three; both ask for their last two."""
+    query = torch.tensor([[3, 4], [1, 2]])[..., None]
+    seen = sees(query, torch.arange(5), 1)
+    assert torch.equal(seen[0], window_mask(2, 5, 1))
+    assert torch.equal(seen[1, :, :3], window_mask(2, 3, 1)) and not seen[1, :, 3:].any()
 
 
 def test_receptive_field_is_what_a_gradient_sees():

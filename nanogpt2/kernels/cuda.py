@@ -1,7 +1,6 @@
-"""The FlashAttention packages behind one custom op: FA2 (Ampere on), FA3 (Hopper), FA4 (Hopper on).
+"""FlashAttention on NVIDIA GPUs: the packages fa2, fa3 and fa4, and torch's own ``varlen_attn``.
 
-Each package names its arguments in its own way and gets them translated here; what torch.compile
-sees is ``nanogpt2::flash_forward`` and ``nanogpt2::flash_backward``. Sources: Dao et al.
+Each package names its arguments in its own way and gets them translated here. Sources: Dao et al.
 (arXiv 2205.14135), FlashAttention-2 (2307.08691), FlashAttention-3 (2407.08608). Chapter: windows.
 """
 
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from nanogpt2.kernels.operator import KERNELS, kernel_attention
 
 PACKAGES = {
     "fa2": "flash-attn>=2.8.3,<3",
@@ -80,35 +81,23 @@ def _band(package: str, window: int, keys: int) -> dict[str, Any]:
         "window_size_right": right,
         "window_size": (left, right),
         "softcap": 0.0,
+        "dropout_p": 0.0,
         "deterministic": False,
     }
 
 
-@torch.library.custom_op("nanogpt2::flash_forward", mutates_args=())
-def flash_forward(
-    q: Tensor, k: Tensor, v: Tensor, window: int, scale: float, package: str
+def _forward(
+    package: str, q: Tensor, k: Tensor, v: Tensor, window: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """q (B, Tq, H, D), k and v (B, Tk, K, D) -> output like q, log-sum-exp (B, H, Tq) fp32."""
     module = _load(package)
-    arguments = {
-        "q": q,
-        "k": k,
-        "v": v,
-        "softmax_scale": scale,
-        **_band(package, window, k.shape[1]),
-    }
-    if package == "fa4":
-        out, lse, *_ = _call(module._flash_attn_fwd, {**arguments, "return_lse": True})
-    elif package == "fa3":
-        out, lse, *_ = _call(module._flash_attn_forward, arguments)
-    else:
-        extra = {"dropout_p": 0.0, "return_softmax": False}
-        out, lse, *_ = _call(module._flash_attn_forward, {**arguments, **extra})
+    given = {"q": q, "k": k, "v": v, "softmax_scale": scale, **_band(package, window, k.shape[1])}
+    function = module._flash_attn_fwd if package == "fa4" else module._flash_attn_forward
+    out, lse, *_ = _call(function, {**given, "return_lse": True, "return_softmax": False})
     return out, lse
 
 
-@torch.library.custom_op("nanogpt2::flash_backward", mutates_args=())
-def flash_backward(
+def _backward(
+    package: str,
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -117,70 +106,60 @@ def flash_backward(
     lse: Tensor,
     window: int,
     scale: float,
-    package: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v."""
     module = _load(package)
-    arguments = {
+    given = {
         **{"dout": grad.contiguous(), "q": q, "k": k, "v": v, "out": out},
         **{"softmax_scale": scale, **_band(package, window, k.shape[1])},
     }
     if package == "fa4":
-        dq, dk, dv, *_ = _call(module._flash_attn_bwd, {**arguments, "lse": lse})
+        dq, dk, dv, *_ = _call(module._flash_attn_bwd, {**given, "lse": lse})
         return dq, dk, dv
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-    arguments.update(dq=dq, dk=dk, dv=dv, softmax_lse=lse)
-    if package == "fa2":
-        arguments["dropout_p"] = 0.0
-    _call(module._flash_attn_backward, arguments)
+    _call(module._flash_attn_backward, {**given, "dq": dq, "dk": dk, "dv": dv, "softmax_lse": lse})
     return dq, dk, dv
 
 
-@flash_forward.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, window: int, scale: float, package: str
-) -> tuple[Tensor, Tensor]:
-    B, T, H, _ = q.shape
-    return q.new_empty(q.shape), q.new_empty((B, H, T), dtype=torch.float32)
-
-
-@flash_backward.register_fake
-def _(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    window: int,
-    scale: float,
-    package: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, ctx.window, ctx.scale, ctx.package = inputs
-    ctx.save_for_backward(q, k, v, *output)
-
-
-def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    grads = flash_backward(grad, *ctx.saved_tensors, ctx.window, ctx.scale, ctx.package)
-    return *grads, None, None, None
-
-
-flash_forward.register_autograd(_differentiate, setup_context=_save)
+for _name in PACKAGES:
+    KERNELS[_name] = (functools.partial(_forward, _name), functools.partial(_backward, _name))
 
 
 def flash_attention(
     q_BTHD: Tensor,
-    k_BTKD: Tensor,
-    v_BTKD: Tensor,
+    k_BSKD: Tensor,
+    v_BSKD: Tensor,
     window: int,
     scale: float | None,
     package: str,
 ) -> Tensor:
     """Causal attention over a sliding window by one of ``PACKAGES``; (B, T, H, D)."""
-    q, k, v = (x.contiguous() for x in (q_BTHD, k_BTKD, v_BTKD))
-    scale = q.shape[3] ** -0.5 if scale is None else scale
-    return flash_forward(q, k, v, window, scale, package)[0]
+    q, k, v = (x.contiguous() for x in (q_BTHD, k_BSKD, v_BSKD))
+    return kernel_attention(q, k, v, window, scale, package)
+
+
+@functools.cache
+def varlen_shares_heads() -> bool:
+    """Whether this torch's varlen_attn takes fewer key heads than query heads."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def varlen_attention(
+    q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int, scale: float | None = None
+) -> Tensor:
+    """FlashAttention-2 over the batch as one ragged sequence, (B T, H, D): a view of our layout."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    (B, T, H, _), (_, S, K, _) = q_BTHD.shape, k_BSKD.shape
+    starts = torch.arange(B + 1, dtype=torch.int32, device=q_BTHD.device)
+    shared: dict[str, Any] = {} if H == K else {"enable_gqa": True}
+    attend: Any = varlen_attn
+    out = attend(
+        *(x.flatten(0, 1) for x in (q_BTHD, k_BSKD, v_BSKD)),
+        *(starts * T, starts * S, T, S),
+        scale=scale,
+        window_size=(-1 if window >= S - 1 else window, 0),
+        **shared,
+    )
+    return out.unflatten(0, (B, T))

@@ -1,0 +1,90 @@
+"""Prompts to tokens, every piece of text once, in threads. Chapter: core."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from nanogpt2.data.tokenizer import SPLIT_PATTERN
+from nanogpt2.evals.core.prompts import (
+    Option,
+    ProtocolName,
+    Tokens,
+    dclm_question,
+    nanochat_question,
+    wants_space,
+)
+from nanogpt2.evals.core.tasks import Sample
+
+
+class PromptBuilder:
+    """Encodes examples by a protocol; texts are encoded in threads and no piece twice.
+
+    Few-shot examples recur in many prompts. Where the tokenizer is known to end a token at every
+    line break that a visible character follows, prompts are cut there and the pieces remembered.
+    """
+
+    def __init__(self, tokenizer: Any, protocol: ProtocolName, limit: int | None) -> None:
+        self.tokenizer, self.protocol = tokenizer, protocol
+        limits = [n for n in (limit, protocol.max_tokens) if n is not None]
+        self.limit = min(limits, default=None)
+        self.pieces: dict[str, Tokens] = {}
+        self.cuts = line_breaks_end_tokens(tokenizer)
+        self.prefix_space = wants_space(tokenizer)
+
+    def options(self, sample: Sample, indices: Iterable[int]) -> list[list[Option]]:
+        """The sequences of every example of ``indices``."""
+        if self.protocol is ProtocolName.NANOCHAT:
+            bos = int(self.tokenizer.bos_id)
+            questions = [nanochat_question(sample, i, bos) for i in indices]
+        else:
+            questions = [dclm_question(sample, i, self.prefix_space) for i in indices]
+        encoded = iter(self.encode([text for question in questions for text in question.texts]))
+        return [
+            [
+                option.cropped(self.limit)
+                for option in question.options([next(encoded) for _ in question.texts])
+            ]
+            for question in questions
+        ]
+
+    def encode(self, texts: list[str]) -> list[Tokens]:
+        """Tokens of every text, without a begin-of-sequence token."""
+        cut = _LINE_START.split if self.cuts else (lambda text: [text])
+        pieces = [cut(text) for text in texts]
+        new = {piece for parts in pieces for piece in parts} - self.pieces.keys()
+        for piece, tokens in zip(new, encode_all(self.tokenizer, list(new)), strict=True):
+            self.pieces[piece] = np.asarray(tokens, dtype=np.int32)
+        return [np.concatenate([self.pieces[piece] for piece in parts]) for parts in pieces]
+
+    def forget(self) -> None:
+        """Drop remembered pieces (between tasks)."""
+        self.pieces.clear()
+
+
+_LINE_START = re.compile(r"(?<=\n)(?=\S)")
+
+
+def line_breaks_end_tokens(tokenizer: Any) -> bool:
+    r"""Whether a text may be encoded in pieces cut after each ``\n`` before a visible character.
+
+    True of our split pattern: no alternative matches past a line break into a visible character,
+    and ``\s*[\r\n]`` takes a run of white space up to its last line break whatever follows. Not
+    true of GPT-2's pattern, where a visible character takes the last line break from the run.
+    """
+    encoding = getattr(tokenizer, "encoding", None)
+    return getattr(encoding, "_pat_str", None) == SPLIT_PATTERN
+
+
+def encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Tokens of every text: by the tokenizer's own threads where it has them, else by ours."""
+    if not texts:
+        return []
+    if hasattr(tokenizer, "encode_batch"):
+        return tokenizer.encode_batch(texts)
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(tokenizer.encode, texts))

@@ -1,0 +1,1 @@
+"""The second storey: the same results as the definitions of this room, sooner or in less memory."""
