@@ -10,6 +10,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: workers sha
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# machines are shared: how long an example takes says nothing about it
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 ROOT = Path(__file__).resolve().parent.parent
 
