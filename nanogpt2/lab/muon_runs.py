@@ -21,7 +21,6 @@ from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_recipe, s
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import muon as muon_room
 from nanogpt2.optim import polar_express as express_room
-from nanogpt2.optim import zero2
 from nanogpt2.optim.polar_express import COEFFICIENTS
 from nanogpt2.recipes import Recipe
 
@@ -46,21 +45,10 @@ def unguarded() -> Iterator[None]:
 @contextmanager
 def shapes_swapped() -> Iterator[None]:
     """Failure: weights are taken for (in, out), so that rows and columns change places."""
-    update, axis = zero2.muon_update, muon_room.neuron_axis
-
-    def wrong_update(w: Tensor, g: Tensor, *rest: Any) -> None:
-        rows, cols = w.shape[-2:]
-        factor = (max(1.0, cols / rows) / max(1.0, rows / cols)) ** 0.5
-        buffer, second, momentum, lr, *others = rest
-        update(w, g, buffer, second, momentum, lr * factor, *others)
-
-    def wrong_axis(rows: int, cols: int) -> int:
-        return axis(cols, rows)
-
+    factor, axis = muon_room.shape_factor, muon_room.neuron_axis
     with (
-        patched(zero2, "muon_update", wrong_update),
-        patched(zero2, "neuron_axis", wrong_axis),
-        patched(muon_room, "neuron_axis", wrong_axis),
+        patched(muon_room, "shape_factor", lambda rows, cols: factor(cols, rows)),
+        patched(muon_room, "neuron_axis", lambda rows, cols: axis(cols, rows)),
     ):
         yield
 

@@ -19,7 +19,7 @@ from nanogpt2.lab.patching import patched
 from nanogpt2.lab.style import COLOURS, figure, show, style
 from nanogpt2.lab.zero2_ranks import Found, run_ranks
 from nanogpt2.memory import matrix_shapes, optimizer_bytes, parameter_bytes, table_shapes
-from nanogpt2.optim import zero2
+from nanogpt2.optim import sharded
 from nanogpt2.recipes import get_recipe
 
 __all__ = [
@@ -230,10 +230,10 @@ def root_cause(found: Found) -> str:
 @contextmanager
 def summed_gradients(world: int = WORLD) -> Iterator[None]:
     """Failure: gradients of ``world`` ranks are added and never divided by their number."""
-    right = zero2._gradient
+    right = sharded.gradient_of
 
     def summed(p: nn.Parameter) -> Tensor:
         return right(p) * world
 
-    with patched(zero2, "_gradient", summed):
+    with patched(sharded, "gradient_of", summed):
         yield

@@ -14,7 +14,7 @@ from nanogpt2.lab import zero2
 from nanogpt2.lab.zero2_ranks import Found
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
-from nanogpt2.optim import zero2 as room
+from nanogpt2.optim import sharded as room
 from nanogpt2.recipes import get_recipe
 
 
@@ -96,8 +96,8 @@ def test_ranks_that_hang_are_ended() -> None:
 
 
 def test_summed_gradients_are_a_factor_and_undone() -> None:
-    p, before = torch.nn.Parameter(torch.ones(3)), room._gradient
+    p, before = torch.nn.Parameter(torch.ones(3)), room.gradient_of
     p.grad = torch.full((3,), 0.5)
     with zero2.summed_gradients(4):
-        assert room._gradient(p).tolist() == [2.0] * 3
-    assert room._gradient is before and math.isclose(float(room._gradient(p)[0]), 0.5)
+        assert room.gradient_of(p).tolist() == [2.0] * 3
+    assert room.gradient_of is before and math.isclose(float(room.gradient_of(p)[0]), 0.5)
