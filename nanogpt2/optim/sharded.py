@@ -59,15 +59,17 @@ class Stack(ABC):
         """Phase 1: send the gradients off."""
         W = self.comm.world_size
         if self.dealt:
-            self.reduced = self.comm.reduce_scatter(padded(self.gradients(), self.each * W))
+            g = self.gradients().to_dense()
+            self.reduced = self.comm.reduce_scatter(padded(g, self.each * W))
         elif W > 1:
-            self.reduced = self.comm.all_reduce(self.gradients().clone())
+            self.reduced = self.comm.all_reduce(self.gradients().to_dense().clone())
 
     def update(self, steps: Steps, measure: bool) -> None:
         """Phase 2: update the owned slices, and send them off."""
         g = self._averaged()
         if measure and (self.dealt or self.comm.rank == 0):
-            self.square = torch.linalg.vector_norm(g, dtype=torch.float32).square()
+            numbers = g.values() if g.is_sparse else g
+            self.square = torch.linalg.vector_norm(numbers, dtype=torch.float32).square()
         w = self.slices(self.start, self.stop)
         if len(w):
             self.step(w, g, steps)
@@ -102,7 +104,7 @@ class Stack(ABC):
 
     @abstractmethod
     def gradients(self) -> Tensor:
-        """This rank's gradient of the whole stack."""
+        """This rank's gradient of the whole stack; a table's may be sparse."""
 
     @abstractmethod
     def slices(self, start: int, stop: int) -> Tensor:
@@ -192,10 +194,10 @@ def stacks_of(group: dict[str, Any], comm: Collectives) -> list[Stack]:
 
 
 def gradient_of(p: nn.Parameter) -> Tensor:
-    """The gradient of ``p``, dense: zero where the loss did not reach, also between rows read."""
+    """The gradient of ``p``: zero where the loss did not reach; sparse where only some rows did."""
     if p.grad is None:
         return torch.zeros_like(p)
-    return p.grad.coalesce().to_dense() if p.grad.is_sparse else p.grad
+    return p.grad.coalesce() if p.grad.is_sparse else p.grad
 
 
 def _zeros(shape: tuple[int, ...], p: nn.Parameter) -> Tensor:

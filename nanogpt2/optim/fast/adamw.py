@@ -1,4 +1,4 @@
-"""AdamW over flat tensors: in pieces that fit into a processor's cache, or compiled."""
+"""AdamW in pieces that fit into a processor's cache, and AdamW compiled."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ PIECE = 1 << 17
 
 
 def adamw_in_pieces(p: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *rest: Any) -> None:
-    """``adamw_update``, stretch by stretch: a large table passes through memory once, not often."""
-    pieces = (vector.split(PIECE) for vector in _flat(p, g, exp_avg, exp_avg_sq))
-    for piece in zip(*pieces, strict=True):
-        adamw_update(*piece, *rest)
+    """``adamw_update``, some rows at a time: a large table passes through memory once, not often.
+
+    A table's ``g`` may be sparse (and coalesced): it is never whole in memory.
+    """
+    rows = max(1, PIECE // p[0].numel())
+    for first in range(0, len(p), rows):
+        count = min(rows, len(p) - first)
+        piece, *moments = (t.narrow(0, first, count) for t in (p, exp_avg, exp_avg_sq))
+        cut = g.narrow_copy if g.is_sparse else g.narrow
+        adamw_update(piece, cut(0, first, count).to_dense(), *moments, *rest)
 
 
 def adamw_compiled() -> Callable[..., None]:
@@ -26,12 +32,8 @@ def adamw_compiled() -> Callable[..., None]:
     update: Callable[..., None] = torch.compile(adamw_update, fullgraph=True, dynamic=True)
 
     def flat_update(p: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *rest: Any) -> None:
-        update(*_flat(p, g, exp_avg, exp_avg_sq), *rest)
+        # ``view`` raises where an update would not reach the tensor
+        flat = (p.view(-1), g.to_dense().reshape(-1), exp_avg.view(-1), exp_avg_sq.view(-1))
+        update(*(t.data for t in flat), *rest)  # no view relations for dynamo to guard
 
     return flat_update
-
-
-def _flat(p: Tensor, g: Tensor, *state: Tensor) -> list[Tensor]:
-    """All as vectors; what is updated stays in its memory (``view`` raises where it could not)."""
-    vectors = (p.view(-1), g.reshape(-1), *(tensor.view(-1) for tensor in state))
-    return [vector.data for vector in vectors]  # no view relations for dynamo to guard
