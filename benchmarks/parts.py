@@ -14,7 +14,7 @@ LAPTOP = {"recipe_name": "laptop", "depth": 4, "tokens": 256, "rows": 16}
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "step": ("step", {}),
     "laptop": ("step", LAPTOP),
-    "polar": ("muon", {}),
+    "optim": ("muon", {}),
     "attention": ("windows", {"lengths": (2048,)}),
     "loss": ("loss", {}),
     "data": ("data", {}),

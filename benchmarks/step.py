@@ -23,7 +23,7 @@ from benchmarks.table import Row, report
 from nanogpt2.depth import dial, model_at
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
-from nanogpt2.optim.zero2 import Matrices
+from nanogpt2.optim.sharded import Matrices
 from nanogpt2.recipes import Recipe, get_recipe
 from nanogpt2.training.metrics import peak_flops, peak_memory
 from nanogpt2.training.setup import build_model, choose_precision, thin_gradients
@@ -45,9 +45,9 @@ def clock(device: torch.device, action: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def timed_units(optimizer: Any) -> tuple[float, float]:
+def timed_stacks(optimizer: Any) -> tuple[float, float]:
     """(Muon, AdamW) seconds of the last step, from the optimizer's own timeline."""
-    muon = {unit.names[0] for unit in optimizer.units if isinstance(unit, Matrices)}
+    muon = {stack.names[0] for stack in optimizer.stacks if isinstance(stack, Matrices)}
     spans = [(e.name in muon, e.stop - e.start) for e in optimizer.comm.events or []]
     return sum(s for m, s in spans if m), sum(s for m, s in spans if not m)
 
@@ -83,7 +83,7 @@ def measure(
         b, _ = clock(device, loss.backward)
         o, _ = clock(device, optimizer.step)
         z, _ = clock(device, lambda: model.zero_grad(set_to_none=True))
-        times.append((f, b, o, *timed_units(optimizer), f + b + o + z))
+        times.append((f, b, o, *timed_stacks(optimizer), f + b + o + z))
     middle = [median(column) for column in zip(*times[2:], strict=True)]
     name = f"{recipe_name} d{depth}, {rows} x {tokens} tokens, {precision}"
     labels = ["forward", "backward", "optimizer", "of it Muon", "of it AdamW", "step"]

@@ -23,7 +23,7 @@ from nanogpt2.machines import (
 from nanogpt2.memory import memory_per_rank, optimizer_bytes, parameter_bytes
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.groups import parameter_groups
-from nanogpt2.optim.zero2 import Matrices, Rows
+from nanogpt2.optim.sharded import stacks_of
 from nanogpt2.planning import (
     RUN1_SECONDS,
     choose_recipe,
@@ -106,12 +106,7 @@ def state_bytes(model, recipe, world_size, rank):
     total = 0
     comm = Alone(world_size, rank)
     for group in parameter_groups(list(model.named_parameters()), model.config, recipe, 1.0, 0.1):
-        if group["kind"] == "muon":
-            units = [Matrices(group, comm)]
-        else:
-            pairs = zip(group["names"], group["params"], strict=True)
-            units = [Rows(name, p, group, comm) for name, p in pairs]
-        total += sum(t.nbytes for unit in units for t in unit.state.values())
+        total += sum(t.nbytes for stack in stacks_of(group, comm) for t in stack.state.values())
     return total
 
 

@@ -21,11 +21,10 @@ SEAMS = (
     "nanogpt2.model.gpt.value_tables",
     "nanogpt2.model.norm.rms_norm",
     "nanogpt2.optim.muon.neuron_axis",
+    "nanogpt2.optim.muon.shape_factor",
     "nanogpt2.optim.muon.variance_scale",
     "nanogpt2.optim.polar_express.COEFFICIENTS",
-    "nanogpt2.optim.zero2.gradient_of",
-    "nanogpt2.optim.zero2.muon_update",
-    "nanogpt2.optim.zero2.neuron_axis",
+    "nanogpt2.optim.sharded.gradient_of",
 )
 """names that a study may change, each where the code that uses it looks it up"""
 

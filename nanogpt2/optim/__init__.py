@@ -10,7 +10,7 @@ from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.schedules import apply_schedules
-from nanogpt2.optim.zero2 import MuonAdamW
+from nanogpt2.optim.sharded import MuonAdamW
 from nanogpt2.recipes import Recipe, get_recipe
 
 __all__ = ["MuonAdamW", "apply_schedules", "build_optimizer"]

@@ -6,11 +6,10 @@ arXiv 1711.05101); decay first, then the moments, then the step. Chapter: muon.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-
-CHUNK = 1 << 17
-"""elements per eager pass on a processor: parameter, gradient and moments stay in its cache"""
 
 
 def adamw_update(
@@ -38,7 +37,7 @@ def adamw_update(
     p.copy_(p.float() * decay - step_size * change)
 
 
-def adamw_scalars(group: dict, step: int) -> list[Tensor]:
+def adamw_scalars(group: dict[str, Any], step: int) -> list[Tensor]:
     """The 0-d tensors of ``adamw_update`` for ``group`` at its ``step`` (1 is the first)."""
     lr, (beta1, beta2) = group["lr"], group["betas"]
     values = (

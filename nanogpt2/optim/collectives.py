@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,8 +96,11 @@ class Collectives:
         work = dist.all_reduce(whole, group=self.group, async_op=True)
         return Pending(whole, whole, work)
 
-    def record(self, phase: str, name: str, start: float) -> None:
-        """Note that ``phase`` of ``name`` ran from ``start`` (time.perf_counter) to now."""
+    @contextmanager
+    def timed(self, phase: str, name: str) -> Iterator[None]:
+        """Note in ``events``, where that is a list, when ``phase`` of ``name`` began and ended."""
+        start = time.perf_counter()
+        yield
         if self.events is not None:
             self.events.append(Event(phase, name, start, time.perf_counter()))
 
@@ -115,7 +120,7 @@ def bounds(count: int, world_size: int, rank: int) -> tuple[int, int]:
     return min(rank * each, count), min((rank + 1) * each, count)
 
 
-def padded(rows: Tensor, world_size: int) -> Tensor:
-    """``rows`` with zero rows appended until the number of rows is a multiple of ``world_size``."""
-    missing = -rows.size(0) % world_size
-    return rows if not missing else torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))
+def padded(part: Tensor, rows: int) -> Tensor:
+    """``part`` with zero rows appended until it has ``rows``; itself where it has them."""
+    missing = rows - part.size(0)
+    return torch.cat((part, part.new_zeros(missing, *part.shape[1:]))) if missing else part

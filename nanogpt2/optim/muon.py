@@ -2,22 +2,34 @@
 
 Source: Muon (K. Jordan et al., 2024, kellerjordan.github.io/posts/muon); Polar Express (arXiv
 2505.16932); the variance reduction is NorMuon's, by Li et al. (arXiv 2510.05491); cautious weight
-decay (arXiv 2411.16085). Switches: MuonEq (rows brought to one norm before) and Muon+ (one norm
+decay (arXiv 2510.12402). Switches: MuonEq (rows brought to one norm before) and Muon+ (one norm
 after). Chapter: muon.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from nanogpt2.optim.adamw import CHUNK
 from nanogpt2.optim.polar_express import polar_express
+
+
+def shape_factor(rows: int, cols: int) -> float:
+    """What the learning rate of a (rows, cols) matrix is multiplied by: max(1, rows/cols)^1/2."""
+    return max(1.0, rows / cols) ** 0.5
 
 
 def neuron_axis(rows: int, cols: int) -> int:
     """The axis NorMuon averages over: the inputs of a neuron where there are as many neurons."""
     return -1 if rows >= cols else -2
+
+
+def second_moment_shape(count: int, rows: int, cols: int) -> tuple[int, int, int]:
+    """Shape of NorMuon's state for ``count`` matrices: one number for each neuron."""
+    return (count, rows, 1) if neuron_axis(rows, cols) == -1 else (count, 1, cols)
 
 
 def equalize_rows(g: Tensor) -> Tensor:
@@ -39,27 +51,13 @@ def variance_scale(x: Tensor, second_moment: Tensor, weight2: Tensor) -> Tensor:
     The matrix norm is kept. ``x`` is (K, rows, cols); ``second_moment``, and what is returned,
     (K, rows, 1) or (K, 1, cols), fp32; the first is updated.
     """
-    axis = neuron_axis(x.size(-2), x.size(-1))
-    means = [x[:, rows].float().square().mean(axis, keepdim=True) for rows in _bands(x)]
-    if axis == -1:
-        square = torch.cat(means, -2)
-    else:
-        weights = [(rows.stop - rows.start) / x.size(-2) for rows in _bands(x)]
-        square = sum((m * w for m, w in zip(means, weights, strict=True)), torch.zeros(()))
+    square = x.float().square().mean(neuron_axis(*x.shape[-2:]), keepdim=True)
     second_moment.lerp_(square, weight2)
     scale = second_moment.clamp_min(1e-10).rsqrt()
     # Norms before and after, from the means alone: one pass over x instead of three.
     before = square.sum((-2, -1), keepdim=True).sqrt()
     after = (square * scale.square()).sum((-2, -1), keepdim=True).sqrt().clamp_min(1e-10)
     return scale * (before / after)
-
-
-def _bands(x: Tensor) -> list[slice]:
-    """Slices of the rows of ``x`` (K, rows, cols); short ones, for the cache, on a processor."""
-    K, rows, cols = x.shape
-    whole = x.device.type != "cpu" or torch.compiler.is_compiling()
-    step = rows if whole else max(1, CHUNK // (K * cols))
-    return [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
 
 
 def cautious_step(w: Tensor, x: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
@@ -81,19 +79,25 @@ def muon_update(
     row_equal: bool,
     norm_fixed: bool,
     dtype: torch.dtype,
+    orthogonalize: Callable[..., Tensor] = polar_express,
 ) -> None:
     """One step for stacked matrices (K, rows, cols), ``w`` and the state in place.
 
-    ``lr`` already holds the shape factor max(1, rows/cols)^1/2. Scalars are 0-d tensors, so that
-    rates that change every step compile once.
+    ``lr`` already holds ``shape_factor``. Scalars are 0-d tensors, so that rates that change
+    every step compile once. ``orthogonalize`` is ``polar_express``, or a faster form of it.
     """
     momentum_buffer.lerp_(g, 1 - momentum)
     g = g.lerp(momentum_buffer, momentum)  # Nesterov: look ahead by one more momentum step
     if row_equal:
         g = equalize_rows(g)
-    x = polar_express(g, iterations, divisor, dtype)
+    x = orthogonalize(g, iterations, divisor, dtype)
     if norm_fixed:
         x = fix_norm(x)
-    scale = variance_scale(x, second_moment, weight2).expand_as(x)
-    for rows in _bands(x):
-        cautious_step(w[:, rows], x[:, rows] * scale[:, rows], lr, weight_decay)
+    cautious_step(w, x * variance_scale(x, second_moment, weight2), lr, weight_decay)
+
+
+def muon_scalars(group: dict[str, Any], rows: int, cols: int) -> list[Tensor]:
+    """The 0-d tensors of ``muon_update`` for matrices of (rows, cols) in ``group``."""
+    lr = group["lr"] * shape_factor(rows, cols)
+    values = (group["momentum"], lr, group["weight_decay"], 1 - group["beta2"])
+    return [torch.tensor(value, dtype=torch.float32) for value in values]

@@ -1,9 +1,9 @@
 """The ranks of a run: who am I, what do all agree on, and what happens when one fails.
 
 One process a GPU, started by torchrun (or one process alone: the same code with world size 1).
-Gradients and parameters travel in ``nanogpt2.optim.zero2``; here is the rest: the start, one small
-sum a step, and the end. A rank that fails says who, where and why; all others stop within seconds,
-whatever they are waiting for. Chapter: zero2.
+Gradients and parameters travel in ``nanogpt2.optim.sharded``; here is the rest: the start, one
+small sum a step, and the end. A rank that fails says who, where and why; all others stop within
+seconds, whatever they are waiting for. Chapter: zero2.
 """
 
 from __future__ import annotations

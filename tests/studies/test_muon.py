@@ -11,7 +11,7 @@ from nanogpt2.lab import small_config
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import muon as muon_room
 from nanogpt2.optim import polar_express as express_room
-from nanogpt2.optim import zero2
+from nanogpt2.optim.sharded import MuonAdamW
 from nanogpt2.studies import muon
 from nanogpt2.studies.muon.changes import no_variance_reduction
 from nanogpt2.studies.muon.measures import stable_rank
@@ -79,8 +79,7 @@ def test_without_guards_rows_overflow_in_bf16_alone() -> None:
 def test_failures_leave_the_package_as_it_was() -> None:
     before = (
         express_room.COEFFICIENTS,
-        zero2.muon_update,
-        zero2.neuron_axis,
+        muon_room.shape_factor,
         muon_room.neuron_axis,
         muon_room.variance_scale,
     )
@@ -93,33 +92,30 @@ def test_failures_leave_the_package_as_it_was() -> None:
             raise ZeroDivisionError
     assert before == (
         express_room.COEFFICIENTS,
-        zero2.muon_update,
-        zero2.neuron_axis,
+        muon_room.shape_factor,
         muon_room.neuron_axis,
         muon_room.variance_scale,
     )
 
 
-def test_swapped_shapes_move_the_factor() -> None:
-    moved = {}
-    for name in ("right", "swapped"):
-        w, g = (
-            torch.zeros(1, 32, 8),
-            torch.randn(1, 32, 8, generator=torch.Generator().manual_seed(1)),
-        )
-        numbers = [torch.tensor(v) for v in (0.0, 1.0, 0.0, 1.0)]
+def test_swapped_shapes_move_the_factor_and_the_neurons() -> None:
+    """One step of the real optimizer on a tall matrix, from zero."""
 
-        def update(second: torch.Tensor, w=w, g=g, numbers=numbers) -> None:  # type: ignore[no-untyped-def]
-            choices = (5, 1.02, False, False, torch.float32)
-            zero2.muon_update(w, g, torch.zeros_like(g), second, *numbers, *choices)
+    def stepped() -> tuple[torch.Tensor, torch.Size]:
+        w = torch.nn.Parameter(torch.zeros(32, 8))
+        w.grad = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+        rates = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "beta2": 0.0}
+        choices = {"iterations": 5, "divisor": 1.02, "equalize_rows": False, "fix_norm": False}
+        group = {"kind": "muon", "params": [w], "names": ["w"], **rates, **choices}
+        optimizer = MuonAdamW([group], dtype=torch.float32)
+        optimizer.step()
+        return w.detach(), optimizer.state[w]["second_moment"].shape
 
-        if name == "right":
-            update(torch.zeros(1, 32, 1))
-        else:
-            with muon.shapes_swapped():
-                update(torch.zeros(1, 1, 8))
-        moved[name] = float(w.norm())
-    assert moved["swapped"] / moved["right"] == pytest.approx(math.sqrt(8 / 32), rel=1e-3)
+    right, state = stepped()
+    with muon.shapes_swapped():
+        swapped, other = stepped()
+    assert float(swapped.norm() / right.norm()) == pytest.approx(math.sqrt(8 / 32), rel=1e-3)
+    assert state == (1, 32, 1) and other == (1, 1, 8)
 
 
 def test_verdict_reads_the_ranks() -> None:

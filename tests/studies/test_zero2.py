@@ -12,7 +12,7 @@ from nanogpt2.depth import dial, model_at
 from nanogpt2.errors import UserError
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
-from nanogpt2.optim import zero2 as room
+from nanogpt2.optim import sharded as room
 from nanogpt2.recipes import get_recipe
 from nanogpt2.studies import zero2
 from nanogpt2.studies.zero2.pictures import ring_parts

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nanogpt2.lab.seams import patched
 from nanogpt2.lab.small_run import small_recipe
-from nanogpt2.optim.muon import muon_update, neuron_axis
+from nanogpt2.optim.muon import neuron_axis, shape_factor
 from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
 from nanogpt2.recipes import Recipe
 from nanogpt2.studies.muon.pictures import SAFETY
@@ -44,20 +43,9 @@ def unguarded() -> Iterator[None]:
 @contextmanager
 def shapes_swapped() -> Iterator[None]:
     """Failure: weights are taken for (in, out), so that rows and columns change places."""
-
-    def wrong_update(w: Tensor, g: Tensor, *rest: Any) -> None:
-        rows, cols = w.shape[-2:]
-        factor = (max(1.0, cols / rows) / max(1.0, rows / cols)) ** 0.5
-        buffer, second, momentum, lr, *others = rest
-        muon_update(w, g, buffer, second, momentum, lr * factor, *others)
-
-    def wrong_axis(rows: int, cols: int) -> int:
-        return neuron_axis(cols, rows)
-
     with (
-        patched("nanogpt2.optim.zero2.muon_update", wrong_update),
-        patched("nanogpt2.optim.zero2.neuron_axis", wrong_axis),
-        patched("nanogpt2.optim.muon.neuron_axis", wrong_axis),
+        patched("nanogpt2.optim.muon.shape_factor", lambda rows, cols: shape_factor(cols, rows)),
+        patched("nanogpt2.optim.muon.neuron_axis", lambda rows, cols: neuron_axis(cols, rows)),
     ):
         yield
 

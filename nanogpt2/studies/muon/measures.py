@@ -13,9 +13,10 @@ from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun, bits_per_byte, compare
 from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model.gpt import GPT, parameter_kind
-from nanogpt2.optim.adamw import adamw_scalars, adamw_update
+from nanogpt2.optim.adamw import adamw_scalars
+from nanogpt2.optim.fast import Steps
 from nanogpt2.optim.groups import parameter_groups
-from nanogpt2.optim.muon import muon_update, neuron_axis, variance_scale
+from nanogpt2.optim.muon import neuron_axis, variance_scale
 from nanogpt2.optim.polar_express import polar_express
 from nanogpt2.recipes import get_recipe
 from nanogpt2.studies.muon.pictures import SAFETY
@@ -118,16 +119,17 @@ def time_updates(width: int, repeats: int = 3) -> dict[str, float]:
     pairs = [(torch.randn(1, *shape), torch.randn(1, *shape)) for shape in shapes]
     group = {"lr": 0.003, "betas": (0.9, 0.95), "weight_decay": 0.1}
     numbers: Any = [torch.tensor(v) for v in (0.95, 0.02, 0.1, 0.05)]
-    choices: Any = (5, SAFETY, False, False, torch.bfloat16)
+    steps = Steps(torch.device("cpu"), False, torch.bfloat16)
 
     def by_muon() -> None:
         for w, g in pairs:
-            muon_update(w, g, torch.zeros_like(g), _second_moment(g), *numbers, *choices)
+            state = (torch.zeros_like(g), _second_moment(g))
+            steps.muon(w, g, *state, *numbers, 5, SAFETY, False, False)
 
     def by_adamw() -> None:
         scalars: Any = [*adamw_scalars(group, 1), 1e-10]
         for w, g in pairs:
-            adamw_update(w, g, torch.zeros_like(g), torch.zeros_like(g), *scalars)
+            steps.adamw(w, g, torch.zeros_like(g), torch.zeros_like(g), *scalars)
 
     return {"Muon": median_seconds(by_muon, repeats), "AdamW": median_seconds(by_adamw, repeats)}
 

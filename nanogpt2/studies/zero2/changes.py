@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from nanogpt2.lab.seams import patched
-from nanogpt2.optim.zero2 import gradient_of
+from nanogpt2.optim.sharded import gradient_of
 
 
 @contextmanager
@@ -18,5 +18,5 @@ def summed_gradients(world: int = 4) -> Iterator[None]:
     def summed(p: nn.Parameter) -> Tensor:
         return gradient_of(p) * world
 
-    with patched("nanogpt2.optim.zero2.gradient_of", summed):
+    with patched("nanogpt2.optim.sharded.gradient_of", summed):
         yield

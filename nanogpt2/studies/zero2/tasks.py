@@ -25,7 +25,7 @@ from nanogpt2.files import write_json
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.collectives import Collectives
-from nanogpt2.optim.zero2 import MuonAdamW, expected_traffic
+from nanogpt2.optim.sharded import MuonAdamW, expected_traffic
 from nanogpt2.recipes import get_recipe
 from nanogpt2.training.distributed import Ranks, join
 

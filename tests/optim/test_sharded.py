@@ -10,7 +10,7 @@ from nanogpt2 import GPT
 from nanogpt2.depth import model_at
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.collectives import bounds
-from nanogpt2.optim.zero2 import SMALL, expected_traffic
+from nanogpt2.optim.sharded import SMALL, expected_traffic
 from nanogpt2.recipes import RECIPES
 from nanogpt2.training.setup import thin_gradients
 from tests.distributed import run_ranks
@@ -98,7 +98,7 @@ def test_many_ranks_do_what_one_does(runs, world, name):
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_gradients_of_the_rows_that_were_read_do_as_well_as_whole_ones(runs, world, monkeypatch):
-    monkeypatch.setattr("nanogpt2.optim.zero2.CHUNK", 5 * 48)  # blocks that end within the table
+    monkeypatch.setattr("nanogpt2.optim.fast.adamw.PIECE", 5 * 48)  # of the table's 130 rows
     thin = run_ranks(2, train, ["run6"], 2, False, True)[0] if world == 2 else None
     thin = (thin or train(0, 1, ["run6"], 2, thin=True))["run6"]
     whole = runs[world][0]["run6"]

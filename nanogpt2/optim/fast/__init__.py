@@ -1,0 +1,63 @@
+"""What a machine needs to be fast: the definitions' own signatures, and the one choice of form.
+
+The files beside this one compute what ``polar_express`` and ``adamw_update`` define, by other
+roads. ``Steps`` alone says which is taken where. ``python -m benchmarks.muon`` measures what each
+buys. Chapter: muon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.optim.adamw import adamw_update
+from nanogpt2.optim.fast.adamw import adamw_compiled, adamw_in_pieces
+from nanogpt2.optim.fast.polar_express import polar_express_by_halves
+from nanogpt2.optim.muon import muon_update
+from nanogpt2.optim.polar_express import polar_express
+
+LARGE_SIDE = 512
+"""from this shorter side on, a processor gains by leaving out half of a symmetric product"""
+LARGE_MATRIX = 1 << 18
+"""elements from which on one matrix keeps a processor busy, so that stacking only costs copies"""
+
+
+class Steps:
+    """The two step functions in the form that suits ``device``.
+
+    Args:
+        device: where the parameters are.
+        compiled: compile both, at their first call.
+        dtype: precision of Muon's products.
+    """
+
+    def __init__(self, device: torch.device, compiled: bool, dtype: torch.dtype) -> None:
+        on_processor = device.type == "cpu"
+        self.dtype, self.orthogonalize = dtype, by_size if on_processor else polar_express
+        self.adamw: Callable[..., None] = adamw_in_pieces if on_processor else adamw_update
+        self._muon: Callable[..., None] = muon_update
+        if compiled:  # a compiler makes its own of the definitions; by halves it cannot follow
+            self.adamw, self.orthogonalize = adamw_compiled(), polar_express
+            self._muon = torch.compile(muon_update, fullgraph=True, dynamic=False)
+
+    def muon(self, *arguments: Any) -> None:
+        """``muon_update`` with its last two arguments, precision and form, chosen."""
+        self._muon(*arguments, self.dtype, self.orthogonalize)
+
+
+def by_size(g: Tensor, iterations: int, divisor: float, dtype: torch.dtype) -> Tensor:
+    """``polar_express`` on a processor: large matrices by halves of symmetric products."""
+    large = min(g.shape[-2:]) >= LARGE_SIDE
+    return (polar_express_by_halves if large else polar_express)(g, iterations, divisor, dtype)
+
+
+def in_place(matrix: Tensor, world_size: int) -> bool:
+    """Whether to update ``matrix`` where it stands, by itself, and not in a stack of its shape.
+
+    A stack is for a device that small matrices leave idle, and for dealing out over ranks. It
+    costs copies: a fifth more memory at the peak of a d12 step on a processor.
+    """
+    return world_size == 1 and matrix.device.type == "cpu" and matrix.numel() >= LARGE_MATRIX
