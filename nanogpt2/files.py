@@ -81,6 +81,11 @@ def _foreign(folder: Path) -> str | None:
     return next((name for name in inside if name not in ours), None)
 
 
+def _real(path: Path) -> Path:
+    """``path`` without links and ``..``, whether it exists or not."""
+    return Path(os.path.realpath(path))
+
+
 def require_replaceable(path: Path | str, *inputs: Path | str) -> None:
     """Raise UserError unless a finished folder may become ``path`` and nothing of the user's goes.
 
@@ -95,9 +100,9 @@ def require_replaceable(path: Path | str, *inputs: Path | str) -> None:
         return
     if not path.is_dir():
         raise UserError(f"{path} is a file; name a folder that does not exist yet")
-    whole = path.resolve()
+    whole = _real(path)
     for kept in (Path(), *map(Path, inputs)):
-        if kept.resolve().is_relative_to(whole):
+        if _real(kept).is_relative_to(whole):
             what = "is the folder you are in, or holds it" if kept == Path() else f"holds {kept}"
             raise UserError(f"{path} {what} and would be replaced; name a new folder")
     if (stranger := _foreign(path)) is not None:
@@ -116,6 +121,7 @@ def atomic_directory(path: Path | str, *inputs: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     require_replaceable(path, *inputs)
+    path = _real(path)  # ``data/../data`` leads nowhere while ``data`` is being replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     old = temporary.with_suffix(".old")

@@ -7,6 +7,7 @@ what a user keeps there under such a name is never overwritten. Chapter: the spe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,18 +15,36 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import made_here
+from nanogpt2.files import MADE, made_here
 
 NAMES = (
     "checkpoints", "config.json", "core.json", "evaluation.json", "metrics.jsonl", "report.html",
     "report.md", "samples.json", "stages", "training.json",
 )  # fmt: skip
 """what a run writes; ``tokenizer/`` and ``data/`` have markers of their own"""
+LOCK = "run.lock"
+"""an empty file, held by the process at work"""
 
 
 def is_run(out: Path) -> bool:
     """Whether a run began in ``out`` (a copy of its checkpoints alone will do)."""
-    return bool(made_here(out)) or any(out.glob("checkpoints/step_*/COMPLETE"))
+    return made_here(out) == {MADE} or any(out.glob("checkpoints/step_*/COMPLETE"))
+
+
+def _in_the_way(out: Path) -> str | None:
+    """A name in ``out`` that a run would write over, and that is not a run's."""
+    if os.path.lexists(out / MADE) and not made_here(out):
+        return MADE
+    if is_run(out):
+        return None
+    taken = [name for name in (*NAMES, LOCK) if os.path.lexists(out / name)]
+    if taken == [LOCK] and _is_empty_file(out / LOCK):
+        return None  # of a run that was killed before it began
+    return taken[0] if taken else None
+
+
+def _is_empty_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == 0
 
 
 @contextmanager
@@ -35,10 +54,9 @@ def claimed(out: Path) -> Iterator[None]:
     Raises UserError where another one is, or where a file of a run's name is not a run's. If no
     run begins while it is claimed, nothing of it stays.
     """
-    taken = [name for name in NAMES if (out / name).exists() or (out / name).is_symlink()]
-    if taken and not is_run(out):
+    if name := _in_the_way(out):
         raise UserError(
-            f"{out} holds {taken[0]}, which no run of this program made, and it would be "
+            f"{out} holds {name}, which no run of this program made, and it would be "
             "overwritten; name another --out"
         )
     new = not out.exists()
@@ -46,7 +64,8 @@ def claimed(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{out} cannot be made ({error.strerror}); name another --out") from None
-    path = out / "run.lock"
+    path = out / LOCK
+    made = not path.exists()
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -61,7 +80,8 @@ def claimed(out: Path) -> Iterator[None]:
     finally:
         if not is_run(out):  # nothing began here
             with suppress(OSError):
-                path.unlink()
+                if made:
+                    path.unlink()
                 if new:
                     out.rmdir()
         lock.release()

@@ -9,8 +9,9 @@ import pytest
 
 from nanogpt2.data import tokenizer as tokenizer_room
 from nanogpt2.data.shards import write_shard
-from nanogpt2.errors import UserError
-from nanogpt2.files import MADE, atomic_directory, write_json
+from nanogpt2.errors import UserError, explain
+from nanogpt2.files import MADE, atomic_directory, mark, write_json
+from nanogpt2.folder import LOCK, NAMES, claimed
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -128,6 +129,80 @@ def test_never_an_input_or_what_holds_one(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="would be replaced"):
             make(tmp_path / "d", "new", read)
     assert (tmp_path / "d" / "sub" / "made.txt").read_text() == "ours"
+
+
+@pytest.mark.parametrize("name", ["d/../d", "d/sub/../../d", "link/d", "d/sub/.."])
+def test_a_folder_may_be_named_in_a_roundabout_way(name: str, tmp_path: Path) -> None:
+    make(tmp_path / "d", "old")
+    (tmp_path / "link").symlink_to(".")
+    make(tmp_path / name, "new")
+    assert (tmp_path / "d" / "sub" / "made.txt").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"d", "link"}
+
+
+def a_circle_of_links(path: Path) -> None:
+    path.with_name("there").symlink_to(path)
+    path.symlink_to("there")
+
+
+@pytest.mark.parametrize("prepare", [a_file, a_circle_of_links])
+def test_below_what_is_no_folder_nothing_is_made(prepare, tmp_path: Path) -> None:
+    prepare(tmp_path / "d")
+    before = tree(tmp_path)
+    with pytest.raises(OSError) as refusal:
+        make(tmp_path / "d" / "new", "new")
+    assert "name another folder" in str(explain(refusal.value))
+    make(tmp_path / "new", "new", tmp_path / "d")  # as an input, it holds nothing
+    assert before.items() <= tree(tmp_path).items()
+
+
+# The folder of a run
+
+
+@pytest.mark.parametrize("name", [*NAMES, MADE, LOCK])
+def test_what_is_no_runs_is_never_taken_for_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("years of work")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=f"holds {name}, which no run"), claimed(tmp_path):
+        pytest.fail("a run began")
+    assert tree(tmp_path) == before
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / LOCK).symlink_to("thesis.txt")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=f"holds {LOCK}, which no run"), claimed(tmp_path):
+        pytest.fail("a run began")
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_of_another_kind_that_this_program_made_is_no_run(tmp_path: Path) -> None:
+    make(tmp_path / "d", "ours")
+    (tmp_path / "d" / "config.json").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r"holds config\.json"), claimed(tmp_path / "d"):
+        pytest.fail("a run began")
+    assert tree(tmp_path) == before
+
+
+def test_a_run_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    with claimed(tmp_path):
+        mark(tmp_path)
+        (tmp_path / "config.json").write_text("ours")
+    with claimed(tmp_path):
+        pass
+    assert set(tree(tmp_path)) == {LOCK, MADE, "config.json"}
+
+
+def test_where_no_run_begins_nothing_stays(tmp_path: Path) -> None:
+    with claimed(tmp_path / "new"):
+        pass
+    assert tree(tmp_path) == {}
+
+
+# During the work
 
 
 def test_what_was_added_during_the_work_stays(tmp_path: Path) -> None:

@@ -33,7 +33,13 @@ from nanogpt2.data.transfer import (
     short_reason,
 )
 from nanogpt2.errors import UserError, explain, run_command
-from nanogpt2.files import atomic_directory, made_here, mark, require_free_space
+from nanogpt2.files import (
+    atomic_directory,
+    made_here,
+    mark,
+    require_free_space,
+    require_replaceable,
+)
 
 BUNDLE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 BUNDLE_SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"
@@ -183,6 +189,10 @@ def _ask_hub(
     return persist(ask, url, stop)
 
 
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def download_bundle(
     folder: Path | str,
     on_bytes: Callable[[int], None] = lambda n: None,
@@ -194,14 +204,16 @@ def download_bundle(
     Raises UserError when they cannot be had, or the folder holds something else.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not folder.is_dir() or not any(folder.iterdir()):
-            archive = folder.with_name(f".{folder.name}.zip")
-            require_free_space(folder.parent, 2 * BUNDLE_BYTES, "the CORE bundle")
-            fetch(Remote(url, archive, sha256=sha256, limit=BUNDLE_BYTES), on_bytes=on_bytes)
-            unzip(archive, folder, limit=BUNDLE_BYTES)
-            archive.unlink()
+    if not _is_filled(folder):
+        require_replaceable(folder)  # before the work, not after it
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not _is_filled(folder):  # by another process meanwhile
+                archive = folder.with_name(f".{folder.name}.zip")
+                require_free_space(folder.parent, 2 * BUNDLE_BYTES, "the CORE bundle")
+                fetch(Remote(url, archive, sha256=sha256, limit=BUNDLE_BYTES), on_bytes=on_bytes)
+                unzip(archive, folder, limit=BUNDLE_BYTES)
+                archive.unlink()
     found = next(folder.rglob("core.yaml"), None)
     if found is None:
         raise UserError(f"{folder} holds no core.yaml; delete it, or name another folder")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import count, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,9 +19,7 @@ from nanogpt2.data.loader import REFILL, TokenLoader
 from nanogpt2.data.shards import open_shard, read_row_group
 from nanogpt2.errors import UserError
 from nanogpt2.training.resuming import position
-
-Layout = list[list[int]]
-"""documents by shard and row group"""
+from tests.data.layouts import Layout, Numbers, write
 
 UNEVEN: Layout = [[20, 20, 20]] * 3 + [[20, 20, 20, 20]] + [[20, 20, 20]] * 2
 ONE_GROUP: Layout = [[120], [120]]  # as pandas writes files
@@ -98,28 +96,6 @@ def test_the_sentence():
 
 
 # The loader over files of any layout
-
-
-class Numbers:
-    """A tokenizer of documents that are numbers: each is one token after <|bos|>."""
-
-    def encode_batch(
-        self, texts: Sequence[str], prepend_bos: bool = True, threads: int = 1
-    ) -> list[list[int]]:
-        return [[0, int(text)] for text in texts]
-
-
-def write(folder: Path, layout: Layout) -> list[Path]:
-    """Shards of this layout; their documents are the numbers from 0 on."""
-    numbers, paths = count(), []
-    schema = pa.schema({"text": pa.string()})
-    for shard, groups in enumerate(layout):
-        paths.append(folder / f"s{shard}.parquet")
-        with pq.ParquetWriter(paths[-1], schema) as writer:
-            for size in groups:
-                table = pa.table({"text": [str(n) for n in islice(numbers, size)]}, schema)
-                writer.write_table(table)
-    return paths
 
 
 def load(paths: list[Path], rank: int, world: int, **more) -> TokenLoader:

@@ -19,7 +19,7 @@ from nanogpt2.data import download, transfer
 from nanogpt2.data.download import download_bundle, download_dataset, unzip
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.transfer import Remote, fetch, fetch_all
-from nanogpt2.errors import UserError
+from nanogpt2.errors import UserError, explain
 from nanogpt2.files import MADE, mark
 from tests.data.bad_server import serving
 
@@ -316,3 +316,21 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no core.yaml"):
         download_bundle(tmp_path, url="http://127.0.0.1:9")
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [".", "", "..", "file", "file/new", "link"])
+def test_where_no_bundle_can_go_nothing_is_fetched(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "a" / "b"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    if name not in (".", "", ".."):
+        Path("file").write_text("mine")
+        Path("link").symlink_to("nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises((UserError, OSError)) as refusal:
+        download_bundle(Path(name), url="http://127.0.0.1:9")
+    sentence = explain(refusal.value)
+    assert sentence and "127.0.0.1" not in sentence
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,27 +1,26 @@
-"""Feed every reader damaged and hostile files; all must end in a result or one clear sentence.
+"""Give every reader and writer hostile inputs; all must end in a result or one clear sentence.
 
 ``python -m tests.drills.fuzz --inputs 10000``: shards, tokenizers, checkpoints and what continues a
 run from one, nanochat's checkpoints, CORE's tasks and archives, configurations, whole runs and
 settings from the command line are mutated (bits flipped, ends cut, pieces moved, numbers and names
-made absurd) and read. A traceback, a write outside the folder, ten seconds in one file or three
-gigabytes end it with exit code 1. Linux only.
+made absurd) and read; folders of all kinds are written to; commands print to terminals of all
+kinds; texts come in all encodings; documents are dealt to any number of ranks. A traceback, a write
+outside the folder, anything of the user's that is changed or gone, ten seconds in one input or
+three gigabytes end it with exit code 1. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import random
-import re
 import shutil
 import signal
 import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,16 +32,24 @@ from rich.table import Table
 
 from nanogpt2.errors import explain, run_command
 from nanogpt2.training.metrics import peak_memory
-from tests.drills.fuzz_readers import MARKER, READERS, make_seeds, mark
+from tests.drills.belongings import changes, make_home, snapshot
+from tests.drills.fuzz_encodings import encodings
+from tests.drills.fuzz_folders import folders
+from tests.drills.fuzz_locales import locales
+from tests.drills.fuzz_ranks import ranks
+from tests.drills.fuzz_readers import READERS, Kind, damaged, make_seeds
 
 SECONDS = 10
 WRITES = ("open", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.symlink", "os.link")
 """audit events of what changes the disk"""
 MEMORY = 3_000_000_000
-ABSURD = ("-1", "0", "1e308", "NaN", "9223372036854775808", "1" * 5000, "null", "[]", '""', "true")
-ABSURD += ("[" * 20_000, "x" * 200_000)
-NAMES = ("../../outside", "/etc/passwd", "a\\u0000b", "\\ud800", "x" * 300)
-VALUES = (None, True, -1, 0, 1 << 60, 10**400, 1e308, float("nan"), "", *NAMES, [], {}, [[1]])
+KINDS: dict[str, Kind] = {
+    **{name: damaged(name) for name in READERS},
+    "folders": folders,
+    "locales": locales,
+    "encodings": encodings,
+    "ranks": ranks,
+}
 
 
 @dataclass
@@ -52,96 +59,8 @@ class Figures:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
-
-
-def mutate(content: bytes, generator: random.Random) -> bytes:
-    """``content`` with one to three things wrong."""
-    for _ in range(generator.choice((1, 1, 2, 3))):
-        content = generator.choice(MUTATIONS)(content, generator)
-    return content
-
-
-def _flip(content: bytes, g: random.Random) -> bytes:
-    at = g.randrange(len(content) + 1)
-    flipped = bytes(b ^ 1 << g.randrange(8) for b in content[at : at + 1])
-    return content[:at] + flipped + content[at + 1 :]
-
-
-def _cut(content: bytes, g: random.Random) -> bytes:
-    return content[: g.randrange(len(content) + 1)]
-
-
-def _splice(content: bytes, g: random.Random) -> bytes:
-    a, b, at = sorted(g.randrange(len(content) + 1) for _ in range(3))
-    return content[:at] + content[a:b] + content[at:]
-
-
-def _drop(content: bytes, g: random.Random) -> bytes:
-    a = g.randrange(len(content) + 1)
-    return content[:a] + content[a + g.randint(1, 64) :]
-
-
-def _noise(content: bytes, g: random.Random) -> bytes:
-    a = g.randrange(len(content) + 1)
-    return content[:a] + g.randbytes(g.randint(1, 16)) + content[a + 8 :]
-
-
-def _replace(pattern: bytes, choices: tuple[str, ...]) -> Callable[[bytes, random.Random], bytes]:
-    def change(content: bytes, g: random.Random) -> bytes:
-        found = list(re.finditer(pattern, content[:100_000]))
-        if not found:
-            return content
-        spot = g.choice(found)
-        return content[: spot.start()] + g.choice(choices).encode() + content[spot.end() :]
-
-    return change
-
-
-def _alter_json(content: bytes, g: random.Random) -> bytes:
-    """One value of a JSON file, or of a safetensors file's header, made absurd, lost or doubled."""
-    start, stop = 0, len(content)
-    if content[8:9] == b"{":
-        start, stop = 8, 8 + int.from_bytes(content[:8], "little")
-    try:
-        whole = json.loads(content[start:stop])
-        holders = [h for h in _holders(whole) if h]
-    except (ValueError, RecursionError):
-        return content
-    if not holders:
-        return content
-    holder = g.choice(holders)
-    key = g.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-    change = g.randrange(4)
-    if change == 0:
-        del holder[key]
-    elif change == 1 and isinstance(holder, dict):
-        holder[g.choice(NAMES)] = holder[key]
-    else:
-        holder[key] = g.choice(VALUES)
-    text = json.dumps(whole).encode()
-    return (len(text).to_bytes(8, "little") if start else b"") + text + content[stop:]
-
-
-def _holders(value: Any) -> Iterator[Any]:
-    """Every list and dictionary in ``value``, itself included."""
-    if isinstance(value, (list, dict)):
-        yield value
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _holders(part)
-
-
-MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
-    _flip,
-    _cut,
-    _splice,
-    _drop,
-    _noise,
-    _replace(rb"-?\d+(\.\d+)?", ABSURD),
-    _replace(rb'"[^"\n]{0,80}"', ABSURD),
-    _replace(rb'(?<=")[^"\n]{1,80}(?=")', NAMES),
-    _alter_json,
-    _alter_json,
-)
+    changed: list[str] = field(default_factory=list)
+    """what a user had and has no more, or not as it was"""
 
 
 @contextmanager
@@ -160,7 +79,8 @@ def guarded(allowed: Path, figures: Figures) -> Iterator[None]:
             return
         folder = arguments[-1] if event in ("os.mkdir", "os.remove", "os.rmdir") else -1
         base = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else ""
-        for path in arguments[: 1 if base or event == "open" else 2]:
+        first = 1 if event == "os.symlink" else 0  # what a link says is no path that is written
+        for path in arguments[first : 1 if base or event == "open" else 2]:
             if isinstance(path, (str, bytes, Path)):
                 whole = os.path.realpath(os.path.join(base, os.fsdecode(path)))
                 if not (whole + os.sep).startswith(inside):
@@ -178,74 +98,89 @@ class TooLong(BaseException):
 
 
 def _too_long(*_: Any) -> None:
-    raise TooLong(f"more than {SECONDS} s in one file")
+    raise TooLong(f"more than {SECONDS} s in one input")
 
 
-def measure(inputs: int = 10_000, seed: int = 0) -> Figures:
-    """Read ``inputs`` mutated files, the kinds in turn."""
-    figures, generator = Figures(), random.Random(seed)
+def measure(numbers: Sequence[int] = range(10_000), seed: int = 0) -> Figures:
+    """What comes of the inputs of these numbers, the kinds in turn.
+
+    An input follows from ``seed`` and its number alone, so that one can be looked at by itself.
+    """
+    figures = Figures()
     torch.set_num_threads(1)
     previous = signal.signal(signal.SIGALRM, _too_long)
     with tempfile.TemporaryDirectory() as name:
-        seeds, work = Path(name) / "seeds", Path(name) / "work"
+        seeds, room = Path(name) / "seeds", Path(name) / "room"
         make_seeds(seeds)
         for kind, reader in READERS.items():  # undamaged, all are read
-            reader(shutil.copytree(seeds / kind, work))
-            shutil.rmtree(work)
-        with guarded(work, figures):
-            for i in range(inputs):
-                kind = list(READERS)[i % len(READERS)]
-                figures.outcomes[kind, _one(kind, seeds / kind, work, generator, figures)] += 1
+            reader(shutil.copytree(seeds / kind, room))
+            shutil.rmtree(room)
+        make_home(room / "home")
+        with guarded(room / "work", figures):
+            for number in numbers:
+                kind = list(KINDS)[number % len(KINDS)]
+                generator = random.Random(f"{seed} {number}")
+                title = f"{kind}, input {number}"
+                outcome = run_one(title, KINDS[kind], seeds, room, generator, figures)
+                figures.outcomes[kind, outcome] += 1
     signal.signal(signal.SIGALRM, previous)
     return figures
 
 
-def _one(kind: str, seed: Path, work: Path, generator: random.Random, figures: Figures) -> str:
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(seed, work)
-    victim = generator.choice(sorted(p for p in work.rglob("*") if p.is_file()))
-    content = mutate(victim.read_bytes(), generator)
-    victim.write_bytes(content)
-    if victim.name != MARKER and generator.random() < 0.8:
-        for marker in work.rglob(MARKER):
-            mark(marker.parent)
+def run_one(
+    title: str, kind: Kind, seeds: Path, room: Path, generator: random.Random, figures: Figures
+) -> str:
+    """Make one input in ``room/work``, hand it over, and look what became of the room."""
+    shutil.rmtree(room / "work", ignore_errors=True)
+    (room / "work").mkdir(parents=True)
+    act = kind(seeds, room / "work", generator)
+    before, here = snapshot(room), os.getcwd()
     signal.alarm(SECONDS)
     try:
-        READERS[kind](work)
+        act()
         return "read"
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # TooLong, and panics of libraries written in Rust
         if explain(error) is not None:
             return "refused"
-        digest = hashlib.sha256(content).hexdigest()[:12]
-        figures.crashes.append(f"{kind} {victim.name} {digest}\n{traceback.format_exc(limit=-4)}")
+        figures.crashes.append(f"{title}\n{traceback.format_exc(limit=-4)}")
         return "crashed"
     finally:
         signal.alarm(0)
+        os.chdir(here)
+        figures.changed += [f"{title}: {line}" for line in changes(before, snapshot(room))]
 
 
-def main() -> int:
-    """Print the table; 1 where a reader crashed, wrote outside, or took too much."""
-    parser = argparse.ArgumentParser(prog="python -m tests.drills.fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    figures = measure(options.inputs, options.seed)
-    table = Table(title=f"{options.inputs:,} damaged inputs")
-    for heading in ("reader", "read", "refused", "crashed"):
-        table.add_column(heading, justify="left" if heading == "reader" else "right")
-    for kind in READERS:
+def show(figures: Figures) -> None:
+    """A table of the outcomes, and all that went wrong: of equal crashes one."""
+    table = Table(title=f"{sum(figures.outcomes.values()):,} hostile inputs")
+    for heading in ("kind", "read", "refused", "crashed"):
+        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    for kind in KINDS:
         counts = [figures.outcomes[kind, how] for how in ("read", "refused", "crashed")]
         table.add_row(kind, *(f"{n:,}" for n in counts))
     Console().print(table)
     for crash in {text.partition("\n")[2]: text for text in figures.crashes}.values():
         print(crash)
-    for written in sorted(set(figures.outside))[:20]:
-        print(written)
+    for line in [*figures.changed[:40], *sorted(set(figures.outside))[:20]]:
+        print(line)
+    print(f"changed: {len(figures.changed)}; writes outside: {len(figures.outside)}")
+
+
+def main() -> int:
+    """Print the table; 1 where one crashed, changed or wrote what it may not, or took too much."""
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.fuzz", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--only", type=int, metavar="N", help="input N alone")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    numbers = range(options.inputs) if options.only is None else [options.only]
+    figures = measure(numbers, options.seed)
+    show(figures)
     peak = peak_memory(torch.device("cpu"))
-    print(f"writes outside: {len(figures.outside)}; peak memory {peak / 1e9:.2f} GB")
-    return int(bool(figures.crashes or figures.outside) or peak > MEMORY)
+    print(f"peak memory {peak / 1e9:.2f} GB")
+    return int(bool(figures.crashes or figures.changed or figures.outside) or peak > MEMORY)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
 from nanogpt2.files import read_json, write_json
+from nanogpt2.folder import claimed
 from nanogpt2.model.gpt import GPT
 from nanogpt2.options import make_plan, record
 from nanogpt2.recipes import Recipe, get_recipe, override
@@ -26,10 +28,16 @@ from nanogpt2.reporting.report import write_report
 from nanogpt2.stamps import Stamps
 from nanogpt2.training.checkpoint import load_model
 from nanogpt2.training.distributed import join
-from nanogpt2.training.resuming import find_start
+from nanogpt2.training.resuming import Start, find_start
+from nanogpt2.training.settings import TrainSettings
 from nanogpt2.training.storage import MARKER, describe_file, write_tensors
 from nanogpt2.training.trainer import Trainer, train
+from tests.drills.mutations import mutate
 from tests.drills.tiny_run import TinyData, prepare
+
+Act = Callable[[], Any]
+Kind = Callable[[Path, Path, random.Random], Act]
+"""(seeds, an empty folder to fill, what to draw from) -> what is to end well or in a sentence"""
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=300, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 STEPS: dict[str, Any] = {"steps": 2, "checkpoint_every": 1, "eval_every": -1}
@@ -145,10 +153,15 @@ def read_unfinished(folder: Path) -> None:
     """Continue as the trainer does, up to the first batch."""
     data = TinyData(folder / "data", folder / "tokenizer")
     settings = data.settings(folder / "run", resume_from=folder / "checkpoint", **STEPS)
-    with join("cpu") as ranks:
-        trainer = Trainer(settings, ranks, None, lambda line: None)
-        start = find_start(trainer, lambda line: None)
+    trainer, start = begin_training(settings)
     next(iter(TokenLoader(data.data_dir, trainer.tokenizer, 4, 32, state=start.data)))
+
+
+def begin_training(settings: TrainSettings) -> tuple[Trainer, Start]:
+    """What ``train`` does before its first step."""
+    with join("cpu") as ranks, claimed(settings.out_dir):
+        trainer = Trainer(settings, ranks, None, lambda line: None)
+        return trainer, find_start(trainer, lambda line: None)
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -164,3 +177,18 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "settings": read_settings,
 }
 """kind -> what reads a folder of it"""
+
+
+def damaged(name: str) -> Kind:
+    """The kind of input that is a seed with one of its files mutated."""
+
+    def make(seeds: Path, work: Path, generator: random.Random) -> Act:
+        shutil.copytree(seeds / name, work, dirs_exist_ok=True)
+        victim = generator.choice(sorted(p for p in work.rglob("*") if p.is_file()))
+        victim.write_bytes(mutate(victim.read_bytes(), generator))
+        if victim.name != MARKER and generator.random() < 0.8:
+            for marker in work.rglob(MARKER):
+                mark(marker.parent)
+        return lambda: READERS[name](work)
+
+    return make

@@ -1,0 +1,89 @@
+"""What lies in a folder before and after: all that is a user's must still be there, unchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from nanogpt2.files import MADE
+
+Snapshot = dict[str, bytes | str | None]
+"""path within the folder -> content; of a link its target, of a folder None"""
+
+OF_A_RUN = re.compile(
+    r"(config|core|evaluation|samples|training)\.json|metrics\.jsonl|report\.(html|md)|run\.lock"
+    r"|stages(/\w+\.json)?|checkpoints(/[^/]+(/(COMPLETE|state\.json|[a-z0-9_]+\.safetensors))?)?"
+)
+"""what a run writes, as paths within its folder"""
+_BEGAN = re.compile(r"(.*/)?checkpoints/step_\d{6,}/COMPLETE")
+_UNFINISHED = (".partial", ".old")
+
+
+def snapshot(folder: Path) -> Snapshot:
+    """Every path below ``folder``, with what is there."""
+    found: Snapshot = {}
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(root, name)
+            inside = os.path.relpath(path, folder)
+            if os.path.islink(path):
+                found[inside] = os.readlink(path)
+            else:
+                found[inside] = Path(path).read_bytes() if name in files else None
+    return found
+
+
+def made_by_program(found: Snapshot) -> set[str]:
+    """The paths that the program may replace or remove.
+
+    What a marker lists, and, in the folder of a run (marked, or with a whole checkpoint in it),
+    what a run writes.
+    """
+    ours, runs = set(), set()
+    for path, content in found.items():
+        folder = path[: path.rfind("/") + 1]
+        if os.path.basename(path) == MADE and (listed := _listed(content)):
+            ours |= {folder + name for name in listed}
+            if listed == [MADE]:  # others are a tokenizer's, a corpus's, ...
+                runs.add(folder)
+        if match := _BEGAN.fullmatch(path):
+            runs.add(match[1] or "")
+    for run in runs:
+        inside = (path for path in found if path.startswith(run))
+        ours |= {path for path in inside if OF_A_RUN.fullmatch(path[len(run) :])}
+    return ours
+
+
+def _listed(content: bytes | str | None) -> list[str]:
+    try:
+        marker = json.loads(content) if isinstance(content, bytes) else {}
+        files = marker["files"] if marker["made_by"] == "nanogpt2" else []
+        return [name for name in files if isinstance(name, str)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[str]:
+    """What became of the user's paths, and what was left half-written: one line each."""
+    ours, lines = made_by_program(before), []
+    for path, content in before.items():
+        if path in ours or (path in after and after[path] == content):
+            continue
+        lines.append(f"{path!r} {'is changed' if path in after else 'is gone'}")
+    new = set(after) - set(before)
+    return lines + [f"{path!r} is left behind" for path in new if path.endswith(_UNFINISHED)]
+
+
+def make_home(folder: Path) -> None:
+    """A user's folder: a thesis, notes, a table, links, and names of all kinds."""
+    odd = (os.fsdecode(b"caf\xe9.txt"), "na\u00efve \u6771\u4eac \U0001f642.txt", "two\nlines", " ")
+    for name in ("thesis.txt", "notes/monday.md", "notes/a/b/c.txt", "table.csv", MADE, *odd):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"{name!r}: years of work".encode())
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to("thesis.txt")
+    (folder / "link to a folder").symlink_to("notes")
+    (folder / "link to nothing").symlink_to("nowhere")
