@@ -62,7 +62,7 @@ def fit(
         if loss is None:
             raise UserError(
                 f"the batches ended after {step} of {steps} steps; give more text, ask for fewer "
-                "steps, or let the text repeat"
+                "steps, or read the text again (text_batches(..., again=True))"
             )
         set_rates(optimizer, step, steps)
         optimizer.step()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.core import CoreEvaluator
 from nanogpt2.evals.held_out import held_out_batches
-from nanogpt2.files import atomic_directory, write_json
+from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
 from nanogpt2.optim import build_optimizer
 from nanogpt2.optim.schedules import learning_rate
@@ -41,7 +40,7 @@ from nanogpt2.training.metrics import (
     peak_memory,
     scores,
 )
-from nanogpt2.training.resuming import Start, find_start, keeps_tokenizer
+from nanogpt2.training.resuming import Start, find_start, keep_tokenizer
 from nanogpt2.training.saving import Saver
 from nanogpt2.training.settings import (
     OnMessage,
@@ -278,7 +277,7 @@ class Trainer:
         self.metrics = None
         path, measured = settings.out_dir / "metrics.jsonl", None
         if ranks.is_main:
-            self._keep_tokenizer()
+            keep_tokenizer(settings, self.tokenizer)
             measured = scores(path, self.step)
         found = self.saver.scores = dict(ranks.share("measured", measured))
         known = [*found.values(), start.best]
@@ -289,13 +288,6 @@ class Trainer:
             again = start.report is not None and self._unmeasured(start.report)
             self.metrics = MetricsFile(path, self.step - 1 if again else self.step, self.tell)
         return start
-
-    def _keep_tokenizer(self) -> None:
-        """A run holds its tokenizer: a model without it is of no use."""
-        if not keeps_tokenizer(self.settings, self.tokenizer):
-            kept = self.settings.out_dir / "tokenizer"
-            with atomic_directory(kept, self.settings.tokenizer_dir) as temporary:
-                shutil.copytree(self.settings.tokenizer_dir, temporary, dirs_exist_ok=True)
 
     def _measure(self, point: Point) -> dict[str, float]:
         """Validation and CORE, where they are due; a signal that cuts them short ends the run."""
