@@ -2,23 +2,75 @@
 
 Rooms stand in the order data flows through them: ``config``, ``depth``, ``recipes``, ``data``,
 ``kernels``, ``model``, ``optim``, ``inference``, ``evals``, ``training``, ``planning``,
-``speedrun``, ``lab``, ``studies``; each imports only from those before it.
+``speedrun``, ``lab``, ``studies``; each imports only from those before it. What a script of one's
+own needs of them stands here too, and is imported when it is first asked for: ``--help`` and the
+planner should not wait for torch.
 """
 
-from importlib import metadata
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from nanogpt2.config import GPTConfig
+if TYPE_CHECKING:
+    from nanogpt2.config import GPTConfig
+    from nanogpt2.data.texts import text_batches
+    from nanogpt2.data.tokenizer import Tokenizer
+    from nanogpt2.depth import dial
+    from nanogpt2.evals.bits_per_byte import bits_per_byte
+    from nanogpt2.evals.core import evaluate_core
+    from nanogpt2.inference.engine import Engine
+    from nanogpt2.model.gpt import GPT
+    from nanogpt2.optim import build_optimizer
+    from nanogpt2.recipes import Recipe, get_recipe
+    from nanogpt2.training.checkpoint import load_model
+    from nanogpt2.training.fit import fit
+    from nanogpt2.training.trainer import TrainSettings, train
 
-__all__ = ["GPT", "GPTConfig", "__version__"]
+    __version__: str
+
+__all__ = [
+    "GPT",
+    "Engine",
+    "GPTConfig",
+    "Recipe",
+    "Tokenizer",
+    "TrainSettings",
+    "__version__",
+    "bits_per_byte",
+    "build_optimizer",
+    "dial",
+    "evaluate_core",
+    "fit",
+    "get_recipe",
+    "load_model",
+    "text_batches",
+    "train",
+]
+_HOMES = {
+    "GPT": "model.gpt",
+    "Engine": "inference.engine",
+    "GPTConfig": "config",
+    "Recipe": "recipes",
+    "Tokenizer": "data.tokenizer",
+    "TrainSettings": "training.settings",
+    "bits_per_byte": "evals.bits_per_byte",
+    "build_optimizer": "optim",
+    "dial": "depth",
+    "evaluate_core": "evals.core",
+    "fit": "training.fit",
+    "get_recipe": "recipes",
+    "load_model": "training.checkpoint",
+    "text_batches": "data.texts",
+    "train": "training.trainer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # GPT pulls in torch; `--help` and the planner should not wait for it.
-    if name == "GPT":
-        from nanogpt2.model.gpt import GPT
-
-        return GPT
     if name == "__version__":
-        return metadata.version("nanogpt2")
-    raise AttributeError(f"module 'nanogpt2' has no attribute {name!r}")
+        return import_module("importlib.metadata").version("nanogpt2")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nanogpt2' has no attribute {name!r}")
+    return getattr(import_module(f"nanogpt2.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -311,13 +311,15 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def get_recipe(name: str | Recipe) -> Recipe:
-    """The recipe of that name; UserError names the known ones (a Recipe passes through)."""
-    if isinstance(name, Recipe):
-        return name
-    if name not in RECIPES:
+def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
+    """The recipe of that name (a Recipe passes through), with fields changed as by ``--set``.
+
+    UserError names the known recipes, or says which change does not fit.
+    """
+    recipe = name if isinstance(name, Recipe) else RECIPES.get(name)
+    if recipe is None:
         raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    return override(recipe, {field: str(value) for field, value in changes.items()})
 
 
 def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:

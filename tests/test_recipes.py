@@ -55,3 +55,12 @@ def test_settings_reach_recipe_model_and_groups():
 def test_wrong_settings_are_explained(name, value, says):
     with pytest.raises(UserError, match=says):
         override(get_recipe("run1"), {name: value})
+
+
+def test_a_recipe_is_taken_with_fields_changed():
+    small = get_recipe("laptop", depth=2, vocab_size=300, **{"wte.betas": (0.7, 0.9)})
+    assert (small.depth, small.model.vocab_size, small.wte.betas) == (2, 300, (0.7, 0.9))
+    assert get_recipe("laptop") == RECIPES["laptop"], "the recipe itself is as it was"
+    assert get_recipe(small, ratio=1e-3, smear=True, iterations=None).ratio == 1e-3
+    with pytest.raises(UserError, match="did you mean vocab_size"):
+        get_recipe("laptop", vocabsize=300)

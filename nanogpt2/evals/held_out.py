@@ -9,16 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from nanogpt2.data.packing import pack_rows
 from nanogpt2.data.shards import find_shards, read_documents
+from nanogpt2.data.texts import batches_of, packed_rows
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
-
-REFILL = 128
-"""documents tokenized at a time"""
 
 
 def held_out_batches(
@@ -36,17 +32,10 @@ def held_out_batches(
     document at most once, and dealt out over the ranks by row: the text does not depend on their
     number.
     """
-
-    def tokenized() -> Iterator[list[list[int]]]:
-        documents = chain.from_iterable(map(read_documents, _held_out(data)))
-        while texts := list(islice(documents, REFILL)):
-            yield tokenizer.encode_batch(texts, prepend_bos=True)
-
+    texts = chain.from_iterable(map(read_documents, _held_out(data)))
+    packed = packed_rows(texts, tokenizer, sequence_len + 1)
     count = max(1, tokens // sequence_len)
-    packed = islice(pack_rows(tokenized(), sequence_len + 1), rank, count, world_size)
-    while batch := list(islice(packed, rows)):
-        block = torch.tensor(batch)
-        yield block[:, :-1], block[:, 1:]
+    yield from batches_of(islice(packed, rank, count, world_size), rows)
 
 
 def _held_out(data: Path | str | Sequence[Path]) -> Sequence[Path]:

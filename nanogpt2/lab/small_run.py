@@ -1,6 +1,6 @@
 """``small_run``: a small model trained on the embedded corpus in seconds, once for all chapters.
 
-The trainer's own model, optimizer and schedules, with the simplest of loops around them; results
+The trainer's own model, optimizer, schedules and loop, on rows drawn at random; results
 are kept on disk under a hash of everything that decides them, the code included.
 """
 
@@ -15,26 +15,37 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.evals import bits_per_byte as evals
 from nanogpt2.files import atomic_directory, read_json, write_json
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.lab.records import digest
 from nanogpt2.lab.small_data import SmallData, cache_folder, code_hash, small_data
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
-from nanogpt2.optim.schedules import apply_schedules
 from nanogpt2.recipes import LAPTOP, Recipe
+from nanogpt2.training.fit import Point, every, fit
 
 Probe = Callable[[GPT, int], Mapping[str, float]]
-CODE = ("config.py", "recipes.py", "data", "kernels", "model", "optim", "lab/small_run.py")
+CODE = (
+    "config.py",
+    "recipes.py",
+    "data",
+    "kernels",
+    "model",
+    "optim",
+    "evals/bits_per_byte.py",
+    "training/fit.py",
+    "lab/small_run.py",
+)
 VAL_ROWS = 64
 
 
@@ -141,7 +152,7 @@ def small_run(
     config, recipe = config or small_config(), recipe or small_recipe()
     if dtype is None:
         dtype = torch.bfloat16 if good_at_bf16(device) else torch.float32
-    every = evaluate_every or max(1, steps // 12)
+    evaluate_every = evaluate_every or max(1, steps // 12)
     settings = {
         "config": config.to_dict(),
         "recipe": recipe.to_dict(),
@@ -149,7 +160,7 @@ def small_run(
         "batch_size": batch_size,
         "seed": seed,
         "lr_scale": lr_scale,
-        "evaluate_every": every,
+        "evaluate_every": evaluate_every,
         "val_rows": val_rows,
         "probe": _source(probe),
         "within": _source(within),
@@ -168,9 +179,19 @@ def small_run(
             around = within() if within else nullcontext()
             with around, _torch_threads(threads), atomic_directory(folder) as temporary:
                 model = _new_model(config, seed, device, dtype, start)
-                loop = _Loop(model, recipe, data, steps, batch_size, seed, lr_scale)
-                result = {"settings": settings, "curve": loop.train(every, val_rows, probe)}
-                write_json(temporary / "run.json", {**result, "seconds": loop.seconds})
+                optimizer = build_optimizer(model, recipe, lr_scale=lr_scale)
+                watch = _Watch(model, data, batch_size, val_rows, probe)
+                watch.evaluate({"step": 0})
+                fit(
+                    model,
+                    optimizer,
+                    (data.batch(s, batch_size, config.sequence_len, seed) for s in count()),
+                    steps,
+                    recipe,
+                    callbacks=(watch.step, every(evaluate_every, watch.evaluate)),
+                )
+                result = {"settings": settings, "curve": watch.curve, "seconds": watch.seconds}
+                write_json(temporary / "run.json", result)
                 save_file(model.state_dict(), temporary / "model.safetensors")
     found = read_json(folder / "run.json")
     return SmallRun(
@@ -185,82 +206,48 @@ def small_runs(
     return [small_run(config, seed=seed, **settings) for seed in seeds]
 
 
-@torch.no_grad()
 def bits_per_byte(model: GPT, data: SmallData, rows: int = VAL_ROWS, length: int = 0) -> float:
-    """Held-out bits per byte over ``rows`` rows of ``length`` tokens (T by default).
-
-    Nats of the targets that are not special tokens, over ln 2 times their bytes.
-    """
+    """Held-out bits per byte over ``rows`` rows of ``length`` tokens (T by default)."""
     inputs, targets = data.validation(rows, length or model.config.sequence_len)
-    sizes = torch.as_tensor(data.tokenizer.token_bytes)[targets].flatten()
-    pairs = zip(inputs.split(16), targets.split(16), strict=True)
-    nats = torch.cat([_nats(model, x, y) for x, y in pairs])
-    counted = sizes > 0
-    return float(nats[counted].double().sum() / (math.log(2) * sizes[counted].sum()))
+    batches = zip(inputs.split(16), targets.split(16), strict=True)
+    return evals.bits_per_byte(model, batches, data.tokenizer.token_bytes)
 
 
-def _nats(model: GPT, x: Tensor, y: Tensor) -> Tensor:
-    x, y = x.to(model.device), y.to(model.device)
-    return model(x, y, loss_reduction="none").float().cpu()
-
-
-class _Loop:
-    """Draw rows, one forward and backward pass, one optimizer step; now and then evaluate."""
+class _Watch:
+    """The seconds of a run, and its curve: a point at the start and at every evaluation."""
 
     def __init__(
-        self,
-        model: GPT,
-        recipe: Recipe,
-        data: SmallData,
-        steps: int,
-        batch_size: int,
-        seed: int,
-        lr_scale: float,
+        self, model: GPT, data: SmallData, batch_size: int, rows: int, probe: Probe | None
     ) -> None:
-        self.model, self.recipe, self.data = model, recipe, data
-        self.steps, self.batch_size, self.seed = steps, batch_size, seed
-        self.optimizer = build_optimizer(
-            model, recipe, lr_scale=lr_scale, weight_decay=recipe.muon.weight_decay
-        )
-        self.seconds = 0.0
-        self.losses: list[float] = []
+        self.model, self.data, self.batch_size = model, data, batch_size
+        self.rows, self.probe = rows, probe
+        self.seconds, self.began, self.losses = 0.0, 0.0, list[float]()
+        self.curve: list[dict[str, float]] = []
 
-    def train(self, every: int, rows: int, probe: Probe | None) -> list[dict[str, float]]:
-        curve = [self._evaluate(0, rows, probe)]
-        for step in range(self.steps):
-            started = time.perf_counter()
-            self.losses.append(self._step(step))
-            self.seconds += time.perf_counter() - started
-            if (step + 1) % every == 0 or step + 1 == self.steps:
-                curve.append(self._evaluate(step + 1, rows, probe))
-        return curve
+    def step(self, point: Point) -> None:
+        """Count its time, which began when the last one had been looked at, and keep its loss."""
+        now = time.perf_counter()
+        self.seconds, self.began = self.seconds + now - self.began, now
+        self.losses.append(point["loss"])
 
-    def _step(self, step: int) -> float:
-        length = self.model.config.sequence_len
-        inputs, targets = self.data.batch(step, self.batch_size, length, self.seed)
-        inputs, targets = inputs.to(self.model.device), targets.to(self.model.device)
-        loss = self.model(inputs, targets)
-        loss.backward()
-        apply_schedules(self.optimizer, self.recipe, step, self.steps)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
-
-    def _evaluate(self, step: int, rows: int, probe: Probe | None) -> dict[str, float]:
+    def evaluate(self, at: Point) -> None:
+        """Held-out bits per byte, the mean loss since the last evaluation, what the probe says."""
+        step = at["step"]
         self.model.eval()
         point = {
             "step": step,
             "tokens": step * self.batch_size * self.model.config.sequence_len,
             "seconds": self.seconds,
-            "bpb": bits_per_byte(self.model, self.data, rows),
+            "bpb": bits_per_byte(self.model, self.data, self.rows),
         }
         if self.losses:
             point["loss"] = statistics.fmean(self.losses)
             self.losses = []
-        if probe is not None:
-            point |= {name: float(value) for name, value in probe(self.model, step).items()}
+        if self.probe is not None:
+            point |= {name: float(value) for name, value in self.probe(self.model, step).items()}
         self.model.train()
-        return point
+        self.curve.append(point)
+        self.began = time.perf_counter()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ for the tokens per second it sees, as a part of the machine's peak. Chapter: loo
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 from collections.abc import Callable
@@ -67,6 +68,13 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def gone_wrong(loss: float, norm: float, vocab_size: int) -> str | None:
+    """What is wrong with a step's loss or its gradient's norm; None where nothing is."""
+    if not loss < 2 * math.log(vocab_size):  # twice the loss of knowing nothing
+        return f"the loss exploded to {loss:.3g}" if math.isfinite(loss) else f"the loss is {loss}"
+    return None if math.isfinite(norm) else f"the gradient's norm is {norm}"
+
+
 class MetricsFile:
     """``metrics.jsonl``: a line a step, in order, each step once."""
 
@@ -114,6 +122,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
     return records
+
+
+def scores(path: Path, step: int) -> list[tuple[int, float]]:
+    """Step and validation bits per byte of every measurement up to ``step``."""
+    measured = [(line["step"], line.get("val_bpb")) for line in read_lines(path)]
+    return [(at, bpb) for at, bpb in measured if at <= step and isinstance(bpb, (int, float))]
 
 
 class Speed:

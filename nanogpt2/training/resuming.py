@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from nanogpt2.data.source import Text, continued
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.evals.held_out import require_held_out
-from nanogpt2.files import mark, require_free_space, require_replaceable
+from nanogpt2.files import atomic_directory, mark, require_free_space, require_replaceable
 from nanogpt2.training.checkpoint import (
     Shards,
     check_same_model,
@@ -130,6 +131,14 @@ def keeps_tokenizer(settings: TrainSettings, tokenizer: Tokenizer) -> bool:
             "(--tokenizer), or choose another folder for the run (--out)"
         )
     return True
+
+
+def keep_tokenizer(settings: TrainSettings, tokenizer: Tokenizer) -> None:
+    """A run holds its tokenizer: a model without it is of no use."""
+    if not keeps_tokenizer(settings, tokenizer):
+        kept = settings.out_dir / "tokenizer"
+        with atomic_directory(kept, settings.tokenizer_dir) as temporary:
+            shutil.copytree(settings.tokenizer_dir, temporary, dirs_exist_ok=True)
 
 
 def _prepare(trainer: Trainer, found: Path | None) -> None:

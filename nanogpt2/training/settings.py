@@ -10,6 +10,9 @@ from typing import Literal
 from nanogpt2.errors import UserError
 from nanogpt2.recipes import Recipe
 
+StopReason = Literal["SIGINT", "SIGTERM", "max_seconds"]
+"""what can end a run before its last step"""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -136,7 +139,7 @@ class TrainResult:
     """the newest whole checkpoint, as a path within the run's folder"""
     resumed_from: int | None
     """step of the checkpoint that this run continued"""
-    stopped_by: Literal["SIGINT", "SIGTERM", "max_seconds"] | None
+    stopped_by: StopReason | None
     """None: it ran to its end"""
     precision: str
     """what the products ran in: bf16, fp32, fp8"""

@@ -1,4 +1,4 @@
-"""What is decided before the first step: precision, compilation, shape of a batch, the model."""
+"""What is decided before the first step: tokenizer, precision, shape of a batch, the model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.model.gpt import GPT
@@ -52,6 +54,18 @@ def shape_batch(tokens: int, sequence_len: int, world_size: int, most_rows: int)
         )
     most = max(n for n in range(1, min(most_rows, rows) + 1) if rows % n == 0)
     return Batch(rows=most, passes=rows // most, tokens=tokens)
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer in ``folder``; UserError where it is not one of ``vocab_size`` tokens."""
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size:,} tokens and the model "
+            f"{vocab_size:,}; train a tokenizer of that size, or set "
+            f"vocab_size={tokenizer.vocab_size}"
+        )
+    return tokenizer
 
 
 def choose_precision(wanted: str, device: torch.device, forced: bool) -> tuple[str, str | None]:

@@ -1,45 +1,59 @@
-"""The training loop: data in, checkpoints and metrics out. Chapter: loop.
+"""The run around the loop: data in, checkpoints and metrics out. Chapter: loop.
 
-``train(settings)`` runs in every rank: alone, or under torchrun (see ``distributed.py``). One step:
-gradients of the whole batch over several passes, one update (where the ranks meet), one small sum
-in which all ranks agree on the loss and on whether to stop or to save.
+``train(settings)`` runs in every rank: alone, or under torchrun (see ``distributed.py``). The steps
+are ``fit``'s; after each comes one small sum, in which all ranks agree on the loss and on whether
+to stop or to save.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt2.data.loader import TokenLoader
-from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.core import CoreEvaluator
 from nanogpt2.evals.held_out import held_out_batches
-from nanogpt2.files import atomic_directory, write_json
+from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
-from nanogpt2.optim import apply_schedules, build_optimizer
+from nanogpt2.optim import build_optimizer
 from nanogpt2.optim.schedules import learning_rate
 from nanogpt2.training.distributed import Ranks, join
-from nanogpt2.training.metrics import MetricsFile, Speed, peak_flops, peak_memory, read_lines
-from nanogpt2.training.resuming import Start, find_start, keeps_tokenizer
+from nanogpt2.training.fit import Point, due, fit
+from nanogpt2.training.metrics import (
+    MetricsFile,
+    Speed,
+    gone_wrong,
+    peak_flops,
+    peak_memory,
+    scores,
+)
+from nanogpt2.training.resuming import Start, find_start, keep_tokenizer
 from nanogpt2.training.saving import Saver
-from nanogpt2.training.settings import OnMessage, OnStep, StepReport, TrainResult, TrainSettings
+from nanogpt2.training.settings import (
+    OnMessage,
+    OnStep,
+    StepReport,
+    StopReason,
+    TrainResult,
+    TrainSettings,
+)
 from nanogpt2.training.setup import (
     build_model,
     choose_precision,
+    load_tokenizer,
     shape_batch,
     switch_on_fp8,
     thin_gradients,
@@ -49,8 +63,7 @@ from nanogpt2.training.stopping import Stopper, StopRequested
 
 __all__ = ["StepReport", "TrainResult", "TrainSettings", "train"]
 
-StopReason = Literal["SIGINT", "SIGTERM", "max_seconds"]
-STOP_REASONS: tuple[StopReason, ...] = ("SIGINT", "SIGTERM", "max_seconds")
+STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 
 def train(
@@ -94,7 +107,7 @@ class Trainer:
             ranks.world_size,
             settings.device_batch_size or self.recipe.device_batch_size,
         )
-        self.tokenizer = self._load_tokenizer()
+        self.tokenizer = load_tokenizer(settings.tokenizer_dir, self.config.vocab_size)
         forced = settings.precision != "auto"
         wanted = settings.precision if forced else self.recipe.precision
         self.precision, remark = choose_precision(wanted, device, forced)
@@ -104,24 +117,20 @@ class Trainer:
         self.saver = Saver(settings.out_dir, ranks, settings.keep_last, self.tell)
         self.held_out: list[tuple[Tensor, Tensor]] | None = None
         self.core: CoreEvaluator | None = None
-        self.save_due = False
-        self.saved = -1
-        """step of the last save"""
+        """asks a sample of each task, the same one each time"""
+        self.report: StepReport | None = None
+        """of the last step"""
+        self.reason: StopReason | None = None
+        """why to stop before the end"""
+        self.save_due = self.saving = False
+        """whether a checkpoint is waiting to be made, and whether a rank is busy with the last"""
+        self.step, self.saved = 0, -1
+        """steps done, and the step of the last save"""
 
     @property
     def will_measure(self) -> bool:
         """Whether the run measures its validation at all."""
         return self.settings.eval_every >= 0
-
-    def _load_tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.load(self.settings.tokenizer_dir)
-        if tokenizer.vocab_size != self.config.vocab_size:
-            raise UserError(
-                f"the tokenizer in {self.settings.tokenizer_dir} has {tokenizer.vocab_size:,} "
-                f"tokens and the model {self.config.vocab_size:,}; train a tokenizer of that size, "
-                f"or set vocab_size={tokenizer.vocab_size}"
-            )
-        return tokenizer
 
     def _build_model(self) -> None:
         settings, device = self.settings, self.ranks.device
@@ -133,7 +142,8 @@ class Trainer:
         self.compiled = wants_compilation(settings.compile, device, self.steps)
         if not self.compiled:
             thin_gradients(self.model, self.plan.batch_tokens // self.ranks.world_size)
-        self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
+        forward: Any = torch.compile(self.model, dynamic=False) if self.compiled else self.model
+        self.forward: nn.Module = forward
         self.optimizer = build_optimizer(
             self.model,
             self.recipe,
@@ -151,69 +161,64 @@ class Trainer:
     def run(self) -> TrainResult:
         """From the start, or the newest checkpoint, to the end or a request to stop."""
         start = self._start()
-        report, reason = start.report, None
+        self.report = start.report
         with Stopper() as self.stopper, self.ranks.training(), self.saver.settled():
-            if report is not None and self._unmeasured(report):
-                report, reason = self._measure(report)
-                self._log(report)
-            while self.step < self.steps and reason is None:
-                report, busy, reason = self._advance()
-                self.save_due |= self._due(self.settings.checkpoint_every)
-                last = reason is not None or self.step == self.steps
-                if last or (self.save_due and not busy):
-                    self._save(report)  # first: measuring may fail
-                if reason is None:
-                    report, reason = self._measure(report)
-                    if reason is not None and self.saved != self.step:
-                        self._save(report)
-                self._log(report)
+            if self.report is not None and self._unmeasured(self.report):
+                again = asdict(self.report)
+                self._log(again | self._measure(again))
+            if self.reason is None:
+                self._train()
             self.saver.wait()
-        return self._finish(start, report, reason)
+        return self._finish(start)
+
+    def _train(self) -> None:
+        # saved before it is measured, which may fail; or after, where a signal cut that short
+        callbacks = (self._agree, self._save_if_due, self._measure, self._save_if_due, self._log)
+        self.began = time.perf_counter()
+        fit(
+            self.forward,
+            self.optimizer,
+            self._batches(),
+            self.steps,
+            self.recipe,
+            passes=self.batch.passes,
+            first_step=self.step,
+            callbacks=callbacks,
+            stop=lambda: self.reason is not None,
+        )
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's part of the data; ``data_state`` is where the batch last taken ends."""
+        for inputs_BT, targets_BT, state in self.loader:
+            self.data_state = state
+            yield inputs_BT, targets_BT
 
     def _unmeasured(self, report: StepReport) -> bool:
         """Whether the run was stopped when it should have measured its validation."""
         return report.val_bpb is None and self._due(self.settings.eval_every)
 
     def _due(self, every: int) -> bool:
-        return (self.step == self.steps and every >= 0) or (every > 0 and self.step % every == 0)
+        return due(self.step, self.steps, every)
 
-    def _advance(self) -> tuple[StepReport, bool, StopReason | None]:
-        """One step: its report, whether a rank is still saving, and why to stop, if so."""
-        began = time.perf_counter()
-        loss = self._accumulate_gradients()
-        apply_schedules(self.optimizer, self.recipe, self.step, self.steps)
-        self.optimizer.step()
-        self.model.zero_grad(set_to_none=True)
+    def _agree(self, point: Point) -> dict[str, Any]:
+        """All ranks' loss, whether one of them is still saving, and why to stop, if so."""
         late = self.speed.seconds >= (self.settings.max_seconds or math.inf)
         requested = self.stopper.requested or ("max_seconds" if late else None)
         flags = [float(requested == reason) for reason in STOP_REASONS]
-        mine = [loss.item() / self.ranks.world_size, float(self.saver.busy), *flags]
+        mine = [point["loss"] / self.ranks.world_size, float(self.saver.busy), *flags]
         mean_loss, busy, *asked = self.ranks.sum(mine)
         norm = self.optimizer.gradient_norm()
-        self.speed.add(time.perf_counter() - began)
-        self.step += 1
+        self.speed.add(time.perf_counter() - self.began)
+        self.step, self.saving = point["step"], bool(busy)
         self._check(mean_loss, norm)
-        reason = next((r for r, n in zip(STOP_REASONS, asked, strict=True) if n), None)
-        return self._report(mean_loss, norm), bool(busy), reason
-
-    def _accumulate_gradients(self) -> Tensor:
-        """Gradients of this rank's part of the batch; returns its mean loss (on the device)."""
-        total = torch.zeros((), device=self.ranks.device)
-        for _ in range(self.batch.passes):
-            inputs_BT, targets_BT, self.data_state = next(self.batches)
-            loss = self.forward(inputs_BT, targets_BT) / self.batch.passes
-            loss.backward()
-            total += loss.detach()
-        return total
+        self.reason = next((r for r, n in zip(STOP_REASONS, asked, strict=True) if n), None)
+        return asdict(self._report(mean_loss, norm))
 
     def _check(self, loss: float, norm: float) -> None:
         """Stop a run that has gone wrong. Before it is saved: what is on disk stays good."""
-        limit = 2 * math.log(self.config.vocab_size)  # twice the loss of knowing nothing
-        if math.isfinite(norm) and loss < limit:
+        what = gone_wrong(loss, norm, self.config.vocab_size)
+        if what is None:
             return
-        what = f"the loss exploded to {loss:.3g}" if math.isfinite(loss) else f"the loss is {loss}"
-        if loss < limit:
-            what = f"the gradient's norm is {norm}"
         newest = self.saver.settle()
         good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         raise UserError(
@@ -255,10 +260,10 @@ class Trainer:
                 max_per_task=settings.core_max_per_task,
             )
         seconds = start.report.seconds if start.report else 0.0
-        self.speed = Speed(self.batch.tokens, seconds)
+        self.speed: Speed = Speed(self.batch.tokens, seconds)
         self.saver.newest = start.folder
         ranks.broadcast(self.model)
-        loader = TokenLoader(
+        self.loader: TokenLoader = TokenLoader(
             self.text.paths(settings.data_dir, "train"),
             self.tokenizer,
             self.batch.rows,
@@ -268,51 +273,40 @@ class Trainer:
             world_size=ranks.world_size,
             state=start.data,
         )
-        self.tell(loader.describe())
-        self.batches: Iterator[tuple[Tensor, Tensor, dict[str, Any]]] = iter(loader)
+        self.tell(self.loader.describe())
         self.metrics = None
         path, measured = settings.out_dir / "metrics.jsonl", None
         if ranks.is_main:
-            self._keep_tokenizer()
-            measured = [
-                [line["step"], line["val_bpb"]]
-                for line in read_lines(path)
-                if line["step"] <= self.step and isinstance(line.get("val_bpb"), (int, float))
-            ]
-        scores = self.saver.scores = dict(ranks.share("measured", measured))
-        known = [*scores.values(), start.best]
+            keep_tokenizer(settings, self.tokenizer)
+            measured = scores(path, self.step)
+        found = self.saver.scores = dict(ranks.share("measured", measured))
+        known = [*found.values(), start.best]
         self.best = min((score for score in known if score is not None), default=None)
         if start.report is not None:
-            start = replace(start, report=replace(start.report, val_bpb=scores.get(self.step)))
+            start = replace(start, report=replace(start.report, val_bpb=found.get(self.step)))
         if ranks.is_main:
             again = start.report is not None and self._unmeasured(start.report)
             self.metrics = MetricsFile(path, self.step - 1 if again else self.step, self.tell)
         return start
 
-    def _keep_tokenizer(self) -> None:
-        """A run holds its tokenizer: a model without it is of no use."""
-        if not keeps_tokenizer(self.settings, self.tokenizer):
-            kept = self.settings.out_dir / "tokenizer"
-            with atomic_directory(kept, self.settings.tokenizer_dir) as temporary:
-                shutil.copytree(self.settings.tokenizer_dir, temporary, dirs_exist_ok=True)
-
-    def _measure(self, report: StepReport) -> tuple[StepReport, StopReason | None]:
-        """Validation and CORE, where they are due; and why to stop, if a signal cut them short."""
-        settings, alone = self.settings, self.ranks.world_size == 1
+    def _measure(self, point: Point) -> dict[str, float]:
+        """Validation and CORE, where they are due; a signal that cuts them short ends the run."""
+        if self.reason is not None:
+            return {}
+        found, alone = {}, self.ranks.world_size == 1
         # Of several ranks none may leave the others waiting: they finish what they have begun.
         with self.stopper.interruptible() if alone else nullcontext():
             try:
-                if self._due(settings.eval_every):
-                    measured = self.saver.scores[self.step] = self._validate()
-                    report = replace(report, val_bpb=measured)
-                    self.best = min(self.best or math.inf, measured)
-                if settings.core_every and self._due(settings.core_every):
-                    report = replace(report, core=self._evaluate_core())
+                if self._due(self.settings.eval_every):
+                    found["val_bpb"] = self.saver.scores[self.step] = self._validate()
+                    self.best = min(self.best or math.inf, found["val_bpb"])
+                if self.core is not None and self._due(self.settings.core_every):
+                    found["core"] = self.core.evaluate(self.model).core
             except StopRequested:
-                return report, self.stopper.requested
+                self.reason = self.stopper.requested
             except Exception:
                 if alone and self.saved != self.step:
-                    self._save(report)
+                    self._save(point | found)
                 newest = self.saver.settle()
                 self.tell(
                     f"measuring failed after step {self.step:,}; what was learned is saved in "
@@ -321,15 +315,26 @@ class Trainer:
                 raise
             finally:
                 self.model.train()
-        return report, None
+        return found
 
-    def _log(self, report: StepReport) -> None:
+    def _log(self, point: Point) -> None:
+        self.report = StepReport(**point)
         if self.metrics is not None:
-            self.metrics.append(asdict(report))
+            self.metrics.append(asdict(self.report))
         if self.on_step is not None and self.ranks.is_main:
-            self.on_step(report)
+            self.on_step(self.report)
+        self.began = time.perf_counter()  # the next step
 
-    def _save(self, report: StepReport) -> None:
+    def _save_if_due(self, point: Point) -> None:
+        """Once a step: at the end at once, before it when no rank is busy with the last one."""
+        if self.saved == self.step:
+            return
+        self.save_due |= self._due(self.settings.checkpoint_every)
+        last = self.reason is not None or self.step == self.steps
+        if last or (self.save_due and not self.saving):
+            self._save(point)
+
+    def _save(self, point: Point) -> None:
         """Begin a checkpoint of this moment."""
         self.save_due, self.saved = False, self.step
         state = {
@@ -339,7 +344,7 @@ class Trainer:
             "seed": self.settings.seed,
             "text": self.text.to_record(),
             "tokenizer": self.tokenizer.digest,
-            "progress": {"report": asdict(report), "best_val_bpb": self.best},
+            "progress": {"report": point, "best_val_bpb": self.best},
         }
         self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
 
@@ -358,16 +363,9 @@ class Trainer:
             self.held_out = list(share)
         return bits_per_byte(self.model, self.held_out, self.tokenizer.token_bytes)
 
-    def _evaluate_core(self) -> float:
-        """CORE of a sample of each task, the same one each time."""
-        assert self.core is not None
-        return self.core.evaluate(self.model).core
-
-    def _finish(
-        self, start: Start, report: StepReport | None, reason: StopReason | None
-    ) -> TrainResult:
+    def _finish(self, start: Start) -> TrainResult:
         """Close the files, and write what came of it."""
-        newest = self.saver.newest
+        newest, report = self.saver.newest, self.report
         result = TrainResult(
             step=self.step,
             steps=self.steps,
@@ -382,7 +380,7 @@ class Trainer:
             memory_bytes=peak_memory(self.ranks.device),
             checkpoint=os.path.relpath(newest, self.settings.out_dir) if newest else None,
             resumed_from=start.step if start.folder else None,
-            stopped_by=reason if self.step < self.steps else None,
+            stopped_by=self.reason if self.step < self.steps else None,
             precision=self.precision,
             compiled=self.compiled,
             parameters=self.plan.parameters["total"],

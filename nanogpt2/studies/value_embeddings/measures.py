@@ -19,6 +19,7 @@ from nanogpt2.model.value_embeddings import ValueGate
 from nanogpt2.optim import build_optimizer
 from nanogpt2.optim.schedules import apply_schedules
 from nanogpt2.recipes import Recipe
+from nanogpt2.training.fit import Point, fit
 
 SCALARS = ("resid_lambdas", "x0_lambdas")
 WORDS = (" he", " was", " three", " in", " because", ",")
@@ -51,17 +52,19 @@ def first_steps(depth: int, steps: int, seed: int = 0) -> list[dict[str, Tensor]
     model, data, recipe = GPT(small_config(depth)), small_data(), small_recipe()
     model.init_weights(seed)
     optimizer = build_optimizer(model, recipe, lr_scale=1.0, weight_decay=recipe.muon.weight_decay)
-    found = []
-    for step in range(steps):
-        before = model.x0_lambdas.detach().clone()
-        model(*data.batch(step, 2, model.config.sequence_len, seed)).backward()
+    found: list[dict[str, Tensor]] = []
+
+    def before(optimizer: torch.optim.Optimizer, step: int, _steps: int) -> None:
         assert model.x0_lambdas.grad is not None
         gradient = model.x0_lambdas.grad.clone()
+        found.append({"gradient": gradient, "before": model.x0_lambdas.detach().clone()})
         apply_schedules(optimizer, recipe, step, 100)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        after = model.x0_lambdas.detach().clone()
-        found.append({"gradient": gradient, "before": before, "after": after})
+
+    def after(_point: Point) -> None:
+        found[-1]["after"] = model.x0_lambdas.detach().clone()
+
+    batches = (data.batch(step, 2, model.config.sequence_len, seed) for step in range(steps))
+    fit(model, optimizer, batches, steps, before, callbacks=(after,))
     return found
 
 
