@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fuzz_readers import MARKER, READERS, make_seeds, mark
-from benchmarks.step import peak_resident
 from nanogpt2.errors import explain, run_command
+from nanogpt2.training.metrics import peak_resident
 
 SECONDS = 10
 WRITES = ("open", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.symlink", "os.link")

@@ -11,7 +11,6 @@ good at bf16.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +25,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.zero2 import Matrices
 from nanogpt2.recipes import Recipe, get_recipe
-from nanogpt2.training.metrics import peak_flops
+from nanogpt2.training.metrics import peak_flops, peak_resident
 from nanogpt2.training.setup import build_model, choose_precision, thin_gradients
 
 
@@ -98,12 +97,6 @@ def measure(
     used = torch.cuda.max_memory_allocated() if cuda else peak_resident()
     out.append(Row("step", f"{name}: peak memory", used / 1e9, "GB"))
     return out
-
-
-def peak_resident() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if torch.backends.mps.is_available() else size * 1024  # macOS counts in bytes
 
 
 def main() -> None:

@@ -90,8 +90,9 @@ class RunPlan:
 
     @property
     def wants_core(self) -> bool:
-        """Whether CORE is measured: a bundle is at hand, or the run aims at a record."""
-        return self.core_bundle is not None or self.recipe.record is not None
+        """Whether CORE is measured: it is asked for, or the run aims at a record."""
+        asked = self.core_bundle is not None or self.loop.core_every > 0
+        return asked or self.recipe.record is not None
 
     def identity(self) -> dict[str, Any]:
         """What makes a run the run it is: two that agree in this learn the same."""

@@ -61,7 +61,7 @@ def is_current(notebook: Path, parameters: dict[str, Any] | None = None) -> bool
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
     """UserError if the notebook does not declare one of ``parameters`` (papermill only warns)."""
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             text = "".join(cell["source"])
             declared = {line.partition("=")[0].strip() for line in text.splitlines()}

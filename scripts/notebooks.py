@@ -121,7 +121,10 @@ def unmarked_numbers(markdown: str) -> list[str]:
 def main() -> int:
     found = [problem for path in notebooks() for problem in problems(path)]
     for page in sorted((ROOT / "book").rglob("*.md")):
-        found += [f"{page.name}: {problem}" for problem in unmarked_numbers(page.read_text())]
+        found += [
+            f"{page.name}: {problem}"
+            for problem in unmarked_numbers(page.read_text(encoding="utf-8"))
+        ]
     print("\n".join(found) or "every notebook and page is fit to commit")
     return 1 if found else 0
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import atomic_write
+from nanogpt2.files import atomic_write, has_utf8_name
 
 COLUMN = "text"
 LARGEST_ROW_GROUP = 4 * 2**30
@@ -43,7 +44,7 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     """Open and check a shard; UserError says what is wrong with it."""
     path = Path(path)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(_source(path))
         schema = file.schema_arrow
         names = schema.names
     except FileNotFoundError:
@@ -63,6 +64,11 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise UserError(f"column '{COLUMN}' of {path} holds {kind}; it must hold strings")
     return file
+
+
+def _source(path: Path) -> Path | BinaryIO:
+    """What pyarrow can open: it spells names in UTF-8, and others are opened here."""
+    return path if has_utf8_name(path) else path.open("rb")
 
 
 def read_row_group(file: pq.ParquetFile, index: int, path: Path | str) -> list[str]:
@@ -92,8 +98,8 @@ def read_documents(path: Path | str) -> Iterator[str]:
 def write_shard(path: Path | str, documents: Iterable[str], row_group_size: int = 200) -> None:
     """Write ``documents`` as a shard (zstd), whole or not at all."""
     table = pa.table({COLUMN: pa.array(list(documents), pa.string())})
-    with atomic_write(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=row_group_size, compression="zstd")
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(table, file, row_group_size=row_group_size, compression="zstd")
 
 
 def _damaged(path: Path | str, error: Exception) -> UserError:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from nanogpt2.errors import UserError
 
+SEEDS = 2**63
+"""how many there are"""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -38,7 +41,7 @@ class Sampling:
             raise UserError(f"top_k is {self.top_k}; it must be at least 1, or left out")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if not 0 <= self.seed < 2**63:
+        if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
 
 

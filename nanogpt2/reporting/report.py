@@ -273,7 +273,8 @@ def write_report(folder: Path | str) -> list[Path]:
     """
     run = load_run(folder)
     try:
-        pages = {name: text.encode() for name, text in render(run).items()}
+        # the odd bytes of a folder's name show as escapes
+        pages = {k: text.encode("utf-8", "backslashreplace") for k, text in render(run).items()}
     except _DAMAGED as error:
         raise UserError(
             f"the files in {folder} are not those of a run ({error!r}); "

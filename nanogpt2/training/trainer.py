@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.core import CoreEvaluator
 from nanogpt2.evals.held_out import held_out_batches
-from nanogpt2.files import atomic_directory, write_json
+from nanogpt2.files import write_json
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.schedules import learning_rate
 from nanogpt2.training.distributed import Ranks, join
@@ -265,8 +264,7 @@ class Trainer:
         """A run holds its tokenizer: a model without it is of no use."""
         kept = self.settings.out_dir / "tokenizer"
         if self.settings.tokenizer_dir.resolve() != kept.resolve():
-            with atomic_directory(kept) as temporary:
-                shutil.copytree(self.settings.tokenizer_dir, temporary, dirs_exist_ok=True)
+            self.tokenizer.save(kept)
 
     def _measure(self, report: StepReport) -> tuple[StepReport, StopReason | None]:
         """Validation and CORE, where they are due; and why to stop, if a signal cut them short."""

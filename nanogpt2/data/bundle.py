@@ -1,0 +1,46 @@
+"""Where CORE's tasks are, fetched from their public address where they are not here yet.
+
+Chapter: CORE.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nanogpt2.errors import UserError
+from nanogpt2.files import user_cache
+
+NAMED_BY = "--bundle DIR"
+"""how most commands are told of a folder; ``named_by`` is the caller's own way"""
+
+
+def find_bundle(folder: Path | None = None, named_by: str = NAMED_BY) -> Path:
+    """``folder`` if one is given, else the user's cache, filled on first use.
+
+    Raises UserError where the folder does not exist, or the bundle cannot be fetched.
+    """
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"there is no bundle in {folder}; leave {named_by} out to fetch it")
+        return folder
+    if found := kept_bundle(named_by):
+        return found
+    from nanogpt2.data.download import download_bundle  # a look at the cache needs no transfer
+
+    try:
+        return download_bundle(_place(named_by))
+    except UserError as error:
+        raise UserError(f"{error}; or {_cure(named_by)}") from None
+
+
+def kept_bundle(named_by: str = NAMED_BY) -> Path | None:
+    """The bundle in the user's cache, or None where it has to be fetched."""
+    return next((path.parent for path in _place(named_by).rglob("core.yaml")), None)
+
+
+def _place(named_by: str) -> Path:
+    return user_cache(_cure(named_by)) / "eval_bundle"
+
+
+def _cure(named_by: str) -> str:
+    return f"give {named_by}, a folder that holds CORE's tasks"
