@@ -122,15 +122,21 @@ def has_utf8_name(path: Path) -> bool:
     return True
 
 
-def user_cache(cure: str) -> Path:
-    """This user's folder for what can be had again, made where it is missing.
-
-    Raises UserError, with the ``cure``, where there is no home that could hold it.
-    """
+def cache_place() -> Path | None:
+    """This user's folder for what can be had again; None for a user without a home."""
     from platformdirs import user_cache_dir  # few commands need it
 
-    folder = Path(user_cache_dir("nanogpt2"))
-    if not folder.is_absolute():  # the ~ of a user without a home stays as it is
+    try:
+        folder = Path(user_cache_dir("nanogpt2"))
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # older versions leave the ~ as it is
+
+
+def user_cache(cure: str) -> Path:
+    """``cache_place``, made where it is missing; UserError, with the ``cure``, if it cannot be."""
+    folder = cache_place()
+    if folder is None:
         raise UserError(f"this user has no home folder to keep files in; {cure}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

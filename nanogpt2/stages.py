@@ -64,7 +64,7 @@ class Work:
         from nanogpt2.data.bundle import kept_bundle
 
         plan = self.plan
-        return plan.wants_core and not (plan.core_bundle or kept_bundle(TASKS_NAMED_BY))
+        return plan.wants_core and not (plan.core_bundle or kept_bundle())
 
     def find_tasks(self) -> Path:
         """The folder of CORE's tasks, fetched if need be."""

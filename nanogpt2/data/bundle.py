@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import user_cache
+from nanogpt2.files import cache_place, user_cache
 
+FOLDER = "eval_bundle"
 NAMED_BY = "--bundle DIR"
 """how most commands are told of a folder; ``named_by`` is the caller's own way"""
 
@@ -23,24 +24,20 @@ def find_bundle(folder: Path | None = None, named_by: str = NAMED_BY) -> Path:
         if not folder.is_dir():
             raise UserError(f"there is no bundle in {folder}; leave {named_by} out to fetch it")
         return folder
-    if found := kept_bundle(named_by):
+    if found := kept_bundle():
         return found
     from nanogpt2.data.download import download_bundle  # a look at the cache needs no transfer
 
+    cure = f"give {named_by}, a folder that holds CORE's tasks"
+    place = user_cache(cure) / FOLDER
     try:
-        return download_bundle(_place(named_by))
+        return download_bundle(place)
     except UserError as error:
-        raise UserError(f"{error}; or {_cure(named_by)}") from None
+        raise UserError(f"{error}; or {cure}") from None
 
 
-def kept_bundle(named_by: str = NAMED_BY) -> Path | None:
+def kept_bundle() -> Path | None:
     """The bundle in the user's cache, or None where it has to be fetched."""
-    return next((path.parent for path in _place(named_by).rglob("core.yaml")), None)
-
-
-def _place(named_by: str) -> Path:
-    return user_cache(_cure(named_by)) / "eval_bundle"
-
-
-def _cure(named_by: str) -> str:
-    return f"give {named_by}, a folder that holds CORE's tasks"
+    cache = cache_place()
+    found = () if cache is None else (cache / FOLDER).rglob("core.yaml")
+    return next((path.parent for path in found), None)

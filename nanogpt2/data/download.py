@@ -165,6 +165,8 @@ def _ask_hub(
         try:
             known = get_hf_file_metadata(url, timeout=TIMEOUTS[0])
         except errors as error:
+            if explain(error) is not None:  # our own disk, where the hub's client keeps its token
+                raise
             if (answer := getattr(error, "response", None)) is not None:
                 check_answer(url, answer.status_code, answer.headers)
             raise Broken(short_reason(error)) from None

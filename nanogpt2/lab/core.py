@@ -38,7 +38,7 @@ def core_bundle() -> Path:
     beside = Path(nanogpt2.__file__).resolve().parents[2] / "shared" / "core_eval_bundle"
     if beside.is_dir():
         return beside
-    if kept_bundle(named_by) is None:
+    if kept_bundle() is None:
         print("fetching CORE's tasks, once (162 MB)", file=sys.stderr)
     return find_bundle(named_by=named_by)
 

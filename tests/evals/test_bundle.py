@@ -77,7 +77,7 @@ CASES = {
     "too deep": (edit("words", 3, lambda item: "[" * 20_000), r"line 3 is not valid JSON"),
     "baseline of 1": (
         write("eval_meta_data.csv", "Eval Task,Random baseline\nchoices,100\n"),
-        r"eval_meta_data.csv has no baseline for",
+        r"the random baseline of choices is 100; it must be at least 0 and less than 100",
     ),
     "no baselines": (write("eval_meta_data.csv", "a,b\n1,2\n"), r"does not list random baselines"),
     "not text": (write("core.yaml", b"\xff\xfe\x00"), r"core.yaml is damaged"),

@@ -8,15 +8,16 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from nanogpt2.evals.core.results import CoreResult, TaskResult
 from nanogpt2.evals.core.statistics import centered, core_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GPT2_CORE = 0.256525
 """CORE of GPT-2's 1.5B, the score to beat"""
@@ -131,6 +132,8 @@ def core_figure(core: Mapping[str, Any], published: Scores | None = None) -> str
     Colours follow the page's text colour, so that light and dark pages both can show it; whiskers
     are one standard error.
     """
+    from matplotlib.figure import Figure  # the command draws none
+
     tasks = core["tasks"]
     labels = list(tasks)[::-1]
     figure = Figure(figsize=(7.2, 0.8 + 0.27 * len(labels)), layout="constrained")
@@ -185,6 +188,8 @@ def _stretch(task: Mapping[str, float]) -> float:
 
 
 def _svg(figure: Figure, name: str) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     figure.patch.set_alpha(0.0)
     for axes in figure.axes:
         axes.patch.set_alpha(0.0)
