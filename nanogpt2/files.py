@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -111,6 +112,16 @@ def read_json(path: Path | str, cure: str = "delete it to have it made again") -
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); {cure}") from None
+
+
+def named_path(text: str) -> Path:
+    """The path in an option; argparse refuses an empty one, which would mean this very folder.
+
+    A shell passes one for a variable that is not set: ``--out "$RUN"``.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; name a folder or a file")
+    return Path(text)
 
 
 def has_utf8_name(path: Path) -> bool:

@@ -30,7 +30,7 @@ PROMPTS = (
     "In the year 1900,",
 )
 SAMPLING = {"max_new_tokens": 96, "temperature": 0.8, "seed": 0}
-TASKS_NAMED_BY = "--core-bundle DIR"
+TASKS_CURE = "give --core-bundle DIR"
 TOKENIZER_CHARACTERS = 2_000_000_000
 
 
@@ -70,7 +70,7 @@ class Work:
         """The folder of CORE's tasks, fetched if need be."""
         from nanogpt2.data.bundle import find_bundle
 
-        return find_bundle(self.plan.core_bundle, TASKS_NAMED_BY)
+        return find_bundle(self.plan.core_bundle, TASKS_CURE)
 
     def get_data(self) -> list[Path]:
         """Write the embedded corpus, download the recipe's shards, or check one's own.

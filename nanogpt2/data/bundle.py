@@ -11,24 +11,25 @@ from nanogpt2.errors import UserError
 from nanogpt2.files import cache_place, user_cache
 
 FOLDER = "eval_bundle"
-NAMED_BY = "--bundle DIR"
-"""how most commands are told of a folder; ``named_by`` is the caller's own way"""
+CURE = "give --bundle DIR"
+"""how most commands are told of a folder"""
 
 
-def find_bundle(folder: Path | None = None, named_by: str = NAMED_BY) -> Path:
+def find_bundle(folder: Path | None = None, cure: str = CURE) -> Path:
     """``folder`` if one is given, else the user's cache, filled on first use.
 
-    Raises UserError where the folder does not exist, or the bundle cannot be fetched.
+    Raises UserError, with the ``cure``, where the folder does not exist or the bundle cannot be
+    fetched.
     """
+    cure = f"{cure}, a folder that holds CORE's tasks"
     if folder is not None:
         if not folder.is_dir():
-            raise UserError(f"there is no bundle in {folder}; leave {named_by} out to fetch it")
+            raise UserError(f"there is no folder {folder}; {cure}, or none to fetch them")
         return folder
     if found := kept_bundle():
         return found
     from nanogpt2.data.download import download_bundle  # a look at the cache needs no transfer
 
-    cure = f"give {named_by}, a folder that holds CORE's tasks"
     place = user_cache(cure) / FOLDER
     try:
         return download_bundle(place)

@@ -33,7 +33,7 @@ from nanogpt2.data.transfer import (
     short_reason,
 )
 from nanogpt2.errors import UserError, explain, run_command
-from nanogpt2.files import atomic_directory, require_free_space
+from nanogpt2.files import atomic_directory, named_path, require_free_space
 
 BUNDLE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 BUNDLE_SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m nanogpt2.data.download", description=__doc__)
     parser.add_argument("name", choices=(*DATASETS, "core"), help="a data set, or CORE's tasks")
     parser.add_argument("--shards", type=int, default=8, help="for training; one more validates")
-    parser.add_argument("--out", type=Path, required=True, help="folder to fill")
+    parser.add_argument("--out", type=named_path, required=True, help="folder to fill")
     options = parser.parse_args()
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from nanogpt2.errors import UserError, readable, run_command
+from nanogpt2.files import named_path
 from nanogpt2.inference.generation import generate, generate_steps
 from nanogpt2.inference.sampling import SEEDS, Sampling
 from nanogpt2.kernels.precision import good_at_bf16
@@ -111,7 +112,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Continue prompts with a trained model; without --prompt, ask for them.",
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="folder of a run or of a checkpoint")
+    add("--checkpoint", type=named_path, required=True, help="folder of a run or of a checkpoint")
     add("--prompt", action="append", help="text to continue; may be given several times")
     add("--samples", type=int, default=1, help="continuations of each prompt (default 1)")
     add("--max-new-tokens", type=int, default=128, help="(default 128)")

@@ -54,7 +54,8 @@ def candidates(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     B, V = logits_BV.shape
     logits = logits_BV.float()
     # Subtracting first keeps tiny temperatures from overflowing; softmax does not see it.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+    temperature = max(sampling.temperature, torch.finfo(torch.float32).tiny)  # not 0 / 0
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     top_p = 1.0 if sampling.top_p is None else sampling.top_p
     if sampling.top_k is None and top_p == 1:
         return scaled.softmax(dim=-1), torch.arange(V, device=logits_BV.device).expand(B, V)

@@ -10,6 +10,7 @@ from nanogpt2.lab.claims import badge_html, claim, claims, table
 from nanogpt2.lab.exercises import Checked, check, compare_values
 from nanogpt2.lab.explore import explore
 from nanogpt2.lab.page import Html
+from nanogpt2.lab.parameters import SCALES, check_parameters
 from nanogpt2.lab.plots import bars, curves, heatmap, heatmap_figure, lines
 from nanogpt2.lab.questions import predict, quiz
 from nanogpt2.lab.records import Record, record, recorded
@@ -28,6 +29,7 @@ from nanogpt2.lab.small_run import (
 from nanogpt2.lab.style import figure, show, style, svg
 
 __all__ = [
+    "SCALES",
     "Checked",
     "Comparison",
     "Html",
@@ -40,6 +42,7 @@ __all__ = [
     "bits_per_byte",
     "changes_table",
     "check",
+    "check_parameters",
     "claim",
     "claims",
     "compare",

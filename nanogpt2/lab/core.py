@@ -32,15 +32,15 @@ def core_bundle() -> Path:
 
     Says so before it fetches. Raises UserError where they cannot be had.
     """
-    named_by = "NANOGPT2_CORE_BUNDLE=DIR"
+    cure = "set NANOGPT2_CORE_BUNDLE to DIR"
     if named := os.environ.get("NANOGPT2_CORE_BUNDLE"):
-        return find_bundle(Path(named), named_by)
+        return find_bundle(Path(named), cure)
     beside = Path(nanogpt2.__file__).resolve().parents[2] / "shared" / "core_eval_bundle"
     if beside.is_dir():
         return beside
     if kept_bundle() is None:
         print("fetching CORE's tasks, once (162 MB)", file=sys.stderr)
-    return find_bundle(named_by=named_by)
+    return find_bundle(cure=cure)
 
 
 def by_label(tasks: Iterable[Task]) -> dict[str, Task]:

@@ -21,7 +21,7 @@ import psutil
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import read_json
+from nanogpt2.files import named_path, read_json
 from nanogpt2.lab.records import record
 from nanogpt2.machines import GB, machine_of
 from nanogpt2.planning import RECORD_DEVICES, plan, record_mfu
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m nanogpt2.lab.speedrun", description="Record a finished run for the book."
     )
-    parser.add_argument("run", type=Path, help="the run's folder, such as runs/laptop")
+    parser.add_argument("run", type=named_path, help="the run's folder, such as runs/laptop")
     print(record_run(parser.parse_args(argv).run))
 
 

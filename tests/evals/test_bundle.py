@@ -52,7 +52,7 @@ CASES = {
     "no metadata": (lambda b: (b / "eval_meta_data.csv").unlink(), r"eval_meta_data.csv is miss"),
     "no data": (
         lambda b: (b / "eval_data/some/schema.jsonl").unlink(),
-        r"schema.jsonl is missing from the evaluation bundle; fetch",
+        r"schema.jsonl is missing from the evaluation bundle; mend it",
     ),
     "not YAML": (write("core.yaml", "icl_tasks: [\n"), r"core.yaml does not describe tasks"),
     "other YAML": (write("core.yaml", "tasks: []\n"), r"core.yaml does not describe tasks"),

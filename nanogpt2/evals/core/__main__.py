@@ -23,7 +23,7 @@ from nanogpt2.evals.core.evaluate import CoreEvaluator
 from nanogpt2.evals.core.prompts import ProtocolName
 from nanogpt2.evals.core.report import Scores, core_table, verdict
 from nanogpt2.evals.core.results import CoreResult, is_result
-from nanogpt2.files import require_file_place
+from nanogpt2.files import named_path, require_file_place
 from nanogpt2.kernels.precision import good_at_bf16
 
 
@@ -34,10 +34,10 @@ def parser() -> argparse.ArgumentParser:
         description="Ask a model the 22 tasks of CORE (DCLM, arXiv 2406.11794).",
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, metavar="DIR", help="a run or a checkpoint")
+    model.add_argument("--checkpoint", type=named_path, metavar="DIR", help="a run or a checkpoint")
     model.add_argument("--hf", metavar="MODEL", help="a Hugging Face causal model: name or folder")
     add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="the tasks; fetched and kept if not given")
+    add("--bundle", type=named_path, metavar="DIR", help="the tasks; fetched and kept if not given")
     add(
         "--protocol",
         default=ProtocolName.NANOCHAT.value,
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--max-per-task", type=int, metavar="N", help="ask at most N examples a task: a sample")
     add("--tasks", metavar="LABELS", help="some tasks only, separated by commas")
-    add("--out", type=Path, metavar="FILE", help="results as JSON, every outcome in them")
+    add("--out", type=named_path, metavar="FILE", help="results as JSON, every outcome in them")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of products")
     return parser

@@ -33,7 +33,7 @@ GPT2_SIZES = {
     "1.5B": "openai-community-gpt2-xl.csv",
 }
 
-CURE = "fetch the bundle again (delete the folder first) or point --bundle at a whole one"
+CURE = "mend it or name a whole bundle (a downloaded one is fetched again once you delete it)"
 
 
 def load_tasks(bundle_dir: Path | str, labels: Sequence[str] | None = None) -> list[Task]:
