@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from benchmarks.table import Row
+from nanogpt2.training.metrics import peak_resident
 
 LAPTOP = {"recipe_name": "laptop", "depth": 4, "tokens": 256, "rows": 16}
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {

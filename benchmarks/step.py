@@ -25,7 +25,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.sharded import Matrices
 from nanogpt2.recipes import Recipe, get_recipe
-from nanogpt2.training.metrics import peak_flops
+from nanogpt2.training.metrics import peak_flops, peak_resident
 from nanogpt2.training.setup import build_model, choose_precision, thin_gradients
 
 
