@@ -54,7 +54,8 @@ def claimed(out: Path) -> Iterator[None]:
     Raises UserError where another one is, or where a file of a run's name is not a run's. If no
     run begins while it is claimed, nothing of it stays.
     """
-    if name := _in_the_way(out):
+    # ``new/..`` is nothing yet, and a folder that exists as soon as ``new`` does
+    if name := _in_the_way(Path(os.path.realpath(out))):
         raise UserError(
             f"{out} holds {name}, which no run of this program made, and it would be "
             "overwritten; name another --out"

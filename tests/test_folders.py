@@ -196,6 +196,17 @@ def test_a_run_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path)
     assert set(tree(tmp_path)) == {LOCK, MADE, "config.json"}
 
 
+def test_a_folder_that_comes_to_be_while_it_is_made_is_looked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / MADE).write_text("mine")
+    before = tree(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"holds {MADE}, which no run"), claimed(Path("new/..")):
+        pytest.fail("a run began")
+    assert tree(tmp_path) == before
+
+
 def test_where_no_run_begins_nothing_stays(tmp_path: Path) -> None:
     with claimed(tmp_path / "new"):
         pass

@@ -28,6 +28,7 @@ from nanogpt2.training.storage import (
     describe_file,
     dump_json,
     mark_complete,
+    remove_checkpoint,
     retain,
     write_tensors,
 )
@@ -197,13 +198,6 @@ class Saver:
             retain(self.run, self.keep_last, dict(self.scores))
         except Exception as error:
             self.error = error
-            _discard(partial)
+            remove_checkpoint(partial)
             why = explain(error) or f"{type(error).__name__}: {error}"
             self.tell(f"{folder.name} was not saved ({why}); training goes on")
-
-
-def _discard(partial: Path) -> None:
-    for path in partial.glob("*"):
-        path.unlink(missing_ok=True)
-    if partial.is_dir():
-        partial.rmdir()

@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ MODEL_FILE, STATE_FILE = "model.safetensors", "state.json"
 FOLDER = "checkpoints"
 PARTIAL, DAMAGED = ".partial", ".damaged"
 _STEP = re.compile(r"step_(\d{6,})")
+_SAVED = re.compile(
+    r"\.?(COMPLETE|state\.json|model\.safetensors|optimizer_rank\d+_of_\d+\.safetensors)(\..+)?"
+)
+"""the files of a checkpoint, and what is left of them when a save is cut short"""
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -74,15 +78,23 @@ def describe_file(path: Path) -> dict[str, Any]:
 def mark_complete(partial: Path, files: dict[str, dict[str, Any]], folder: Path) -> None:
     """Write the marker into ``partial`` and let it become ``folder``.
 
-    Raises OSError when a file that a rank reported is not there in its size.
+    Raises OSError when a file that a rank reported is not there in its size, UserError where
+    ``folder`` is a link.
     """
     for name, facts in files.items():
         if (partial / name).stat().st_size != facts["bytes"]:
             raise OSError(f"{partial / name} is shorter than it was written")
     write_json(partial / MARKER, {"files": files})
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link; move it away, for a checkpoint goes there")
     if folder.exists():  # an older one of the same step, damaged or from before a resume
         remove_checkpoint(folder)
-    os.replace(partial, folder)
+    if folder.exists():  # a user's notes are in it
+        for name in (*files, MARKER):
+            os.replace(partial / name, folder / name)
+        partial.rmdir()
+    else:
+        os.replace(partial, folder)
     descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -91,9 +103,18 @@ def mark_complete(partial: Path, files: dict[str, dict[str, Any]], folder: Path)
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete, the marker first: a removal cut short must not leave a folder that looks whole."""
+    """Delete what a save wrote; of the user's, links to folders and files in it, nothing.
+
+    The marker goes first: a removal cut short must not leave a folder that looks whole.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
     (folder / MARKER).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.iterdir():
+        if _SAVED.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something else
+        folder.rmdir()
 
 
 def verify(folder: Path) -> None:
@@ -136,17 +157,18 @@ def set_aside(run: Path, step: int) -> None:
     for folder in list_checkpoints(run):
         if step_of(folder) > step:
             target = folder.with_name(folder.name + DAMAGED)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(folder, target)
+            remove_checkpoint(target)
+            names = (target.with_name(f"{target.name}{n or ''}") for n in count())
+            os.replace(folder, next(path for path in names if not os.path.lexists(path)))
 
 
 def clean_partial(run: Path) -> None:
     """Remove what an interrupted save left behind."""
     folder = run / FOLDER
     for path in folder.iterdir() if folder.is_dir() else ():
-        unmarked = step_of(path) >= 0 and not (path / MARKER).exists()
-        if path.name.endswith(PARTIAL) or unmarked:
-            shutil.rmtree(path, ignore_errors=True)
+        of_a_step = _STEP.fullmatch(path.name.removesuffix(PARTIAL))
+        if of_a_step and (path.name.endswith(PARTIAL) or not (path / MARKER).exists()):
+            remove_checkpoint(path)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ OF_A_RUN = re.compile(
 )
 """what a run writes, as paths within its folder"""
 _BEGAN = re.compile(r"(.*/)?checkpoints/step_\d{6,}/COMPLETE")
+_STEP = re.compile(r"(checkpoints/step_\d{6,})(?=/)")
+"""a checkpoint that is damaged is set aside, with all that is in it"""
 _UNFINISHED = (".partial", ".old")
 
 
@@ -69,7 +71,8 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
     """What became of the user's paths, and what was left half-written: one line each."""
     ours, lines = made_by_program(before), []
     for path, content in before.items():
-        if path in ours or (path in after and after[path] == content):
+        places = (path, *(_STEP.sub(rf"\1.damaged{n}", path) for n in ("", 1, 2)))
+        if path in ours or any(p in after and after[p] == content for p in places):
             continue
         lines.append(f"{path!r} {'is changed' if path in after else 'is gone'}")
     new = set(after) - set(before)
