@@ -33,7 +33,7 @@ from nanogpt2.data.transfer import (
     short_reason,
 )
 from nanogpt2.errors import UserError, explain, run_command
-from nanogpt2.files import atomic_directory, named_path, require_free_space
+from nanogpt2.files import atomic_directory, named_path, require_folder_place, require_free_space
 
 BUNDLE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 BUNDLE_SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"
@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8, help="for training; one more validates")
     parser.add_argument("--out", type=named_path, required=True, help="folder to fill")
     options = parser.parse_args()
+    require_folder_place(options.out, "--out")
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
         task = progress.add_task(options.name, total=None)

@@ -19,7 +19,14 @@ import tiktoken
 
 from nanogpt2.data.shards import read_documents, split_shards
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import atomic_directory, named_path, read_json, read_text, write_json
+from nanogpt2.files import (
+    atomic_directory,
+    named_path,
+    read_json,
+    read_text,
+    require_folder_place,
+    write_json,
+)
 
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
@@ -38,6 +45,8 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
 )
 SMALLEST = 256 + len(SPECIAL_TOKENS)
+LARGEST = 2**31
+"""tokens are 32-bit numbers"""
 PROBE = "It's 2019:\n\n\tna\u00efve \u6771\u4eac  \U0001f642 (ok)  "
 """what any split pattern must take apart without a loss"""
 MERGES_FILE, SETTINGS_FILE = "merges.tiktoken", "tokenizer.json"
@@ -88,6 +97,8 @@ class Tokenizer:
                 f"a vocabulary of {vocab_size} is too small: 256 bytes and {len(SPECIAL_TOKENS)} "
                 f"special tokens need {SMALLEST}"
             )
+        if vocab_size >= LARGEST:
+            raise UserError(f"a vocabulary of {vocab_size} is too large; give less than {LARGEST}")
         trainer = rustbpe.Tokenizer()
         wanted = vocab_size - len(SPECIAL_TOKENS)
         trainer.train_from_iterator(iter(texts), wanted, pattern=SPLIT_PATTERN)
@@ -207,6 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--max-chars", type=int, default=2_000_000_000, help="characters to learn from"
     )
     options = parser.parse_args(arguments)
+    require_folder_place(options.out, "--out")  # before the minutes that it takes
     tokenizer = Tokenizer.train(text_sample(options.data, options.max_chars), options.vocab_size)
     tokenizer.save(options.out)
     held_out = islice(read_documents(split_shards(options.data, "val")[0]), 1000)
