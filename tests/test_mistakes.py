@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt2.data.shards import write_shard
 from nanogpt2.errors import run_command
 
 TRAINER = ("nanogpt2.training.command", "--data", "DIR", "--tokenizer", "DIR")
@@ -36,6 +37,8 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_each_is_one_sentence(case, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nanogpt2.data.tokenizer.text_sample", lambda *_: iter(["a text"]))
+    for name in ("a", "b"):
+        write_shard(tmp_path / "DOCUMENTS" / f"{name}.parquet", ["a text"])
     (module, *words), sentence = MISTAKES[case]
     (tmp_path / "FILE").touch()
     (tmp_path / "DIR").mkdir()
@@ -46,7 +49,7 @@ def test_each_is_one_sentence(case, tmp_path, capsys, monkeypatch):
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"FILE", "DIR"}
+    assert {path.name for path in tmp_path.iterdir()} == {"FILE", "DIR", "DOCUMENTS"}
 
 
 @pytest.mark.parametrize("name", ["fineweb-edu", "core"])

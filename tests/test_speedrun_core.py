@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanogpt2.errors import UserError
+from nanogpt2.files import MADE
 from nanogpt2.speedrun import main
 from tests.evals.conftest import small_bundle  # noqa: F401 (a fixture)
 from tests.test_speedrun import command, exit_code, results, write_documents
@@ -48,7 +49,7 @@ def test_tasks_that_cannot_be_had_end_the_run_before_it_trains(
         "error: could not download it; or give --core-bundle DIR, a folder that holds CORE's tasks"
     )
     assert told[-3].startswith("2/") and "get the data" in told[-3]
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "run.lock"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", MADE, "run.lock"}
 
 
 def test_tasks_are_fetched_once_and_before_the_training(fetched, documents, tmp_path, capsys):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab import SCALES, check_parameters
+from nanogpt2.lab.parameters import SCALES, check_parameters
 
 
 @pytest.mark.parametrize("scale", SCALES)
