@@ -102,8 +102,8 @@ def load_engine(
     from nanogpt2.training.distributed import choose_device
 
     chosen = choose_device(device)
-    own = find_tokenizer(checkpoint, tokenizer)
     model = load_model(checkpoint, device=chosen)
+    own = find_tokenizer(checkpoint, tokenizer)
     if dtype == "auto":
         dtype = "bfloat16" if good_at_bf16(chosen) else "float32"
     model.compute_dtype = getattr(torch, dtype)

@@ -123,10 +123,9 @@ def load(options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
         return load_huggingface(options.hf, device, dtype)
     from nanogpt2.training.checkpoint import find_tokenizer, load_model
 
-    tokenizer = find_tokenizer(options.checkpoint, options.tokenizer)
     model = load_model(options.checkpoint, device=device)
     model.compute_dtype = dtype
-    return model.eval(), tokenizer
+    return model.eval(), find_tokenizer(options.checkpoint, options.tokenizer)
 
 
 @contextmanager
