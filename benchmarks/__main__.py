@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.parts import PARTS, run_part
 from benchmarks.table import Row, machine, report
+from nanogpt2.data.bundle import find_bundle
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.evals.core.fetch import find_bundle
 from nanogpt2.lab.records import record
 
 

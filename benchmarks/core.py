@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.table import Row, report
 from nanogpt2.config import GPTConfig
+from nanogpt2.data.bundle import find_bundle
 from nanogpt2.data.corpus import works
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.evals.core import evaluate_core
 from nanogpt2.evals.core.bundle import load_tasks
-from nanogpt2.evals.core.fetch import find_bundle
 from nanogpt2.evals.core.plain import plain_core
 from nanogpt2.model.gpt import GPT
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import torch
-
 from benchmarks.table import Row
-from nanogpt2.training.metrics import peak_memory
+from nanogpt2.training.metrics import peak_resident
 
 LAPTOP = {"recipe_name": "laptop", "depth": 4, "tokens": 256, "rows": 16}
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,7 +28,7 @@ def run_part(part: str, more: dict[str, Any]) -> list[Row]:
     found = importlib.import_module(f"benchmarks.{name}").measure(**arguments, **more)
     rows = [row if isinstance(row, Row) else _row(row) for row in found]
     rows = [Row(part, row.what, row.value, row.unit) for row in rows]
-    peak = peak_memory(torch.device("cpu")) / 1e9
+    peak = peak_resident() / 1e9
     return [*rows, Row(part, "peak memory of this part", peak, "GB")]
 
 

@@ -25,7 +25,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.sharded import Matrices
 from nanogpt2.recipes import Recipe, get_recipe
-from nanogpt2.training.metrics import peak_flops, peak_memory
+from nanogpt2.training.metrics import peak_flops, peak_resident
 from nanogpt2.training.setup import build_model, choose_precision, thin_gradients
 
 
@@ -94,7 +94,8 @@ def measure(
     peak = peak_flops(device, precision)
     if peak:
         out.append(Row("step", f"{name}: MFU", model.flops_per_token() * rate / peak, ""))
-    out.append(Row("step", f"{name}: peak memory", peak_memory(device) / 1e9, "GB"))
+    used = torch.cuda.max_memory_allocated() if cuda else peak_resident()
+    out.append(Row("step", f"{name}: peak memory", used / 1e9, "GB"))
     return out
 
 

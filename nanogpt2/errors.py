@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -38,13 +40,40 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def open_streams() -> None:
+    """Let no character end a command, whatever the terminal's encoding.
+
+    What standard output or error cannot show appears as an escape (``\\xe9``, ``\\u20ac``); bytes
+    that standard input cannot read pass as lone surrogates, for ``readable`` to make text of.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def readable(text: str) -> str:
+    """Text that was typed or given as an argument, without lone surrogates.
+
+    They stand for bytes that the locale's encoding does not know (PEP 383), and the bytes are read
+    as UTF-8, the text of most terminals; what is no UTF-8 either becomes U+FFFD.
+    """
+    with suppress(UnicodeEncodeError):
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode()
+
+
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's ``main`` and exit: 0 when well, 2 on a user's mistake, 130 on Ctrl-C."""
+    open_streams()
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk shows here, where it can be explained
+        sys.exit(code)
     except BrokenPipeError:
-        # the reader of a pipe (head, less) has seen enough; silence the flush at exit as well
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # the reader of a pipe (head, less) has seen enough
         sys.exit(0)
     except KeyboardInterrupt:
         print("stopped by the keyboard", file=sys.stderr)
@@ -53,5 +82,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         sentence = explain(error)
         if sentence is None:
             raise
+        if isinstance(error, OSError) and not error.filename:
+            _forget_output()  # it may be standard output that refuses, again at the exit
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+def _forget_output() -> None:
+    """Send standard output nowhere, so that the flush at exit does not fail as well."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -145,20 +146,22 @@ def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # a folder's name need not be UTF-8; its odd bytes (lone surrogates) get JSON's own escape
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def read_text(path: Path | str, cure: str) -> str:
     """Read a UTF-8 file as a whole; raises UserError, with the ``cure``, where there is none such.
 
-    A file of more than ``LARGEST_TEXT`` bytes is not read at all.
+    A file of more than ``LARGEST_TEXT`` bytes is not read at all. A byte order mark, which some
+    editors put first, is passed over.
     """
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_TEXT:
             size = path.stat().st_size
             raise UserError(f"{path} has {size:,} bytes, too many for what it should be; {cure}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {cure}") from None
     except UnicodeDecodeError as error:
@@ -172,6 +175,67 @@ def read_json(path: Path | str, cure: str = "delete it to have it made again") -
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); {cure}") from None
+
+
+def named_path(text: str) -> Path:
+    """The path in an option; argparse refuses an empty one, which would mean this very folder.
+
+    A shell passes one for a variable that is not set: ``--out "$RUN"``.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; name a folder or a file")
+    return Path(text)
+
+
+def has_utf8_name(path: Path) -> bool:
+    """Whether libraries that take paths as UTF-8 can open ``path``; Unix allows any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def cache_place() -> Path | None:
+    """This user's folder for what can be had again; None for a user without a home."""
+    from platformdirs import user_cache_dir  # few commands need it
+
+    try:
+        folder = Path(user_cache_dir("nanogpt2"))
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # older versions leave the ~ as it is
+
+
+def user_cache(cure: str) -> Path:
+    """``cache_place``, made where it is missing; UserError, with the ``cure``, if it cannot be."""
+    folder = cache_place()
+    if folder is None:
+        raise UserError(f"this user has no home folder to keep files in; {cure}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); {cure}") from None
+    return folder
+
+
+def require_file_place(path: Path, what: str) -> None:
+    """Raise UserError unless a file can be written at ``path``; ``what`` names the option.
+
+    Nothing stays behind: missing folders are made when the file is.
+    """
+    if path.is_dir():
+        raise UserError(f"{what} {path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{what} {path} is a device, not a file; name a file")
+    folder = path.absolute().parent
+    while not folder.exists() and not folder.is_symlink():
+        folder = folder.parent
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = f"{what} {path} cannot be written ({error.strerror})"
+        raise UserError(f"{why}; name a file in a folder you may write to") from None
 
 
 def sha256_of(path: Path | str) -> str:

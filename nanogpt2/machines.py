@@ -183,4 +183,13 @@ def this_machine(device: str = "auto") -> Machine:
         return Machine("mps", 1, memory, peak_flops=None, bf16=False)
     if device == "auto":
         return processor()
-    raise UserError(f"there is no {device} device here; choose another, or name one such as H100")
+    raise no_device(device)
+
+
+def no_device(name: str) -> UserError:
+    """What to raise for a device that is not here: it says which names there are."""
+    model = " (that is a GPU's model, not a device)" if find_accelerator(name) else ""
+    return UserError(
+        f"there is no device {name!r} here{model}; choose auto or cpu, or what the machine has of "
+        "cuda, cuda:0 (one GPU, the first) and mps"
+    )

@@ -17,7 +17,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.depth import Dial
 from nanogpt2.errors import UserError
 from nanogpt2.fields import check_fields, check_range
-from nanogpt2.files import read_json
+from nanogpt2.files import named_path, read_json
 from nanogpt2.launching import world_size
 from nanogpt2.logs import KINDS, check_log
 from nanogpt2.machines import Machine, processor, this_machine
@@ -27,6 +27,7 @@ from nanogpt2.planning import plan as plan_run
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override, set_field
 
 RUNS = Path("runs")
+MOST_CPU_RANKS = 256
 EVAL_TOKENS = 20 * 2**19
 SMALLEST_VOCABULARY = 256 + 9
 """what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
@@ -92,8 +93,9 @@ class RunPlan:
 
     @property
     def wants_core(self) -> bool:
-        """Whether CORE is measured: a bundle is at hand, or the run aims at a record."""
-        return self.core_bundle is not None or self.recipe.record is not None
+        """Whether CORE is measured: it is asked for, or the run aims at a record."""
+        asked = self.core_bundle is not None or self.loop.core_every > 0
+        return asked or self.recipe.record is not None
 
     def identity(self) -> dict[str, Any]:
         """What makes a run the run it is: two that agree in this learn the same."""
@@ -118,8 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"auto (what this machine can do), {', '.join(RECIPES)} (default: auto)",
     )
     add("--depth", type=int, metavar="D", help="layers; sizes and rates follow from it")
-    add("--data", type=Path, metavar="DIR", help="your own parquet shards with a `text` column")
-    add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
+    add(
+        "--data",
+        type=named_path,
+        metavar="DIR",
+        help="own parquet shards with a `text` column",
+    )
+    add("--out", type=named_path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     add("--seed", type=int, help="of the start values (default: 0)")
     add(
         "--resume",
@@ -150,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="start lost ranks again up to N times, from the last checkpoint (default: 0)",
     )
-    add("--core-bundle", type=Path, metavar="DIR", help="measure CORE with the tasks in DIR")
+    add("--core-bundle", type=named_path, metavar="DIR", help="measure CORE with the tasks in DIR")
     add("--core-max-per-task", type=int, metavar="N", help="examples of each task (default: all)")
     return parser
 
@@ -277,6 +284,11 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+    if options.cpu_ranks is not None and options.cpu_ranks > MOST_CPU_RANKS:
+        raise UserError(
+            f"--cpu-ranks is {options.cpu_ranks}; a rehearsal has at most {MOST_CPU_RANKS}: every "
+            "rank is a process with a copy of the model"
+        )
     for name in ("data", "core_bundle"):
         folder = getattr(options, name)
         if folder is not None and not folder.is_dir():

@@ -32,6 +32,7 @@ PROMPTS = (
     "In the year 1900,",
 )
 SAMPLING = {"max_new_tokens": 96, "temperature": 0.8, "seed": 0}
+TASKS_CURE = "give --core-bundle DIR"
 TOKENIZER_CHARACTERS = 2_000_000_000
 
 
@@ -100,19 +101,45 @@ class Work:
         return continued(Text.from_record(known["text"]), now, self.plan.more_data)
 
     def wanted_data(self) -> Any:
-        """What the data stage should have made: of one's own folder, the files as they are."""
-        if self.plan.data is None:
-            return [self.plan.recipe.data, shards_needed(self.plan)]
-        from nanogpt2.data.shards import find_shards
+        """What the data stage should have made: of one's own folder, the files as they are.
 
-        shards = find_shards(self.plan.data)
-        return sorted([shards.name(file), file.stat().st_size] for file in shards.files)
+        CORE's tasks count only while they are still to be fetched: no model learns from them.
+        """
+        if self.plan.data is None:
+            wanted: list[Any] = [self.plan.recipe.data, shards_needed(self.plan)]
+        else:
+            from nanogpt2.data.shards import find_shards
+
+            shards = find_shards(self.plan.data)
+            wanted = sorted([shards.name(file), file.stat().st_size] for file in shards.files)
+        return [*wanted, "and CORE's tasks"] if self.lacks_tasks() else wanted
+
+    def lacks_tasks(self) -> bool:
+        """Whether CORE will be measured with tasks that are not on the disk."""
+        from nanogpt2.data.bundle import kept_bundle
+
+        plan = self.plan
+        return plan.wants_core and not (plan.core_bundle or kept_bundle())
+
+    def find_tasks(self) -> Path:
+        """The folder of CORE's tasks, fetched if need be."""
+        from nanogpt2.data.bundle import find_bundle
+
+        return find_bundle(self.plan.core_bundle, TASKS_CURE)
 
     def get_data(self) -> list[Path]:
-        """Write the embedded corpus, download the recipe's shards, or check one's own."""
+        """Write the embedded corpus, download the recipe's shards, or check one's own.
+
+        CORE's tasks come first: a run that cannot be measured ends before it has cost anything.
+        """
         from nanogpt2.data.corpus import missing_packages, write_embedded_corpus
         from nanogpt2.data.shards import find_shards, open_shard
+        from nanogpt2.evals.core.bundle import load_tasks
 
+        if self.plan.wants_core:
+            if self.lacks_tasks():
+                self.screen.say("  fetching CORE's tasks (162 MB)")
+            load_tasks(self.find_tasks())
         if self.plan.data is not None:
             shards = find_shards(self.data_dir)
             for shard in shards.files:
@@ -176,7 +203,7 @@ class Work:
             device_batch_size=plan.outlook.device_batch_size,
             precision=plan.precision,
             seed=plan.seed,
-            core_bundle=plan.core_bundle,
+            core_bundle=self.find_tasks() if plan.loop.core_every else None,
             more_data=plan.more_data,
             **loop,
         )
@@ -250,9 +277,8 @@ class Work:
         """CORE of the trained model; all ranks ask a share of the examples."""
         from nanogpt2.evals.core import evaluate_core
         from nanogpt2.evals.core.bundle import published_scores
-        from nanogpt2.evals.core.fetch import find_bundle
 
-        bundle = find_bundle(self.plan.core_bundle)
+        bundle = self.find_tasks()
         with self.screen.progress() as advance:
             result = evaluate_core(
                 self.engine().model,

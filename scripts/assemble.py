@@ -36,21 +36,21 @@ def assemble(with_api: bool = True) -> None:
     if not with_api:
         shutil.rmtree(SOURCE / "book" / "api", ignore_errors=True)
     shutil.copytree(browser_files, SOURCE / "book" / "_static" / "vendor")
-    (SOURCE / "book" / "_static" / "lab.css").write_text(static("lab.css"))
+    (SOURCE / "book" / "_static" / "lab.css").write_text(static("lab.css"), encoding="utf-8")
     shutil.copy(ROOT / "LICENSE", SOURCE / "book" / "_static" / "LICENSE.txt")
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)
     for page in (SOURCE / "book").glob("*.md"):
-        page.write_text(finished(page.read_text(), config))
+        page.write_text(finished(page.read_text(encoding="utf-8"), config), encoding="utf-8")
     (SOURCE / "chapters").mkdir()
     for path in notebooks():
         text = json.dumps(chapter(path, known), ensure_ascii=False)
-        (SOURCE / path.relative_to(ROOT)).write_text(text)
+        (SOURCE / path.relative_to(ROOT)).write_text(text, encoding="utf-8")
 
 
 def configuration(with_api: bool) -> dict[str, Any]:
     """``_config.yml`` with the numbers of the pages, and with the repository that builds it."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     if named := os.environ.get("GITHUB_REPOSITORY"):
         config["repository"]["url"] = f"https://github.com/{named}"
     config["parse"]["myst_substitutions"] = {
@@ -64,7 +64,7 @@ def configuration(with_api: bool) -> dict[str, Any]:
 
 def contents(with_api: bool) -> dict[str, Any]:
     """``_toc.yml``; UserError unless it names exactly the chapters that exist."""
-    toc: dict[str, Any] = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc: dict[str, Any] = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = set(re.findall(r"chapters/([\w-]+)", json.dumps(toc)))
     written = {path.stem for path in chapters()}
     if listed != written:
@@ -167,4 +167,4 @@ def _generate(
 
 def _write_yaml(name: str, value: Any) -> None:
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
-    (SOURCE / name).write_text(text)
+    (SOURCE / name).write_text(text, encoding="utf-8")

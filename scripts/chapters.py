@@ -25,8 +25,10 @@ from typing import Any
 
 import psutil
 
+from nanogpt2 import lab
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import read_json, write_json
+from nanogpt2.lab.parameters import SCALES
 from scripts.depends import fingerprint
 from scripts.paths import EXECUTED, notebooks
 
@@ -61,7 +63,7 @@ def is_current(notebook: Path, parameters: dict[str, Any] | None = None) -> bool
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
     """UserError if the notebook does not declare one of ``parameters`` (papermill only warns)."""
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             text = "".join(cell["source"])
             declared = {line.partition("=")[0].strip() for line in text.splitlines()}
@@ -196,12 +198,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="chapters, for example 01_rope; all without any")
     parser.add_argument("--missing", action="store_true", help="only those without a current run")
     parser.add_argument("--depth", type=int, default=DEFAULTS["DEPTH"])
-    parser.add_argument("--scale", choices=["ci", "laptop", "h100"], default=DEFAULTS["SCALE"])
+    parser.add_argument("--scale", choices=SCALES, default=DEFAULTS["SCALE"])
     parser.add_argument("--seed", type=int, default=DEFAULTS["SEED"])
     parser.add_argument("--jobs", type=int, choices=[1, 2], default=1, help="chapters at a time")
     options = parser.parse_args()
     parameters = {"DEPTH": options.depth, "SCALE": options.scale, "SEED": options.seed}
     wanted = select(options.names)
+    lab.check_parameters(options.depth, options.scale, options.seed)
     if options.missing:
         wanted = [path for path in wanted if not is_current(path)]
     return run_all(wanted, parameters, options.jobs)

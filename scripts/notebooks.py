@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import statistics
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ MEDIAN_LINES, MAX_LINES, MAX_COLUMNS = 8, 30, 79
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"kernelspec", "language_info"}
 PARAMETERS = {"DEPTH", "SCALE", "SEED"}
+CHECKED = "lab.check_parameters(DEPTH, SCALE, SEED)"
 # what somebody measured, as far as a pattern can tell: a decimal with a unit of measurement
 MEASURED = re.compile(
     r"(?<![\w.^])\d+\.\d+\s*(?:\\?%|×|(?:bits per byte|bpb|ms|milliseconds|seconds|tokens/s|"
@@ -37,7 +39,7 @@ def problems(path: Path) -> list[str]:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = notebook["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
-    found = [*_clean(notebook, code), *_parameters(code), *_version(code), *_lengths(code)]
+    found = [*_clean(notebook, code), *_parameters(code), *_begin(code), *_lengths(code)]
     for cell in cells:
         if cell["cell_type"] == "markdown":
             found += unmarked_numbers(source(cell))
@@ -78,17 +80,20 @@ def _parameters(code: list[dict[str, Any]]) -> list[str]:
     return [f"the parameters cell lacks {', '.join(sorted(missing))}"] if missing else []
 
 
-def _version(code: list[dict[str, Any]]) -> list[str]:
-    """One of the first code cells must compare the book's version with the package's."""
+def _begin(code: list[dict[str, Any]]) -> list[str]:
+    """The first code cells must check the package's version, and the reader's parameters."""
+    nodes: list[ast.AST] = []
     for cell in code[:3]:
-        try:
-            tree = ast.parse(source(cell))
-        except SyntaxError:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assert) and "nanogpt2.__version__" in ast.unparse(node.test):
-                return []
-    return ["its first cells must assert that nanogpt2.__version__ is the book's version"]
+        with suppress(SyntaxError):
+            nodes += ast.walk(ast.parse(source(cell)))
+    asserted = [ast.unparse(node.test) for node in nodes if isinstance(node, ast.Assert)]
+    called = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)]
+    found = []
+    if not any("nanogpt2.__version__" in test for test in asserted):
+        found.append("its first cells must assert that nanogpt2.__version__ is the book's version")
+    if CHECKED not in called:
+        found.append(f"its first cells must call {CHECKED}")
+    return found
 
 
 def _lengths(code: list[dict[str, Any]]) -> list[str]:
@@ -121,7 +126,10 @@ def unmarked_numbers(markdown: str) -> list[str]:
 def main() -> int:
     found = [problem for path in notebooks() for problem in problems(path)]
     for page in sorted((ROOT / "book").rglob("*.md")):
-        found += [f"{page.name}: {problem}" for problem in unmarked_numbers(page.read_text())]
+        found += [
+            f"{page.name}: {problem}"
+            for problem in unmarked_numbers(page.read_text(encoding="utf-8"))
+        ]
     print("\n".join(found) or "every notebook and page is fit to commit")
     return 1 if found else 0
 

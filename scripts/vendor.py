@@ -33,7 +33,7 @@ def vendor() -> Path:
     """Folder of the browser's files, made if it is not there for this lock file."""
     stamp = VENDOR / "lock.sha256"
     wanted = sha256_of(LOCK)
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return VENDOR
     modules = _install()
     with atomic_directory(VENDOR) as folder:
@@ -44,7 +44,7 @@ def vendor() -> Path:
                 shutil.copytree(here, there)
             else:
                 shutil.copy(here, there)
-        (folder / "lock.sha256").write_text(wanted)
+        (folder / "lock.sha256").write_text(wanted, encoding="utf-8")
     shutil.rmtree(modules)
     return VENDOR
 

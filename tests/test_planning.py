@@ -222,7 +222,7 @@ def test_this_machine():
     machine = this_machine("cpu")
     assert machine.is_processor and machine.memory_bytes > 10**8
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no cuda device here"):
+        with pytest.raises(UserError, match="no device .cuda. here"):
             this_machine("cuda")
 
 

@@ -37,6 +37,7 @@ from nanogpt2.files import (
     atomic_directory,
     made_here,
     mark,
+    named_path,
     require_free_space,
     require_replaceable,
 )
@@ -179,6 +180,8 @@ def _ask_hub(
         try:
             known = get_hf_file_metadata(url, timeout=TIMEOUTS[0])
         except errors as error:
+            if explain(error) is not None:  # our own disk, where the hub's client keeps its token
+                raise
             if (answer := getattr(error, "response", None)) is not None:
                 check_answer(url, answer.status_code, answer.headers)
             raise Broken(short_reason(error)) from None
@@ -227,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m nanogpt2.data.download", description=__doc__)
     parser.add_argument("name", choices=(*DATASETS, "core"), help="a data set, or CORE's tasks")
     parser.add_argument("--shards", type=int, default=8, help="for training; one more validates")
-    parser.add_argument("--out", type=Path, required=True, help="folder to fill")
+    parser.add_argument("--out", type=named_path, required=True, help="folder to fill")
     options = parser.parse_args()
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import atomic_write
+from nanogpt2.files import atomic_write, has_utf8_name
 
 COLUMN = "text"
 LARGEST_ROW_GROUP = 4 * 2**30
@@ -178,7 +179,7 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is not a readable parquet file (it is empty); {MAKE_AGAIN}")
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(_source(path))
         schema = file.schema_arrow
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {MAKE_AGAIN}") from None
@@ -186,6 +187,11 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
         raise _unreadable(path, error) from None
     _check_column(path, schema)
     return file
+
+
+def _source(path: Path) -> Path | BinaryIO:
+    """What pyarrow can open: it spells names in UTF-8, and others are opened here."""
+    return path if has_utf8_name(path) else path.open("rb")
 
 
 def _check_column(path: Path, schema: pa.Schema) -> None:
@@ -271,8 +277,8 @@ def read_documents(path: Path | str) -> Iterator[str]:
 def write_shard(path: Path | str, documents: Iterable[str], row_group_size: int = 200) -> None:
     """Write ``documents`` as a shard (zstd), whole or not at all."""
     table = pa.table({COLUMN: pa.array(list(documents), pa.string())})
-    with atomic_write(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=row_group_size, compression="zstd")
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(table, file, row_group_size=row_group_size, compression="zstd")
 
 
 def _unreadable(path: Path | str, error: Exception) -> UserError:

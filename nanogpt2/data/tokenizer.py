@@ -26,6 +26,7 @@ from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import (
     atomic_directory,
+    named_path,
     read_json,
     read_text,
     require_replaceable,
@@ -234,8 +235,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m nanogpt2.data.tokenizer", description="Train a byte-level BPE tokenizer."
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of parquet shards")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the tokenizer to")
+    parser.add_argument("--data", type=named_path, required=True, help="folder of parquet shards")
+    parser.add_argument(
+        "--out", type=named_path, required=True, help="folder to write the tokenizer to"
+    )
     parser.add_argument("--vocab-size", type=int, default=32768, help="tokens, special ones too")
     parser.add_argument(
         "--max-chars", type=int, default=2_000_000_000, help="characters to learn from"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +17,10 @@ from typing import Any, Protocol
 
 import torch
 
-from nanogpt2.errors import UserError, run_command
+from nanogpt2.errors import UserError, readable, run_command
+from nanogpt2.files import named_path
 from nanogpt2.inference.generation import generate, generate_steps
-from nanogpt2.inference.sampling import Sampling
+from nanogpt2.inference.sampling import SEEDS, Sampling
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.model.gpt import GPT
 
@@ -99,21 +99,13 @@ def load_engine(
     """
     # The command stands on rooms above which the engine itself does not reach.
     from nanogpt2.training.checkpoint import find_tokenizer, load_model
+    from nanogpt2.training.distributed import choose_device
 
-    if device == "auto":
-        available = (
-            ("cuda", torch.cuda.is_available()),
-            ("mps", torch.backends.mps.is_available()),
-        )
-        device = next((name for name, there in available if there), "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device {device!r} is not here; choose cpu, cuda or mps") from None
+    chosen = choose_device(device)
     own = find_tokenizer(checkpoint, tokenizer)
-    model = load_model(checkpoint, device=device)
+    model = load_model(checkpoint, device=chosen)
     if dtype == "auto":
-        dtype = "bfloat16" if good_at_bf16(device) else "float32"
+        dtype = "bfloat16" if good_at_bf16(chosen) else "float32"
     model.compute_dtype = getattr(torch, dtype)
     for parameter in model.parameters():
         if parameter.ndim == 2:  # cast at every product anyhow: the same numbers, read faster
@@ -127,8 +119,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Continue prompts with a trained model; without --prompt, ask for them.",
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="folder of a run or of a checkpoint")
-    add("--tokenizer", type=Path, help="folder of its tokenizer (default: the run's own)")
+    add("--checkpoint", type=named_path, required=True, help="folder of a run or of a checkpoint")
+    add("--tokenizer", type=named_path, help="folder of its tokenizer (default: the run's own)")
     add("--prompt", action="append", help="text to continue; may be given several times")
     add("--samples", type=int, default=1, help="continuations of each prompt (default 1)")
     add("--max-new-tokens", type=int, default=128, help="(default 128)")
@@ -147,18 +139,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampling = Sampling(
         arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed
     )  # before the model is read, so that a slip costs no waiting
-    if arguments.samples < 1:
-        raise UserError(f"samples is {arguments.samples}; it must be at least 1")
+    for name in ("samples", "max_new_tokens"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"{name} is {getattr(arguments, name)}; it must be at least 1")
     if "" in (arguments.prompt or ()):
         raise UserError("the prompt is empty; give at least one character to continue from")
     engine = load_engine(
         arguments.checkpoint, arguments.device, arguments.dtype, arguments.tokenizer
     )
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may know fewer characters
     if not arguments.prompt:
         return _interact(engine, arguments.max_new_tokens, sampling)
-    prompts = [prompt for prompt in arguments.prompt for _ in range(arguments.samples)]
+    prompts = [readable(text) for text in arguments.prompt for _ in range(arguments.samples)]
     settings = _settings(arguments.max_new_tokens, sampling)
     if len(prompts) == 1:
         _show(engine, prompts[0], settings)
@@ -184,7 +175,7 @@ def _interact(engine: Engine, max_new_tokens: int, sampling: Sampling) -> None:
         print("A line is continued by the model. Ctrl-C stops it, Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
-            prompt = input("> " if sys.stdin.isatty() else "")
+            prompt = readable(input("> " if sys.stdin.isatty() else ""))
         except EOFError:
             return
         if not prompt.strip():
@@ -196,7 +187,7 @@ def _interact(engine: Engine, max_new_tokens: int, sampling: Sampling) -> None:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
         # the next line draws anew, and the whole conversation still follows from the seed
-        sampling = replace(sampling, seed=sampling.seed + 1)
+        sampling = replace(sampling, seed=(sampling.seed + 1) % SEEDS)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from nanogpt2.errors import UserError
 
+SEEDS = 2**63
+"""how many there are"""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -38,7 +41,7 @@ class Sampling:
             raise UserError(f"top_k is {self.top_k}; it must be at least 1, or left out")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if not 0 <= self.seed < 2**63:
+        if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
 
 
@@ -51,7 +54,8 @@ def candidates(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     B, V = logits_BV.shape
     logits = logits_BV.float()
     # Subtracting first keeps tiny temperatures from overflowing; softmax does not see it.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+    temperature = max(sampling.temperature, torch.finfo(torch.float32).tiny)  # not 0 / 0
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     top_p = 1.0 if sampling.top_p is None else sampling.top_p
     if sampling.top_k is None and top_p == 1:
         return scaled.softmax(dim=-1), torch.arange(V, device=logits_BV.device).expand(B, V)

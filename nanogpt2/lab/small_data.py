@@ -15,7 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 import nanogpt2
-from nanogpt2.files import atomic_directory
+from nanogpt2.files import atomic_directory, user_cache
 
 if TYPE_CHECKING:
     from nanogpt2.data.tokenizer import Tokenizer
@@ -52,13 +52,16 @@ def _rows(stream: np.ndarray, starts: np.ndarray, length: int) -> tuple[Tensor, 
 
 
 def cache_folder() -> Path:
-    """Where runs and tokens are kept: NANOGPT2_LAB_CACHE, else the checkout's ``_build/lab``."""
+    """Where runs and tokens are kept: NANOGPT2_LAB_CACHE, else the checkout's ``_build/lab``.
+
+    Without a checkout (or in one that may only be read), the user's cache.
+    """
     if named := os.environ.get("NANOGPT2_LAB_CACHE"):
         return Path(named)
     root = Path(nanogpt2.__file__).resolve().parent.parent
     if (root / "pyproject.toml").is_file() and os.access(root, os.W_OK):
         return root / "_build" / "lab"
-    return Path.home() / ".cache" / "nanogpt2" / "lab"
+    return user_cache("set NANOGPT2_LAB_CACHE to a folder you may write to") / "lab"
 
 
 def code_hash(*names: str) -> str:

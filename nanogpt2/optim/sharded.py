@@ -48,7 +48,7 @@ class Stack(ABC):
         self, named: Named, group: dict[str, Any], comm: Collectives, count: int, large: bool = True
     ) -> None:
         self.names, self.params = [name for name, _ in named], [p for _, p in named]
-        self.group, self.comm, self.count, self.large = group, comm, count, large
+        self.group, self.comm, self.count = group, comm, count
         self.dealt = large and comm.world_size > 1
         ranks, rank = (comm.world_size, comm.rank) if self.dealt else (1, 0)
         self.each = -(-count // ranks)
@@ -302,9 +302,8 @@ def expected_traffic(optimizer: MuonAdamW) -> tuple[dict[str, int], dict[str, in
     calls = dict.fromkeys(("reduce_scatter", "all_gather", "all_reduce"), 0)
     size = dict(calls)
     for stack in optimizer.stacks if W > 1 else []:
-        slice_bytes = sum(p.nbytes for p in stack.params) // stack.count
-        sent = -(-stack.count // W) * W if stack.large else stack.count
-        for name in ("reduce_scatter", "all_gather") if stack.large else ("all_reduce",):
+        sent = stack.each * (W if stack.dealt else 1)
+        for name in ("reduce_scatter", "all_gather") if stack.dealt else ("all_reduce",):
             calls[name] += 1
-            size[name] += sent * slice_bytes
+            size[name] += sent * sum(p.nbytes for p in stack.params) // stack.count
     return calls, size

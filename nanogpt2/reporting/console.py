@@ -15,8 +15,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -26,6 +27,15 @@ LINE_EVERY_SECONDS = 10.0
 
 Advance = Callable[[int, int, str], None]
 """(done, of how many, what else to say)"""
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """What fits into a line of the terminal, cut from the left: how long still is said in any."""
+    left = [TextColumn("left"), TimeRemainingColumn()]
+    if width < 60:
+        return [TaskProgressColumn(), *left]
+    columns = [MofNCompleteColumn(), TextColumn("{task.description}"), *left]
+    return columns if width < 100 else [BarColumn(20), *columns]
 
 
 class Screen:
@@ -54,15 +64,7 @@ class Screen:
             yield self._lines()
 
     def _bar(self) -> Iterator[Advance]:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console) as progress:
+        with Progress(*_columns(self.console.width), console=self.console) as progress:
             task = progress.add_task("", total=None)
 
             def advance(done: int, total: int, text: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import atomic_write
+from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reporting.charts import Series, line_chart
 from nanogpt2.reporting.report import describe, duration
 from nanogpt2.reporting.run import Run, load_run
@@ -72,9 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m nanogpt2.reporting.picture", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/laptop")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the SVG file to write")
-    parser.add_argument("--readme", type=Path, help="rewrite this file's passage about the run")
+    parser.add_argument("run", type=named_path, help="folder of a run, such as runs/laptop")
+    parser.add_argument(
+        "-o", "--output", type=named_path, required=True, help="the SVG file to write"
+    )
+    parser.add_argument(
+        "--readme", type=named_path, help="rewrite this file's passage about the run"
+    )
     options = parser.parse_args(arguments)
     run = load_run(options.run)
     svg, alt = picture(run)

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import atomic_write
+from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reporting.charts import DARK, LIGHT, STYLE, Series, line_chart, smooth
 from nanogpt2.reporting.run import Run, load_run
 
@@ -273,7 +273,8 @@ def write_report(folder: Path | str) -> list[Path]:
     """
     run = load_run(folder)
     try:
-        pages = {name: text.encode() for name, text in render(run).items()}
+        # the odd bytes of a folder's name show as escapes
+        pages = {k: text.encode("utf-8", "backslashreplace") for k, text in render(run).items()}
     except _DAMAGED as error:
         raise UserError(
             f"the files in {folder} are not those of a run ({error!r}); "
@@ -292,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m nanogpt2.reporting.report", description=__doc__
     )
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/laptop")
+    parser.add_argument("run", type=named_path, help="folder of a run, such as runs/laptop")
     for path in write_report(parser.parse_args(arguments).run):
         print(path)
     return 0

@@ -155,7 +155,8 @@ def find_checkpoint(path: Path) -> Path:
         verify(path)
         return path
     if not path.is_dir():
-        raise UserError(f"{path} does not exist; give the folder of a run or of a checkpoint")
+        what = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}; give the folder of a run or of a checkpoint")
     passed_over: list[str] = []
     found = newest_whole(path, passed_over.append)
     if found is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
+from nanogpt2.files import named_path
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override
 from nanogpt2.training.settings import StepReport, TrainSettings
 from nanogpt2.training.storage import list_checkpoints
@@ -26,9 +27,9 @@ def parser() -> argparse.ArgumentParser:
         "in --out goes on from its newest checkpoint. Start it with torchrun for several GPUs.",
     )
     defaults = TrainSettings(get_recipe("laptop"), Path(), Path(), Path())
-    p.add_argument("--data", type=Path, required=True, metavar="DIR", help="parquet shards")
-    p.add_argument("--tokenizer", type=Path, required=True, metavar="DIR")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    p.add_argument("--data", type=named_path, required=True, metavar="DIR", help="parquet shards")
+    p.add_argument("--tokenizer", type=named_path, required=True, metavar="DIR")
+    p.add_argument("--out", type=named_path, required=True, metavar="DIR", help="folder of the run")
     p.add_argument("--recipe", default="laptop", help=f"one of {', '.join(RECIPES)}")
     p.add_argument("--depth", type=int, help="layers (default: the recipe's)")
     p.add_argument("--steps", type=int, help="length of the run (default: the recipe's)")
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--max-seconds", type=float, metavar="S", help="stop, saved, after so long")
     text = "go on with shards that have come to --data since the run began"
     p.add_argument("--more-data", action="store_true", help=text)
-    p.add_argument("--resume-from", type=Path, metavar="DIR", help="continue this checkpoint")
+    p.add_argument("--resume-from", type=named_path, metavar="DIR", help="continue this checkpoint")
     return p
 
 

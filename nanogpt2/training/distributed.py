@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch import nn
 
 from nanogpt2.errors import UserError, explain
+from nanogpt2.machines import no_device
 
 TIMEOUT = timedelta(minutes=30)
 """how long a rank waits for the others in a collective (rank 0 may be evaluating)"""
@@ -113,6 +114,7 @@ class Ranks:
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """``auto``: CUDA, else MPS, else the processor. Raises UserError for a device not found."""
+    asked = name
     if name == "auto":
         if torch.cuda.is_available():
             name = "cuda"
@@ -121,9 +123,11 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"there is no device {name!r}; choose auto, cuda, mps or cpu") from None
+        raise no_device(asked) from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
+        if count == 0:
+            raise no_device(asked)
         index = local_rank if device.index is None else device.index
         if index >= count:
             raise UserError(
@@ -133,7 +137,9 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("there is no MPS device on this machine; choose --device cpu")
+        raise no_device(asked)
+    if device.type not in ("cuda", "mps", "cpu"):  # torch knows more, and this project does not
+        raise no_device(asked)
     return device
 
 
@@ -187,7 +193,10 @@ def _quiet(ranks: Ranks) -> Iterator[None]:
         yield
         return
     stdout = sys.stdout
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+    with (
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         sys.stdout = nowhere
         try:

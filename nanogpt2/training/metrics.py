@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from nanogpt2.errors import explain
@@ -64,6 +64,15 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    return peak_resident()
+
+
+def peak_resident() -> int:
+    """Bytes of this process in memory, at the highest so far."""
+    try:
+        import resource
+    except ImportError:  # Windows, which psutil asks for the same
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import atomic_write, read_json, sha256_of, write_json
+from nanogpt2.files import atomic_write, has_utf8_name, read_json, sha256_of, write_json
 
 MARKER = "COMPLETE"
 MODEL_FILE, STATE_FILE = "model.safetensors", "state.json"
@@ -196,13 +197,26 @@ def learned(run: Path) -> dict[str, Any] | None:
 def open_tensors(path: Path, device: str = "cpu") -> Any:
     """A safetensors file, opened lazily; UserError when it is not one."""
     try:
-        return safe_open(path, framework="pt", device=device)
+        with _utf8_name(path) as name:
+            return safe_open(name, framework="pt", device=device)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; use another checkpoint") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path} is not a readable safetensors file ({error}); use another checkpoint"
         ) from None
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[Path]:
+    """``path``, or a link to it where its name is not UTF-8: safetensors opens no such file."""
+    if has_utf8_name(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / MODEL_FILE
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def retain(run: Path, keep_last: int, scores: Mapping[int, float]) -> None:

@@ -17,12 +17,19 @@ def cell(kind: str, text: str, name: str, **metadata: Any) -> dict[str, Any]:
     return made | ({"outputs": [], "execution_count": None} if kind == "code" else {})
 
 
+BEGIN = """import nanogpt2
+from nanogpt2 import lab
+
+assert nanogpt2.__version__ == "0.1.0"
+lab.check_parameters(DEPTH, SCALE, SEED)"""
+
+
 def good() -> dict[str, Any]:
     return {
         "cells": [
             cell("markdown", "# Title\n\nA question?", "a"),
             cell("code", 'DEPTH = 12\nSCALE = "ci"\nSEED = 0', "b", tags=["parameters"]),
-            cell("code", 'import nanogpt2\n\nassert nanogpt2.__version__ == "0.1.0"', "c"),
+            cell("code", BEGIN, "c"),
         ],
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -52,7 +52,7 @@ CASES = {
     "no metadata": (lambda b: (b / "eval_meta_data.csv").unlink(), r"eval_meta_data.csv is miss"),
     "no data": (
         lambda b: (b / "eval_data/some/schema.jsonl").unlink(),
-        r"schema.jsonl is missing from the evaluation bundle; fetch",
+        r"schema.jsonl is missing from the evaluation bundle; mend it",
     ),
     "not YAML": (write("core.yaml", "icl_tasks: [\n"), r"core.yaml does not describe tasks"),
     "other YAML": (write("core.yaml", "tasks: []\n"), r"core.yaml does not describe tasks"),
@@ -77,7 +77,7 @@ CASES = {
     "too deep": (edit("words", 3, lambda item: "[" * 20_000), r"line 3 is not valid JSON"),
     "baseline of 1": (
         write("eval_meta_data.csv", "Eval Task,Random baseline\nchoices,100\n"),
-        r"eval_meta_data.csv has no baseline for",
+        r"the random baseline of choices is 100; it must be at least 0 and less than 100",
     ),
     "no baselines": (write("eval_meta_data.csv", "a,b\n1,2\n"), r"does not list random baselines"),
     "not text": (write("core.yaml", b"\xff\xfe\x00"), r"core.yaml is damaged"),

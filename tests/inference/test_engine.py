@@ -195,7 +195,10 @@ def test_weights_in_the_precision_of_products_give_the_same_numbers(run_folder):
     ("argv", "message"),
     [
         (["--checkpoint", "nowhere"], "nowhere does not exist"),
-        (["--checkpoint", "RUN", "--device", "abacus"], "device 'abacus' is not here"),
+        (
+            ["--checkpoint", "RUN", "--device", "abacus"],
+            "no device 'abacus' here; choose auto",
+        ),
     ],
 )
 def test_a_checkpoint_or_device_that_is_not_there(run_folder, capsys, argv, message):

@@ -38,9 +38,12 @@ def test_bytes_by_configuration_are_those_of_the_optimizer() -> None:
     optimizer = build_optimizer(model, recipe)
 
     class Four:
-        world_size = 4
+        world_size, rank = 4, 0
 
     optimizer.comm = Four()  # type: ignore[assignment]
+    optimizer.stacks = [
+        stack for group in optimizer.param_groups for stack in room.stacks_of(group, optimizer.comm)
+    ]
     sizes = room.expected_traffic(optimizer)[1]
     # the gates' matrices are few and small: they are counted like all others
     assert wire_bytes(config, 4, bf16_tables=False) == sum(sizes.values())

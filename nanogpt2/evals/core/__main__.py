@@ -16,12 +16,14 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from nanogpt2.data.bundle import find_bundle
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.core.bundle import published_scores
 from nanogpt2.evals.core.evaluate import CoreEvaluator
-from nanogpt2.evals.core.fetch import find_bundle
 from nanogpt2.evals.core.prompts import ProtocolName
-from nanogpt2.evals.core.report import core_table, verdict
+from nanogpt2.evals.core.report import Scores, core_table, verdict
+from nanogpt2.evals.core.results import CoreResult, is_result
+from nanogpt2.files import named_path, require_file_place
 from nanogpt2.kernels.precision import good_at_bf16
 
 
@@ -32,11 +34,11 @@ def parser() -> argparse.ArgumentParser:
         description="Ask a model the 22 tasks of CORE (DCLM, arXiv 2406.11794).",
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, metavar="DIR", help="a run or a checkpoint")
+    model.add_argument("--checkpoint", type=named_path, metavar="DIR", help="a run or a checkpoint")
     model.add_argument("--hf", metavar="MODEL", help="a Hugging Face causal model: name or folder")
     add = parser.add_argument
-    add("--tokenizer", type=Path, metavar="DIR", help="of --checkpoint (default: the run's own)")
-    add("--bundle", type=Path, metavar="DIR", help="the tasks; fetched and kept if not given")
+    add("--tokenizer", type=named_path, metavar="DIR", help="of --checkpoint (default: its own)")
+    add("--bundle", type=named_path, metavar="DIR", help="the tasks; fetched and kept if not given")
     add(
         "--protocol",
         default=ProtocolName.NANOCHAT.value,
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--max-per-task", type=int, metavar="N", help="ask at most N examples a task: a sample")
     add("--tasks", metavar="LABELS", help="some tasks only, separated by commas")
-    add("--out", type=Path, metavar="FILE", help="results as JSON, every outcome in them")
+    add("--out", type=named_path, metavar="FILE", help="results as JSON, every outcome in them")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of products")
     return parser
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = parser().parse_args(argv)
     with join(options.device) as ranks:
+        if options.out is not None and ranks.is_main:
+            check_out(options.out)  # before the hour that it may take
         if options.bundle is None and ranks.is_main:
             find_bundle()  # fetched once, by one rank
         ranks.barrier()
@@ -74,15 +78,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         with progress_bar(ranks.is_main) as progress:
             result = evaluator.evaluate(model, progress)
         if ranks.is_main:
-            console = Console()
-            wide = console if console.is_terminal else Console(width=150)
-            published = published_scores(bundle)
-            wide.print(core_table(result, published))
-            print(verdict(result))
-            if options.out is not None:
-                result.save(options.out, published)
-                print(f"every outcome is in {options.out}")
+            show(result, published_scores(bundle), options.out)
     return 0
+
+
+def check_out(path: Path) -> None:
+    """Raise UserError unless the result can be written to ``path`` and replaces none but ours."""
+    require_file_place(path, "--out")
+    if path.exists() and not is_result(path):
+        raise UserError(
+            f"--out {path} exists and is no result of this command; move it away or name another "
+            "file"
+        )
+
+
+def show(result: CoreResult, published: Scores, out: Path | None) -> None:
+    """Keep the result, then print it: a terminal that fails costs no evaluation."""
+    if out is not None:
+        result.save(out, published)
+    console = Console()
+    if console.is_terminal:
+        console.print(core_table(result, published, console.width))
+    else:  # a file is as wide as the table
+        Console(width=200).print(core_table(result, published))
+    print(verdict(result))
+    if out is not None:
+        print(f"every outcome is in {out}")
 
 
 def _labels(text: str) -> list[str]:

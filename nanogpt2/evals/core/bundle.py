@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +33,7 @@ GPT2_SIZES = {
     "1.5B": "openai-community-gpt2-xl.csv",
 }
 
-CURE = "fetch the bundle again (delete the folder first) or point --bundle at a whole one"
+CURE = "mend it or name a whole bundle (a downloaded one is fetched again once you delete it)"
 
 
 def load_tasks(bundle_dir: Path | str, labels: Sequence[str] | None = None) -> list[Task]:
@@ -94,8 +93,14 @@ def _read_baselines(path: Path) -> dict[str, float]:
 
 def _load_task(bundle: Path, entry: dict[str, Any], baselines: dict[str, float]) -> Task:
     label, kind = entry["label"], Kind(entry["icl_task_type"])
-    if not 0 <= baselines.get(label, math.nan) < 1:
-        raise UserError(f"{bundle / 'eval_meta_data.csv'} has no baseline for {label}; {CURE}")
+    metadata = bundle / "eval_meta_data.csv"
+    if label not in baselines:
+        raise UserError(f"{metadata} has no baseline for {label}; {CURE}")
+    if not 0 <= baselines[label] < 1:
+        raise UserError(
+            f"{metadata}: the random baseline of {label} is {100 * baselines[label]:g}; it must be "
+            "at least 0 and less than 100, the percentage that guessing gets right"
+        )
     path = bundle / "eval_data" / entry["dataset_uri"]
     shots = entry["num_fewshot"][0]
     has_categories = bool(entry.get("has_categories", False))

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
-from nanogpt2.evals.core.results import CoreResult
+from nanogpt2.evals.core.results import CoreResult, TaskResult
 from nanogpt2.evals.core.statistics import centered, core_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GPT2_CORE = 0.256525
 """CORE of GPT-2's 1.5B, the score to beat"""
@@ -36,40 +38,65 @@ def baselines_of(result: CoreResult) -> dict[str, float]:
     }
 
 
-def core_table(result: CoreResult, published: Scores) -> Table:
-    """Per task: accuracy, its standard error, centered, and GPT-2's accuracies."""
-    table = Table(title=f"{result.label}, protocol {result.protocol}", title_justify="left")
-    table.add_column("task")
-    for name in ("examples", "accuracy", "± s.e.", "centered", "corrected"):
-        table.add_column(name, justify="right")
-    for size in published:
-        table.add_column(f"GPT-2 {size}", justify="right", style="dim")
-    for label, task in result.tasks.items():
-        table.add_row(
-            label,
-            f"{len(task.correct):,}",
-            f"{task.accuracy:.4f}",
-            f"{task.standard_error:.4f}",
-            f"{task.centered:+.4f}",
-            f"{task.centered_corrected:+.4f}",
-            *(_cell(scores.get(label)) for scores in published.values()),
-        )
-    table.add_section()
-    baselines = baselines_of(result)
-    totals = []
-    for scores in published.values():
-        chosen = {label: scores[label] for label in result.tasks if label in scores}
-        totals.append(_cell(core_of(chosen, baselines) if chosen else None))
-    table.add_row(
+def core_table(result: CoreResult, published: Scores, width: int | None = None) -> Table:
+    """Per task: accuracy, centered, its standard error, and GPT-2's accuracies.
+
+    A terminal of ``width`` columns gets the first that fit: three at least, task names folded.
+    """
+    columns = [
+        _task_column(result, "task", lambda label, task: label),
+        _task_column(result, "accuracy", lambda label, task: f"{task.accuracy:.4f}"),
+        _task_column(result, "centered", lambda label, task: f"{task.centered:+.4f}"),
+        _task_column(result, "corrected", lambda label, task: f"{task.centered_corrected:+.4f}"),
+        _task_column(result, "s.e.", lambda label, task: f"{task.standard_error:.4f}"),
+        _task_column(result, "examples", lambda label, task: f"{len(task.correct):,}"),
+    ]
+    totals = [
         "CORE" if result.is_complete else "mean",
-        f"{sum(len(task.correct) for task in result.tasks.values()):,}",
         "",
-        f"{result.standard_error:.4f}",
         f"{result.core:+.4f}",
         f"{result.core_corrected:+.4f}",
-        *totals,
-        style="bold",
-    )
+        f"{result.standard_error:.4f}",
+        f"{sum(len(task.correct) for task in result.tasks.values()):,}",
+    ]
+    baselines = baselines_of(result)
+    for size, scores in reversed(list(published.items())):  # the one to beat first
+        chosen = {label: scores[label] for label in result.tasks if label in scores}
+        columns.append([f"GPT-2 {size}", *(_cell(scores.get(label)) for label in result.tasks)])
+        totals.append(_cell(core_of(chosen, baselines) if chosen else None))
+    columns = [[*column, total] for column, total in zip(columns, totals, strict=True)]
+    while width is not None and len(columns) > 3 and _width(columns) > width:
+        columns.pop()
+    return _table(columns, f"{result.label}, protocol {result.protocol}", width)
+
+
+def _task_column(
+    result: CoreResult, name: str, cell: Callable[[str, TaskResult], str]
+) -> list[str]:
+    return [name, *(cell(label, task) for label, task in result.tasks.items())]
+
+
+def _width(columns: list[list[str]]) -> int:
+    """Characters of a line: each column with a blank on both sides and a rule before it."""
+    return 1 + sum(3 + max(map(len, column)) for column in columns)
+
+
+def _table(columns: list[list[str]], title: str, width: int | None) -> Table:
+    """Columns of header, cells and total as a table; too narrow for rules, it has none."""
+    table = Table(title=escape(title), title_justify="left")
+    if width is not None and _width(columns) > width:
+        table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
+    for place, (name, *_) in enumerate(columns):
+        if place == 0:
+            table.add_column(name, overflow="fold")
+        else:
+            dim = "dim" if name.startswith("GPT-2") else None
+            table.add_column(name, justify="right", no_wrap=True, style=dim)
+    *rows, total = list(zip(*columns, strict=True))[1:]
+    for row in rows:
+        table.add_row(*map(escape, row))
+    table.add_section()
+    table.add_row(*total, style="bold")
     return table
 
 
@@ -80,8 +107,8 @@ def _cell(value: float | None) -> str:
 def verdict(result: CoreResult) -> str:
     """The result in two sentences, with what a careful reader should know of it."""
     said = (
-        f"{result.label}: {result.core:.4f} ± {result.standard_error:.4f} (standard error, "
-        f"bootstrap over examples); {result.core_corrected:.4f} with the corrected baselines."
+        f"{result.label}: {result.core:.4f}, standard error {result.standard_error:.4f} "
+        f"(bootstrap over examples); {result.core_corrected:.4f} with the corrected baselines."
     )
     if not result.is_complete or result.is_sample:
         return said + " Not to be compared with a published CORE."
@@ -105,6 +132,8 @@ def core_figure(core: Mapping[str, Any], published: Scores | None = None) -> str
     Colours follow the page's text colour, so that light and dark pages both can show it; whiskers
     are one standard error.
     """
+    from matplotlib.figure import Figure  # the command draws none
+
     tasks = core["tasks"]
     labels = list(tasks)[::-1]
     figure = Figure(figsize=(7.2, 0.8 + 0.27 * len(labels)), layout="constrained")
@@ -159,6 +188,8 @@ def _stretch(task: Mapping[str, float]) -> float:
 
 
 def _svg(figure: Figure, name: str) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     figure.patch.set_alpha(0.0)
     for axes in figure.axes:
         axes.patch.set_alpha(0.0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanogpt2.errors import UserError
 from nanogpt2.evals.core.prompts import ProtocolName
 from nanogpt2.evals.core.statistics import (
     bootstrap_error,
@@ -17,7 +18,7 @@ from nanogpt2.evals.core.statistics import (
     standard_error,
 )
 from nanogpt2.evals.core.tasks import Kind, Sample
-from nanogpt2.files import write_json
+from nanogpt2.files import read_json, write_json
 
 CORE_TASKS = 22
 
@@ -152,6 +153,15 @@ class CoreResult:
     ) -> None:
         """Write ``to_dict`` as JSON, whole or not at all."""
         write_json(path, self.to_dict(published))
+
+
+def is_result(path: Path) -> bool:
+    """Whether the file at ``path`` is what ``CoreResult.save`` writes."""
+    try:
+        known = read_json(path)
+    except (UserError, OSError):
+        return False
+    return isinstance(known, dict) and {"label", "core", "protocol", "tasks"} <= known.keys()
 
 
 def build_result(

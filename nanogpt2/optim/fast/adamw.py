@@ -22,9 +22,9 @@ def adamw_in_pieces(p: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *
     rows = max(1, PIECE // p[0].numel())
     for first in range(0, len(p), rows):
         count = min(rows, len(p) - first)
-        piece, m, v = (t.narrow(0, first, count) for t in (p, exp_avg, exp_avg_sq))
+        here, avg, avg_sq = (t.narrow(0, first, count) for t in (p, exp_avg, exp_avg_sq))
         cut = g.narrow_copy if g.is_sparse else g.narrow
-        adamw_update(piece, cut(0, first, count).to_dense(), m, v, *rest)
+        adamw_update(here, cut(0, first, count).to_dense(), avg, avg_sq, *rest)
 
 
 def adamw_compiled() -> Callable[..., None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,19 +17,27 @@ import numpy as np
 import torch
 
 import nanogpt2
+from nanogpt2.data.bundle import find_bundle, kept_bundle
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
-from nanogpt2.evals.core.fetch import find_bundle
 from nanogpt2.evals.core.results import CoreResult
 from nanogpt2.evals.core.statistics import centered, core_of
 from nanogpt2.evals.core.tasks import Kind, Task
 
 
 def core_bundle() -> Path:
-    """The tasks: NANOGPT2_CORE_BUNDLE, else the checkout's neighbour, else fetched and kept."""
+    """The tasks: NANOGPT2_CORE_BUNDLE, else the checkout's neighbour, else fetched and kept.
+
+    Says so before it fetches. Raises UserError where they cannot be had.
+    """
+    cure = "set NANOGPT2_CORE_BUNDLE to DIR"
     if named := os.environ.get("NANOGPT2_CORE_BUNDLE"):
-        return find_bundle(Path(named))
+        return find_bundle(Path(named), cure)
     beside = Path(nanogpt2.__file__).resolve().parents[2] / "shared" / "core_eval_bundle"
-    return find_bundle(beside if beside.is_dir() else None)
+    if beside.is_dir():
+        return beside
+    if kept_bundle() is None:
+        print("fetching CORE's tasks, once (162 MB)", file=sys.stderr)
+    return find_bundle(cure=cure)
 
 
 def by_label(tasks: Iterable[Task]) -> dict[str, Task]:

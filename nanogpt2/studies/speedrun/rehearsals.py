@@ -52,7 +52,7 @@ def rehearse(
     environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TERM": "dumb"}
     log, started = out.parent / f"{out.name}.log", time.perf_counter()
     with (
-        log.open("w") as stdout,
+        log.open("wb") as stdout,
         subprocess.Popen(
             command, env=environment, stdout=stdout, stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -69,7 +69,7 @@ def rehearse(
                         "work and run the cell again"
                     )
             time.sleep(0.1)
-    seconds, text = time.perf_counter() - started, log.read_text(errors="replace")
+    seconds, text = time.perf_counter() - started, log.read_text("utf-8", "replace")
     said = text.replace(str(out), f"runs/{out.name}").splitlines()
     return Rehearsal(process.returncode, seconds, said, steps_done(out))
 
@@ -87,7 +87,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     path = out / "metrics.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")[:-1]
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
 
 
