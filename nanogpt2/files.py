@@ -228,14 +228,26 @@ def require_file_place(path: Path, what: str) -> None:
         raise UserError(f"{what} {path} is a folder; name a file in it")
     if path.exists() and not path.is_file():
         raise UserError(f"{what} {path} is a device, not a file; name a file")
-    folder = path.absolute().parent
+    _require_writable(path.absolute().parent, f"{what} {path}")
+
+
+def require_folder_place(path: Path, what: str) -> None:
+    """Raise UserError unless a folder can be made or filled at ``path``; nothing stays behind."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{what} {path} is a file; name a folder")
+    _require_writable(path.absolute(), f"{what} {path}")
+
+
+def _require_writable(folder: Path, named: str) -> None:
+    """UserError unless files can be made in ``folder``, or in the nearest one above that exists."""
     while not folder.exists() and not folder.is_symlink():
         folder = folder.parent
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = f"{what} {path} cannot be written ({error.strerror})"
-        raise UserError(f"{why}; name a file in a folder you may write to") from None
+        raise UserError(
+            f"{named} cannot be written ({error.strerror}); name a place that you may write to"
+        ) from None
 
 
 def sha256_of(path: Path | str) -> str:

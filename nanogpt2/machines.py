@@ -6,6 +6,7 @@ but to look at this machine.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, replace
@@ -87,8 +88,9 @@ class Machine:
             raise UserError(f"devices is {self.devices}; a machine has at least 1")
         if self.memory_bytes < 1:
             raise UserError(f"memory is {self.memory_bytes} bytes; it must be positive")
-        if self.dollars_per_hour is not None and self.dollars_per_hour < 0:
-            raise UserError(f"the price is {self.dollars_per_hour} dollars an hour; it is negative")
+        price = self.dollars_per_hour
+        if price is not None and not 0 <= price < math.inf:
+            raise UserError(f"the price is {price} dollars an hour; give 0 or more")
 
     @property
     def is_processor(self) -> bool:

@@ -318,6 +318,8 @@ def _machine(arguments: argparse.Namespace) -> Machine:
     else:
         machine = machine_of(kind, 1 if devices is None else devices)
     if arguments.memory is not None:
+        if not math.isfinite(arguments.memory * GB):
+            raise UserError(f"--memory is {arguments.memory}; give the GB of each device")
         machine = replace(machine, memory_bytes=int(arguments.memory * GB))
     if arguments.dollars_per_hour is not None:
         machine = replace(machine, dollars_per_hour=arguments.dollars_per_hour)

@@ -102,6 +102,8 @@ MISTAKES = {
     "no such data": (["--data", "/no/such/folder"], "--data /no/such/folder: there is no such"),
     "no such bundle": (["--core-bundle", "/no/such"], "--core-bundle /no/such: there is no such"),
     "no ranks": (["--cpu-ranks", "0"], "--cpu-ranks is 0; it must be at least 1"),
+    "ranks without end": (["--cpu-ranks", "1000000"], "a rehearsal has at most 256"),
+    "a GPU by its model": (["--device", "H100"], "that is a GPU's model, not a device"),
     "unknown log": (["--log", "paper"], "choose one of wandb, trackio, tensorboard, none"),
 }
 
@@ -113,6 +115,14 @@ def test_each_mistake_is_one_sentence_with_cause_and_cure(case):
         plan("--device", "cpu", *arguments)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--out", "--data", "--core-bundle"])
+def test_an_empty_name_is_not_this_folder(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        plan(option, "")
+    assert stopped.value.code == 2
+    assert f"argument {option}: the name is empty" in capsys.readouterr().err
 
 
 def test_a_file_is_no_folder_for_a_run(tmp_path):

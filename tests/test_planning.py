@@ -263,7 +263,7 @@ def test_command(capsys):
         (["--machine=H100", "--devices=0"], "devices is 0"),
         (["--machine=H100", "--mfu=1.5"], "mfu is 1.5"),
         (["--machine=H100", "--memory=-3"], "must be positive"),
-        (["--machine=H100", "--dollars-per-hour=-1"], "negative"),
+        (["--machine=H100", "--dollars-per-hour=-1"], "give 0 or more"),
         (["--machine=H100", "--device-batch-size=0"], "device_batch_size must be at least 1"),
     ],
 )

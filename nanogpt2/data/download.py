@@ -38,6 +38,7 @@ from nanogpt2.files import (
     made_here,
     mark,
     named_path,
+    require_folder_place,
     require_free_space,
     require_replaceable,
 )
@@ -232,6 +233,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8, help="for training; one more validates")
     parser.add_argument("--out", type=named_path, required=True, help="folder to fill")
     options = parser.parse_args()
+    require_folder_place(options.out, "--out")
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
         task = progress.add_task(options.name, total=None)

@@ -29,6 +29,7 @@ from nanogpt2.files import (
     named_path,
     read_json,
     read_text,
+    require_folder_place,
     require_replaceable,
     write_json,
 )
@@ -50,6 +51,8 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
 )
 SMALLEST = 256 + len(SPECIAL_TOKENS)
+LARGEST = 2**31
+"""tokens are 32-bit numbers"""
 PROBE = "It's 2019:\n\n\tna\u00efve \u6771\u4eac  \U0001f642 (ok)  "
 """what any split pattern must take apart without a loss"""
 MERGES_FILE, SETTINGS_FILE = "merges.tiktoken", "tokenizer.json"
@@ -102,6 +105,8 @@ class Tokenizer:
                 f"a vocabulary of {vocab_size} is too small: 256 bytes and {len(SPECIAL_TOKENS)} "
                 f"special tokens need {SMALLEST}"
             )
+        if vocab_size >= LARGEST:
+            raise UserError(f"a vocabulary of {vocab_size} is too large; give less than {LARGEST}")
         trainer = rustbpe.Tokenizer()
         wanted = vocab_size - len(SPECIAL_TOKENS)
         parts = chain.from_iterable(map(_learnable, texts))
@@ -244,7 +249,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--max-chars", type=int, default=2_000_000_000, help="characters to learn from"
     )
     options = parser.parse_args(arguments)
-    require_replaceable(options.out, options.data)  # before the work, not after it
+    require_folder_place(options.out, "--out")  # before the minutes that it takes
+    require_replaceable(options.out, options.data)
     shards = find_shards(options.data)
     print(shards.describe())
     tokenizer = Tokenizer.train(text_sample(options.data, options.max_chars), options.vocab_size)

@@ -171,6 +171,8 @@ def _show(engine: Engine, prompt: str, settings: dict[str, Any]) -> None:
 
 def _interact(engine: Engine, max_new_tokens: int, sampling: Sampling) -> None:
     """Continue each line that is typed, until end of file; Ctrl-C cuts a continuation short."""
+    if sys.stdin is None:
+        raise UserError("there is no standard input to read prompts from; give --prompt TEXT")
     if sys.stdin.isatty():
         print("A line is continued by the model. Ctrl-C stops it, Ctrl-D ends.", file=sys.stderr)
     while True:

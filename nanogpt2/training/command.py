@@ -12,7 +12,7 @@ from pathlib import Path
 from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
-from nanogpt2.files import named_path
+from nanogpt2.files import named_path, require_folder_place
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override
 from nanogpt2.training.settings import StepReport, TrainSettings
 from nanogpt2.training.storage import list_checkpoints
@@ -68,6 +68,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     options = parser().parse_args(arguments)
+    require_folder_place(options.out, "--out")
     recipe = _recipe(options)
     known = {field.name for field in fields(TrainSettings)}
     settings = TrainSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,12 @@ class TrainSettings:
         for name in ("core_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; give 0 to switch it off")
+        if self.eval_every < -1:
+            raise UserError(f"eval_every is {self.eval_every}; give -1 to switch it off")
+        if self.max_seconds is not None and not 0 <= self.max_seconds < math.inf:
+            raise UserError(f"max_seconds is {self.max_seconds}; it must be at least 0")
+        if abs(self.seed) >= 2**63:
+            raise UserError(f"seed is {self.seed}; give one that fits into 64 bits")
         if self.core_every and self.core_bundle is None:
             raise UserError(
                 "core_every is set and core_bundle is not; name the folder of the tasks"

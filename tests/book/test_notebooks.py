@@ -82,6 +82,12 @@ def test_a_missing_parameter_is_caught(name: str, tmp_path: Path) -> None:
     assert f"lacks {name}" in found_in(notebook, tmp_path)
 
 
+def test_unchecked_parameters_are_caught(tmp_path: Path) -> None:
+    notebook = good()
+    notebook["cells"][2]["source"] = BEGIN.replace("SEED)", "0)")
+    assert "must call lab.check_parameters(DEPTH, SCALE, SEED)" in found_in(notebook, tmp_path)
+
+
 def test_a_missing_version_assertion_is_caught(tmp_path: Path) -> None:
     notebook = good()
     notebook["cells"][2]["source"] = "import nanogpt2\nprint(nanogpt2.__version__)"

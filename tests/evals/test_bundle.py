@@ -79,6 +79,13 @@ CASES = {
         write("eval_meta_data.csv", "Eval Task,Random baseline\nchoices,100\n"),
         r"the random baseline of choices is 100; it must be at least 0 and less than 100",
     ),
+    **{
+        f"baseline of {value}": (
+            write("eval_meta_data.csv", f"Eval Task,Random baseline\nchoices,{value}\n"),
+            rf"the random baseline of choices is {value}; it must be at least 0 and less than 100",
+        )
+        for value in ("-1", "250", "nan")
+    },
     "no baselines": (write("eval_meta_data.csv", "a,b\n1,2\n"), r"does not list random baselines"),
     "not text": (write("core.yaml", b"\xff\xfe\x00"), r"core.yaml is damaged"),
     "not JSON": (edit("words", 3, lambda item: "{"), r"words.jsonl line 3 is not valid JSON"),
@@ -127,6 +134,14 @@ def test_a_damaged_bundle_is_named(broken: Path, case: str) -> None:
     damage(broken)
     with pytest.raises(UserError, match=message):
         load_tasks(broken)
+
+
+def test_a_byte_order_mark_is_passed_over(broken: Path) -> None:
+    plain = load_tasks(broken)
+    files = [broken / "core.yaml", broken / "eval_meta_data.csv", *broken.rglob("*.jsonl")]
+    for path in files:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_tasks(broken) == plain
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:

@@ -135,6 +135,34 @@ def test_command_continues_each_line_typed(engine, command):
     assert err.startswith("error: prompt 0 has 9001 tokens")  # said, and the next line is served
 
 
+def test_the_last_seed_is_followed_by_the_first(command):
+    status, out, err = command(f"--seed={2**63 - 1}", "--max-new-tokens=2", stdin="a\na\n")
+    assert (status, err) == (0, "") and len(out.splitlines()) >= 2
+
+
+def test_without_standard_input_a_prompt_must_be_given(monkeypatch, engine, capsys):
+    monkeypatch.setattr(room, "load_engine", lambda *a: engine)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SystemExit) as stopped:
+        run_command(lambda: room.main(["--checkpoint", "somewhere"]))
+    assert stopped.value.code == 2 and "give --prompt TEXT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", ["0", "-3"])
+def test_no_new_tokens_are_refused_before_the_model_is_read(monkeypatch, capsys, tokens):
+    monkeypatch.setattr(room, "load_engine", lambda *a: pytest.fail("it was read"))
+    for prompt in ([], ["--prompt", "a"]):
+        with pytest.raises(SystemExit) as stopped:
+            run_command(
+                lambda more=prompt: room.main(
+                    ["--checkpoint", "somewhere", "--max-new-tokens", tokens, *more]
+                )
+            )
+        assert stopped.value.code == 2
+        expected = f"error: max_new_tokens is {tokens}; it must be at least 1\n"
+        assert capsys.readouterr() == ("", expected)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -195,6 +223,8 @@ def test_weights_in_the_precision_of_products_give_the_same_numbers(run_folder):
     ("argv", "message"),
     [
         (["--checkpoint", "nowhere"], "nowhere does not exist"),
+        (["--checkpoint", __file__], "is a file; give the folder of a run"),
+        (["--checkpoint", "RUN", "--device", "H100"], "that is a GPU's model, not a device"),
         (
             ["--checkpoint", "RUN", "--device", "abacus"],
             "no device 'abacus' here; choose auto",

@@ -11,6 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import nanogpt2
+from nanogpt2.data import bundle
+from nanogpt2.errors import UserError
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.results import CoreResult, TaskResult
 from nanogpt2.evals.core.tasks import Kind, Task
@@ -93,6 +96,41 @@ def test_real_tasks(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     copa = core.by_label(tasks)["copa"]
     assert core.item_text(copa, copa.items[0]).endswith("water flowed from the spout.")
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No checkout's neighbour, no variable, an empty cache: the folder of its bundle."""
+    monkeypatch.delenv("NANOGPT2_CORE_BUNDLE", raising=False)
+    monkeypatch.setattr(nanogpt2, "__file__", str(tmp_path / "a" / "nanogpt2" / "__init__.py"))
+    monkeypatch.setattr(bundle, "cache_place", lambda: tmp_path)
+    monkeypatch.setattr(bundle, "user_cache", lambda cure: tmp_path)
+    return tmp_path / "eval_bundle"
+
+
+def test_without_a_network_the_chapter_says_what_it_needs(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(folder: Path) -> Path:
+        assert "fetching CORE's tasks, once (162 MB)" in capsys.readouterr().err
+        raise UserError("could not download it")
+
+    monkeypatch.setattr("nanogpt2.data.download.download_bundle", refuse)
+    sentence = "could not download it; or set NANOGPT2_CORE_BUNDLE to DIR, a folder that holds"
+    with pytest.raises(UserError, match=sentence):
+        core.core_bundle()
+
+
+def test_with_kept_tasks_the_chapter_needs_no_network(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (alone / "inside").mkdir(parents=True)
+    (alone / "inside" / "core.yaml").touch()
+    monkeypatch.setattr(
+        "nanogpt2.data.download.download_bundle", lambda *_: pytest.fail("it was asked for")
+    )
+    assert core.core_bundle() == alone / "inside"
+    assert capsys.readouterr().err == ""
 
 
 def test_first_choices_are_the_argmax_of_each_place() -> None:

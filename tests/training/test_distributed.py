@@ -54,10 +54,14 @@ def test_an_exception_of_a_single_process_passes_through() -> None:
         raise KeyError("mine")
 
 
-@pytest.mark.parametrize("name", ["gpu7", "cuda:99", ""])
+@pytest.mark.parametrize("name", ["gpu7", "cuda:99", "", "meta", "H100"])
 def test_a_device_that_is_not_there(name: str) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as caught:
         choose_device(name)
+    if not (name.startswith("cuda") and torch.cuda.is_available()):  # which says how many there are
+        assert f"no device {name!r} here" in str(caught.value)
+        assert "choose auto or cpu, or what the machine has of cuda, cuda:0" in str(caught.value)
+    assert ("a GPU's model" in str(caught.value)) == (name == "H100")
 
 
 def fail(folder: Path, failure: Exception | None, in_collective: bool) -> None:

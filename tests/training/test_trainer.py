@@ -247,6 +247,10 @@ def test_bad_settings(tiny_data: TinyData, tmp_path: Path, changes: dict, words:
         {"precision": "fp64"},
         {"compile": "maybe"},
         {"checkpoint_every": -1},
+        {"eval_every": -2},
+        {"max_seconds": math.nan},
+        {"max_seconds": -1.0},
+        {"seed": 2**63},
     ],
 )
 def test_impossible_settings(tiny_data: TinyData, tmp_path: Path, changes: dict) -> None:
