@@ -224,10 +224,12 @@ def require_file_place(path: Path, what: str) -> None:
 
     Nothing stays behind: missing folders are made when the file is.
     """
-    if path.is_dir():
+    if _real(path).is_dir():  # ``new/..`` too, which is one as soon as ``new`` is made
         raise UserError(f"{what} {path} is a folder; name a file in it")
     if path.exists() and not path.is_file():
         raise UserError(f"{what} {path} is a device, not a file; name a file")
+    if path.is_symlink():
+        raise UserError(f"{what} {path} is a link, which would be replaced; name the file itself")
     _require_writable(path.absolute().parent, f"{what} {path}")
 
 

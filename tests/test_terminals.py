@@ -33,6 +33,7 @@ from nanogpt2.inference import engine
 from nanogpt2.lab.small_data import cache_folder
 from nanogpt2.reporting import report
 from nanogpt2.reporting.console import Screen
+from tests.drills.belongings import snapshot
 from tests.evals.conftest import small_bundle  # noqa: F401 (a fixture)
 from tests.test_speedrun import command, write_documents
 
@@ -203,6 +204,8 @@ def test_core_keeps_the_result_before_it_prints(run, bundle, tmp_path, monkeypat
         ("list.json", "exists and is no result of this command; move it away or name another"),
         ("notes.txt/core.json", "cannot be written (Not a directory); name a place that"),
         ("link", "is a device, not a file; name a file"),
+        ("new/..", "is a folder; name a file in it"),
+        ("link to nothing", "is a link, which would be replaced; name the file itself"),
     ],
 )
 def test_core_refuses_a_bad_out_before_it_evaluates(
@@ -212,12 +215,13 @@ def test_core_refuses_a_bad_out_before_it_evaluates(
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "list.json").write_text('{"tasks": {}}')
     (tmp_path / "link").symlink_to(os.devnull)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "link to nothing").symlink_to("nowhere")
+    before = snapshot(tmp_path)
     options = ["--checkpoint", str(run), "--bundle", str(bundle), "--out", str(tmp_path / name)]
     assert ended(lambda: core.main(options)) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert snapshot(tmp_path) == before
 
 
 def test_standard_output_on_a_full_disk_is_said():

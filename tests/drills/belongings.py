@@ -18,7 +18,7 @@ OF_A_RUN = re.compile(
 )
 """what a run writes, as paths within its folder"""
 _BEGAN = re.compile(r"(.*/)?checkpoints/step_\d{6,}/COMPLETE")
-_STEP = re.compile(r"(checkpoints/step_\d{6,})(?=/)")
+_IN_STEP = re.compile(r"(.*checkpoints/step_\d{6,})(/.*)")
 """a checkpoint that is damaged is set aside, with all that is in it"""
 _UNFINISHED = (".partial", ".old")
 
@@ -71,7 +71,9 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
     """What became of the user's paths, and what was left half-written: one line each."""
     ours, lines = made_by_program(before), []
     for path, content in before.items():
-        places = (path, *(_STEP.sub(rf"\1.damaged{n}", path) for n in ("", 1, 2)))
+        places = [path]
+        if (match := _IN_STEP.fullmatch(path)) and match[1] in ours:
+            places += [f"{match[1]}.damaged{n}{match[2]}" for n in ("", 1, 2)]
         if path in ours or any(p in after and after[p] == content for p in places):
             continue
         lines.append(f"{path!r} {'is changed' if path in after else 'is gone'}")

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.console import Console
@@ -132,12 +133,15 @@ def run_one(
 ) -> str:
     """Make one input in ``room/work``, hand it over, and look what became of the room."""
     shutil.rmtree(room / "work", ignore_errors=True)
-    (room / "work").mkdir(parents=True)
-    act = kind(seeds, room / "work", generator)
+    given, temporary = room / "work" / "given", room / "work" / "temporary"
+    given.mkdir(parents=True)
+    temporary.mkdir()
+    act = kind(seeds, given, generator)
     before, here = snapshot(room), os.getcwd()
     signal.alarm(SECONDS)
     try:
-        act()
+        with patch.object(tempfile, "tempdir", str(temporary)):
+            act()
         return "read"
     except KeyboardInterrupt:
         raise

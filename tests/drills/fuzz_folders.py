@@ -5,6 +5,7 @@ The working directory lies in the middle of the tree, as a user's does.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -19,7 +20,8 @@ from nanogpt2.data import tokenizer as tokenizer_room
 from nanogpt2.data.download import download_bundle, download_dataset, unzip
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
-from nanogpt2.files import MADE, atomic_directory
+from nanogpt2.evals.core.__main__ import check_out
+from nanogpt2.files import MADE, atomic_directory, write_json
 from nanogpt2.files import mark as mark_folder
 from nanogpt2.folder import NAMES, claimed
 from nanogpt2.options import make_plan
@@ -40,9 +42,11 @@ FILES = (
 )  # fmt: skip
 TARGETS = (
     ".", "..", "", "out", "out", "out", "tokenizer", "data", "out/tokenizer", "out/data", "data/..",
-    "new", "new/deep/er", "link", "link/new", "thesis.txt", "thesis.txt/new", ODD, "x" * 300,
+    "new", "new/deep/er", "link", "link/new", "thesis.txt", "thesis.txt/new", "core.json", ODD,
+    "x" * 300, "new/..",
 )  # fmt: skip
-CONTENTS = (b"years of work", b"", b"{}", b'{"files": ["thesis.txt"]}', b"[1]")
+RESULT = b'{"label": "CORE", "core": 0.1, "protocol": "nanochat", "tasks": {}}'
+CONTENTS = (b"years of work", b"", b"{}", b'{"files": ["thesis.txt"]}', b"[1]", RESULT)
 WORKS = [[f"a text of its own, number {i}, part {part}" for part in range(3)] for i in range(30)]
 NOBODY = "http://127.0.0.1:9"
 """where no server listens"""
@@ -63,7 +67,7 @@ def _empty_folder(seeds: Path, place: Path, g: random.Random) -> None:
 
 
 def _link(seeds: Path, place: Path, g: random.Random) -> None:
-    name = g.choice(("link", "out", "tokenizer", "data", "run.lock", "checkpoints", *FILES))
+    name = g.choice(("link", "link", "out", "data", "core.json", "run.lock", *FILES))
     to = g.choice(("..", ".", "nowhere", "thesis.txt", "data", "../thesis.txt", "link", ODD))
     path = place / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,9 +164,14 @@ def _report(seeds: Path, target: Path, data: Path, g: random.Random) -> None:
     write_report(target)
 
 
+def _core(seeds: Path, target: Path, data: Path, g: random.Random) -> None:
+    check_out(target)
+    write_json(target, json.loads(RESULT))
+
+
 WRITERS: tuple[Callable[[Path, Path, Path, random.Random], None], ...] = (
     _save, _train_tokenizer, _atomic, _claim, _begin, _train, _corpus, _unzip, _download, _bundle,
-    _report,
+    _report, _core,
 )  # fmt: skip
 
 
