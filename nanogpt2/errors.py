@@ -90,4 +90,5 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
 
 def _forget_output() -> None:
     """Send standard output nowhere, so that the flush at exit does not fail as well."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, AttributeError):  # it is no file of the system's, or closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -64,3 +64,12 @@ def test_a_download_into_a_file_asks_no_server(name, tmp_path, capsys, monkeypat
         run_command(download.main)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.endswith("file is a file; name a folder\n")
+
+
+def test_a_download_prints_its_folder_and_nothing_else(tmp_path, capsys, monkeypatch):
+    from nanogpt2.data import download
+
+    monkeypatch.setattr(download, "download_bundle", lambda folder, told: folder / "inside")
+    monkeypatch.setattr("sys.argv", ["download", "core", "--out", str(tmp_path)])
+    download.main()
+    assert capsys.readouterr().out == f"{tmp_path / 'inside'}\n"

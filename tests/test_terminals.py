@@ -229,7 +229,8 @@ def test_standard_output_on_a_full_disk_is_said():
         pytest.skip("no /dev/full on this system")
     order = [sys.executable, "-m", "nanogpt2.speedrun", "--device", "cpu", "--dry-run"]
     with open("/dev/full", "wb") as full:
-        ran = subprocess.run(order, stdout=full, stderr=subprocess.PIPE, text=True)
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # refused at the end, not line by line
+        ran = subprocess.run(order, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered)
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: the disk is full") and ran.stderr.count("\n") == 1
 

@@ -226,6 +226,7 @@ def download_bundle(
 
 def main() -> None:
     """``python -m nanogpt2.data.download fineweb-edu --shards 8 --out data``."""
+    from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     parser = argparse.ArgumentParser(prog="python -m nanogpt2.data.download", description=__doc__)
@@ -235,7 +236,8 @@ def main() -> None:
     options = parser.parse_args()
     require_folder_place(options.out, "--out")
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    console = Console(stderr=True)  # standard output holds the result alone
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(options.name, total=None)
         if options.name == "core":
             where = download_bundle(options.out, lambda n: progress.advance(task, n))
