@@ -51,12 +51,14 @@ def fit(
             then (to evaluate, to save). An exception of one ends the run.
         stop: asked after the callbacks; True ends the run here.
 
-    Raises UserError where the batches end before the steps do, or a step would have no pass.
+    Raises UserError where the batches end before the steps do, a step would have no pass, or a
+    recipe is to schedule an optimizer that ``build_optimizer`` did not make.
     """
     if passes < 1:
         raise UserError(f"passes is {passes}; a step has at least 1")
-    set_rates = schedule if callable(schedule) else _of_recipe(schedule)
+    set_rates = schedule if callable(schedule) else _of_recipe(schedule, optimizer)
     stream, curve = iter(batches), []
+    model.train()
     for step in range(first_step, steps):
         loss = _gradients(model, stream, passes)
         if loss is None:
@@ -100,8 +102,13 @@ def _gradients(model: nn.Module, stream: Iterator[Sequence[Any]], passes: int) -
     return total
 
 
-def _of_recipe(recipe: Recipe | str | None) -> Schedule:
+def _of_recipe(recipe: Recipe | str | None, optimizer: torch.optim.Optimizer) -> Schedule:
     if recipe is None:
         return lambda optimizer, step, steps: None
     chosen = get_recipe(recipe)
+    if not all({"kind", "initial_lr"} <= set(group) for group in optimizer.param_groups):
+        raise UserError(
+            "a recipe schedules the optimizer that build_optimizer makes, and this is another; "
+            "give a schedule of your own, or None"
+        )
     return lambda optimizer, step, steps: apply_schedules(optimizer, chosen, step, steps)

@@ -140,6 +140,11 @@ def test_batches_that_end_too_early_are_told_and_nothing_half_is_left() -> None:
     assert model.w.grad is None
 
 
+def test_a_recipe_does_not_schedule_an_optimizer_that_it_does_not_know() -> None:
+    with pytest.raises(UserError, match="give a schedule of your own, or None"):
+        fit(*learner(), rows(1), 1, RECIPE)
+
+
 def test_a_step_without_a_pass_is_refused() -> None:
     with pytest.raises(UserError, match="passes is 0"):
         fit(*learner(), rows(1), 1, None, passes=0)
