@@ -17,7 +17,7 @@ OF_A_RUN = re.compile(
     r"|stages(/\w+\.json)?|checkpoints(/[^/]+(/(COMPLETE|state\.json|[a-z0-9_]+\.safetensors))?)?"
 )
 """what a run writes, as paths within its folder"""
-_BEGAN = re.compile(r"(.*/)?checkpoints/step_\d{6,}/COMPLETE")
+_BEGAN = re.compile(r"(.*/)?checkpoints/step_[^/]*/COMPLETE")
 _IN_STEP = re.compile(r"(.*checkpoints/step_\d{6,})(/.*)")
 """a checkpoint that is damaged is set aside, with all that is in it"""
 _UNFINISHED = (".partial", ".old")
@@ -40,7 +40,7 @@ def snapshot(folder: Path) -> Snapshot:
 def made_by_program(found: Snapshot) -> set[str]:
     """The paths that the program may replace or remove.
 
-    What a marker lists, and, in the folder of a run (marked, or with a whole checkpoint in it),
+    What a marker lists, and, in the folder of a run (marked, or with a checkpoint that was once whole),
     what a run writes.
     """
     ours, runs = set(), set()
