@@ -40,8 +40,8 @@ def snapshot(folder: Path) -> Snapshot:
 def made_by_program(found: Snapshot) -> set[str]:
     """The paths that the program may replace or remove.
 
-    What a marker lists, and, in the folder of a run (marked, or with a checkpoint that was once whole),
-    what a run writes.
+    What a marker lists, and what a run writes in the folder of a run: one that is marked, or has a
+    checkpoint that was once whole.
     """
     ours, runs = set(), set()
     for path, content in found.items():
