@@ -35,9 +35,11 @@ def _in_the_way(out: Path) -> str | None:
     """A name in ``out`` that a run would write over, and that is not a run's."""
     if os.path.lexists(out / MADE) and not made_here(out):
         return MADE
-    if is_run(out):
+    if made_here(out) == {MADE}:
         return None
     taken = [name for name in (*NAMES, LOCK) if os.path.lexists(out / name)]
+    if is_run(out):  # by its checkpoints, which it goes on from: the rest may be anybody's
+        taken.remove("checkpoints")
     if taken == [LOCK] and _is_empty_file(out / LOCK):
         return None  # of a run that was killed before it began
     return taken[0] if taken else None

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import mark, read_json, require_free_space, write_json
-from nanogpt2.folder import claimed, is_run
+from nanogpt2.files import MADE, made_here, mark, read_json, require_free_space, write_json
+from nanogpt2.folder import claimed
 from nanogpt2.launching import is_rank, launch, rank
 from nanogpt2.options import RunPlan, describe, make_plan, record
 from nanogpt2.reporting.console import Screen
@@ -153,7 +153,7 @@ class Speedrun:
         require_free_space(self.out, plan.outlook.disk_bytes, "the run")
         if not plan.outlook.fits and not plan.outlook.machine.is_processor:
             raise UserError(f"the run does not fit this machine: {plan.outlook.reasons[0]}")
-        if not is_run(self.out):
+        if made_here(self.out) != {MADE}:
             mark(self.out)
         config = record(plan, self.command, machine)
         config |= {"credits": credits(plan.recipe.data, plan.data), "sampling": SAMPLING}

@@ -179,6 +179,15 @@ def test_a_lone_checkpoint_is_told_its_tokenizer(home: Path, tmp_path: Path) -> 
     )
 
 
+def test_a_copy_of_checkpoints_and_tokenizer_goes_on(home: Path, tmp_path: Path) -> None:
+    for name in ("checkpoints", "tokenizer"):
+        shutil.copytree(home / "run" / name, tmp_path / "copy" / name)
+    assert main(command(home / "data", tmp_path / "copy")) == 0
+    assert main(command(home / "data", tmp_path / "copy")) == 0, "and is a run of its own now"
+    (tmp_path / "copy" / MADE).unlink()
+    assert exit_code(command(home / "data", tmp_path / "copy")) == 2, "whose is config.json?"
+
+
 def test_a_run_copied_without_its_data_keeps_its_tokenizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
