@@ -12,9 +12,10 @@ from nanogpt2.files import MADE
 Snapshot = dict[str, bytes | str | None]
 """path within the folder -> content; of a link its target, of a folder None"""
 
+CHECKPOINTS = re.compile(r"checkpoints(/[^/]+(/(COMPLETE|state\.json|[a-z0-9_]+\.safetensors))?)?")
 OF_A_RUN = re.compile(
     r"(config|core|evaluation|samples|training)\.json|metrics\.jsonl|report\.(html|md)|run\.lock"
-    r"|stages(/\w+\.json)?|checkpoints(/[^/]+(/(COMPLETE|state\.json|[a-z0-9_]+\.safetensors))?)?"
+    rf"|stages(/\w+\.json)?|{CHECKPOINTS.pattern}"
 )
 """what a run writes, as paths within its folder"""
 _BEGAN = re.compile(r"(.*/)?checkpoints/step_[^/]*/COMPLETE")
@@ -40,22 +41,24 @@ def snapshot(folder: Path) -> Snapshot:
 def made_by_program(found: Snapshot) -> set[str]:
     """The paths that the program may replace or remove.
 
-    What a marker lists, and what a run writes in the folder of a run: one that is marked, or has a
-    checkpoint that was once whole.
+    What a marker lists; what a run writes in the folder of a run, which is marked; and where there
+    is a checkpoint that was once whole, the checkpoints.
     """
-    ours, runs = set(), set()
+    ours: set[str] = set()
     for path, content in found.items():
         folder = path[: path.rfind("/") + 1]
         if os.path.basename(path) == MADE and (listed := _listed(content)):
             ours |= {folder + name for name in listed}
             if listed == [MADE]:  # others are a tokenizer's, a corpus's, ...
-                runs.add(folder)
+                ours |= _below(folder, OF_A_RUN, found)
         if match := _BEGAN.fullmatch(path):
-            runs.add(match[1] or "")
-    for run in runs:
-        inside = (path for path in found if path.startswith(run))
-        ours |= {path for path in inside if OF_A_RUN.fullmatch(path[len(run) :])}
+            ours |= _below(match[1] or "", CHECKPOINTS, found)
     return ours
+
+
+def _below(folder: str, kind: re.Pattern[str], found: Snapshot) -> set[str]:
+    inside = (path for path in found if path.startswith(folder))
+    return {path for path in inside if kind.fullmatch(path[len(folder) :])}
 
 
 def _listed(content: bytes | str | None) -> list[str]:
