@@ -182,7 +182,7 @@ def test_nothing_to_load(tmp_path: Path, content: str) -> None:
         path.write_text("hello")
     elif content == "empty":
         path.mkdir()
-    with pytest.raises(UserError, match="does not exist|holds no whole checkpoint"):
+    with pytest.raises(UserError, match="does not exist|is a file|holds no whole checkpoint"):
         load_model(path)
 
 
