@@ -2,7 +2,7 @@
 
 A run writes files with fixed names into the folder that ``--out`` names. It may do so in a folder
 that is new, or that holds none of these names, or in which a run began (it marks the folder then):
-what a user keeps there under such a name is never overwritten. Chapter: the speedrun.
+what a user keeps there under such a name is never overwritten. Chapter: speedrun.
 """
 
 from __future__ import annotations

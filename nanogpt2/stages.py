@@ -100,6 +100,10 @@ class Work:
             return now
         return continued(Text.from_record(known["text"]), now, self.plan.more_data)
 
+    def held_out(self) -> list[Path]:
+        """The shards that the run is measured on."""
+        return self.check_text(self.data_dir).paths(self.data_dir, "held_out")
+
     def wanted_data(self) -> Any:
         """What the data stage should have made: of one's own folder, the files as they are.
 
@@ -210,11 +214,13 @@ class Work:
 
     def train_model(self) -> list[Path] | None:
         """Train, from the newest checkpoint if there is one; None when a signal ended it."""
+        from nanogpt2.evals.held_out import require_held_out
         from nanogpt2.logs import open_log
         from nanogpt2.training.trainer import Trainer
 
         screen = self.screen
         if self.ranks.is_main:
+            require_held_out(self.held_out(), self.tokenizer(), self.plan.dial.model.sequence_len)
             self.note_identity()
         log = open_log(
             self.plan.log if self.ranks.is_main else "none", self.out, self.plan.identity()
@@ -256,9 +262,8 @@ class Work:
 
         model, tokenizer, ranks = self.engine().model, self.tokenizer(), self.ranks
         rows, length = self.plan.outlook.device_batch_size, model.config.sequence_len
-        held_out = self.check_text(self.data_dir).paths(self.data_dir, "held_out")
         share = held_out_batches(
-            held_out, tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
+            self.held_out(), tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
         )
         targets = 0
 

@@ -247,6 +247,18 @@ def test_notes_beside_a_runs_tokenizer_stay(home: Path) -> None:
     assert notes.read_text() == "added by hand"
 
 
+def test_text_too_short_to_be_measured_is_told_before_the_first_step(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    """Also where the training itself does not measure: the stage after it does."""
+    data = Path(shutil.copytree(finished / "data", tmp_path / "data"))
+    write_shard(data / "shard_00009.parquet", ["hello world"])
+    arguments = command(data, tmp_path / "run", "--set", "eval_every=-1")
+    assert exit_code(arguments) == 2
+    assert "does not fill one row of 33 tokens" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_a_failing_evaluation_leaves_the_model(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
