@@ -9,6 +9,7 @@ from nanogpt2.lab.changes import changes_table
 from nanogpt2.lab.claims import claim, claims, table
 from nanogpt2.lab.exercises import check, compare_values
 from nanogpt2.lab.explore import explore
+from nanogpt2.lab.pace import live_steps
 from nanogpt2.lab.parameters import check_parameters
 from nanogpt2.lab.plots import bars, curves, heatmap, lines
 from nanogpt2.lab.questions import predict, quiz
