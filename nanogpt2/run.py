@@ -23,7 +23,7 @@ from nanogpt2.recipes import RECIPES, Recipe
 from nanogpt2.settings import Count, Natural, Place, Scale, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
-LEARNING_FREE = ("name", "summary", "record", "device_batch_size")
+LEARNING_FREE = ("summary", "record", "device_batch_size")
 """fields of a recipe that change nothing of what is learned"""
 
 

@@ -1,4 +1,4 @@
-"""The speedrun's command line: what it resolves to, and one sentence for each mistake."""
+"""A run as it is asked for: by a command line, in Python, as JSON; one sentence a mistake."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.machines import machine_of, processor
 from nanogpt2.recipes import RECIPES, get_recipe
-from nanogpt2.run import Loop, Run
+from nanogpt2.run import Loop, Run, difference
 from nanogpt2.speedrun import SMALLEST_VOCABULARY, asked_for, parser, record
+from nanogpt2.training.command import parser as trainer_parser
 
 
 def plan(*arguments, out=None):
@@ -82,6 +83,62 @@ def test_about_ten_measurements_and_checkpoints_unless_said_otherwise():
     assert (loop.eval_every, loop.checkpoint_every) == (-1, 1)
 
 
+SHORT = ["--eval-every", "7", "--steps=40", "--compile", "off", "--precision", "fp32"]
+LONG = ["eval_every=7", "steps=40", "compile=off", "precision=fp32"]
+
+
+def test_an_option_and_a_setting_of_the_same_name_are_the_same():
+    by_option, by_name = plan(*SHORT), plan(*(f"--set={pair}" for pair in LONG))
+    assert by_option == by_name and by_name.precision == by_name.recipe.precision == "fp32"
+    assert plan(*SHORT, "--set", "loop.eval_every=8").loop.eval_every == 8, "--set counts more"
+    assert plan("--precision", "auto").precision == "auto"
+    assert plan("--set", "data=climbmix").recipe.data == "climbmix"
+
+
+def test_both_commands_spell_their_options_alike():
+    def options(command):
+        return {o: a for a in command._actions for o in a.option_strings}
+
+    speedrun, trainer = options(parser()), options(trainer_parser())
+    assert set(trainer) - set(speedrun) == {"--tokenizer", "--resume-from"}
+    assert set(speedrun) - set(trainer) == {
+        "--resume", "--dry-run", "--log", "--cpu-ranks", "--max-restarts", "--core-max-per-task",
+    }  # fmt: skip
+    for name in set(speedrun) & set(trainer):
+        assert (speedrun[name].dest, speedrun[name].type) == (
+            trainer[name].dest,
+            trainer[name].type,
+        )
+
+
+def test_a_run_is_kept_as_json():
+    run = Run(get_recipe("run5"), "out", data="data", loop=Loop(max_seconds=3), core_bundle="b")
+    assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    assert run.dial is run.dial == dial(recipe="run5")
+    assert (run.data_dir, run.tokenizer_dir) == (Path("data"), Path("out/tokenizer"))
+    with pytest.raises(UserError, match=r"the record of the run has unknown fields loop\.evry"):
+        Run.from_dict(run.to_dict() | {"loop": {"evry": 3}})
+
+
+CHANGES = {
+    "muon.lr=0.03": "recipe.muon.lr is 0.02 there and 0.03 here",
+    "precision=fp32": "recipe.precision is bf16 there and fp32 here",
+    "steps=3": "recipe.iterations is None there and 3 here",
+    "model.value_embeddings=off": "recipe.model.value_embeddings is True there and False here",
+    "device_batch_size=3": None,
+    "eval_every=3": None,
+}
+
+
+@pytest.mark.parametrize("pair", CHANGES)
+def test_two_runs_are_the_same_when_they_learn_the_same(pair):
+    run = Run(get_recipe("run1"), Path("a"))
+    other = replace(run, out=Path("b"), device="cpu").assign(dict([pair.split("=")]))
+    assert difference(run.identity(), other.identity()) == CHANGES[pair]
+    own = replace(run, data=Path("here")).identity()
+    assert own == replace(run, data=Path("there")).identity() != run.identity()
+
+
 MISTAKES = {
     "unknown recipe": (["--recipe", "run9"], "unknown recipe 'run9'; choose one of laptop, run1"),
     "no room for all bytes": (["--set", "vocab_size=3"], "need 265"),
@@ -110,6 +167,9 @@ MISTAKES = {
     "no ranks": (["--cpu-ranks", "0"], "--cpu-ranks is 0; it must be at least 1"),
     "ranks without end": (["--cpu-ranks", "1000000"], "a rehearsal has at most 256"),
     "a GPU by its model": (["--device", "H100"], "that is a GPU's model, not a device"),
+    "not of the recipe": (["--set", "seed=3"], "seed is an option of its own"),
+    "no seed": (["--seed", str(2**63)], "seed is 9223372036854775808; it must be less than"),
+    "an option's value": (["--keep-last", "0"], "keep_last is 0; it must be at least 1"),
     "unknown log": (["--log", "paper"], "choose one of wandb, trackio, tensorboard, none"),
 }
 
