@@ -20,6 +20,8 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
 from nanogpt2.memory import Memory, memory_per_rank
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
+from nanogpt2.run import add_set, assignments
+from nanogpt2.settings import override
 
 RUN1_SECONDS = 10_949.46713
 RECORD_DEVICES, RECORD_PEAK = 8, 989e12
@@ -140,7 +142,6 @@ def plan(
     machine: Machine,
     *,
     mfu: float | None = None,
-    device_batch_size: int | None = None,
     resolved: Dial | None = None,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
@@ -150,7 +151,6 @@ def plan(
         depth: layers.
         machine: from ``machines.machine_of`` or ``machines.this_machine``.
         mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``.
-        device_batch_size: most rows in a forward pass; None: the recipe's.
         resolved: the dial of ``recipe`` at ``depth``, where it is known already.
 
     Raises:
@@ -161,7 +161,7 @@ def plan(
         raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
     resolved = resolved or dial(depth, recipe)
     mfu = assumed_mfu(recipe, machine) if mfu is None else mfu
-    batch, memory, reasons = _fit(resolved, recipe, machine, device_batch_size)
+    batch, memory, reasons = _fit(resolved, recipe, machine)
     seconds = dollars = kwh = None
     if machine.peak_flops is not None:
         seconds = training_seconds(resolved.total_flops, mfu, machine.devices, machine.peak_flops)
@@ -186,9 +186,7 @@ def plan(
     )
 
 
-def _fit(
-    resolved: Dial, recipe: Recipe, machine: Machine, most_rows: int | None
-) -> tuple[Batch, Memory, list[str]]:
+def _fit(resolved: Dial, recipe: Recipe, machine: Machine) -> tuple[Batch, Memory, list[str]]:
     """The batch by the most rows that fit, the memory they take, and why it does not fit."""
     model, tokens = resolved.model, resolved.batch_tokens
     bf16 = recipe.precision != "fp32" and machine.bf16
@@ -197,7 +195,7 @@ def _fit(
     def memory(rows: int) -> Memory:
         return memory_per_rank(model, recipe, machine.devices, rows, bf16, tables)
 
-    most, usable = most_rows or recipe.device_batch_size, USABLE * machine.memory_bytes
+    most, usable = recipe.device_batch_size, USABLE * machine.memory_bytes
     reasons: list[str] = []
     try:
         batch = shape_batch(tokens, model.sequence_len, machine.devices, most)
@@ -357,25 +355,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--recipe", help=f"{', '.join(RECIPES)} (default: what speedrun would choose)")
-    add("--depth", type=int, help="layers (default: the recipe's)")
+    add("--depth", help="layers (default: the recipe's)")
+    add_set(parser)
     add("--machine", default="auto", help="auto, cpu, or an accelerator such as H100 or A100")
     add("--devices", type=int, help="how many of them (default: 1, or what is here)")
     add("--memory", type=float, help="GB of each device (default: as it comes)")
     add("--dollars-per-hour", type=float, help="price of the whole machine")
     add("--mfu", type=float, help="part of the peak arithmetic to reckon with, such as 0.4")
-    add("--device-batch-size", type=int, help="most rows per forward pass (default: the recipe's)")
+    add("--device-batch-size", help="most rows per forward pass (default: the recipe's)")
     add("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    if arguments.device_batch_size is not None and arguments.device_batch_size < 1:
-        raise UserError("device_batch_size must be at least 1")
     machine = _machine(arguments)
-    made = plan(
-        arguments.recipe or recipe_for(machine),
-        arguments.depth,
-        machine,
-        mfu=arguments.mfu,
-        device_batch_size=arguments.device_batch_size,
-    )
+    recipe = get_recipe(arguments.recipe or recipe_for(machine))
+    made = plan(override(recipe, assignments(arguments)), None, machine, mfu=arguments.mfu)
     if arguments.json:
         print(json.dumps(asdict(made), indent=2))
     else:

@@ -202,6 +202,18 @@ NAMED = {
 ABOUT_TEN = {"eval_every": "about ten in a run", "checkpoint_every": "about ten in a run"}
 
 
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """``--set``: the one way to change any setting."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="assignments",
+        help="any field of the recipe, its model or the loop, such as ratio=8 or muon.lr=0.03",
+    )
+
+
 def add_options(
     parser: argparse.ArgumentParser, recipe: str, loop: Loop, needs_data: bool = False
 ) -> None:
@@ -222,14 +234,7 @@ def add_options(
             default = ABOUT_TEN.get(name) if default is None else default
             text = text if default is None else f"{text} (default: {default})"
         add(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="assignments",
-        help="any field of the recipe, its model or the loop, such as ratio=8 or muon.lr=0.03",
-    )
+    add_set(parser)
     add("--core-bundle", type=named_path, metavar="DIR", help="measure CORE with the tasks in DIR")
     add(
         "--more-data",
@@ -240,7 +245,7 @@ def add_options(
 
 def assignments(options: argparse.Namespace) -> dict[str, str]:
     """What was asked for by name, by an option of its own or by ``--set``, which counts more."""
-    given = {name: getattr(options, name) for name in NAMED}
+    given = {name: getattr(options, name, None) for name in NAMED}
     values = {name: text for name, text in given.items() if text is not None}
     for pair in options.assignments:
         name, equals, value = pair.partition("=")
