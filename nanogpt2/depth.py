@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
@@ -156,7 +157,12 @@ def dial(depth: int | None = None, recipe: str | Recipe = "run1") -> Dial:
     Raises UserError for an unknown recipe or a depth below 1.
     """
     recipe = get_recipe(recipe)
-    depth = recipe.depth if depth is None else depth
+    return _dial(recipe.depth if depth is None else depth, recipe)
+
+
+@cache
+def _dial(depth: int, recipe: Recipe) -> Dial:
+    """Computed once in a process, whoever asks: command line, planner, trainer, report."""
     model = model_at(depth, recipe)
     size = scaling_parameters(model)
     horizon = recipe.ratio * size

@@ -142,7 +142,6 @@ def plan(
     machine: Machine,
     *,
     mfu: float | None = None,
-    resolved: Dial | None = None,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
 
@@ -151,7 +150,6 @@ def plan(
         depth: layers.
         machine: from ``machines.machine_of`` or ``machines.this_machine``.
         mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``.
-        resolved: the dial of ``recipe`` at ``depth``, where it is known already.
 
     Raises:
         UserError: an unknown recipe, a depth below 1, an mfu that is no part.
@@ -159,7 +157,7 @@ def plan(
     recipe = get_recipe(recipe)
     if mfu is not None and not 0 < mfu <= 1:
         raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
-    resolved = resolved or dial(depth, recipe)
+    resolved = dial(depth, recipe)
     mfu = assumed_mfu(recipe, machine) if mfu is None else mfu
     batch, memory, reasons = _fit(resolved, recipe, machine)
     seconds = dollars = kwh = None

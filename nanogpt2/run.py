@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -100,7 +99,7 @@ class Run:
         "is an option of its own",
     )
 
-    @cached_property
+    @property
     def dial(self) -> Dial:
         """Sizes, length and rates: what follows from the recipe and its depth."""
         return dial(None, self.recipe)

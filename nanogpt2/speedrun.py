@@ -98,7 +98,7 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
             f"tokens need {SMALLEST_VOCABULARY}"
         )
-    plan = planning.plan(run.recipe, None, machine, resolved=run.dial)
+    plan = planning.plan(run.recipe, None, machine)
     return replace(run, loop=run.loop.over(run.dial)), plan
 
 

@@ -114,7 +114,7 @@ def test_both_commands_spell_their_options_alike():
 def test_a_run_is_kept_as_json():
     run = Run(get_recipe("run5"), "out", data="data", loop=Loop(max_seconds=3), core_bundle="b")
     assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
-    assert run.dial is run.dial == dial(recipe="run5")
+    assert run.dial == dial(recipe="run5") and replace(run, seed=1).dial is run.dial
     assert (run.data_dir, run.tokenizer_dir) == (Path("data"), Path("out/tokenizer"))
     with pytest.raises(UserError, match=r"the record of the run has unknown fields loop\.evry"):
         Run.from_dict(run.to_dict() | {"loop": {"evry": 3}})
