@@ -29,6 +29,7 @@ from nanogpt2.settings import (
     settings,
 )
 
+SIZES = ("n_layer", "n_embd", "n_head", "n_kv_head")
 Side = Annotated[int, Field(ge=1, lt=2**16)]
 
 
@@ -141,7 +142,7 @@ class Recipe:
     CLOSED: ClassVar = {
         **dict.fromkeys(("name", "summary", "record"), "names the recipe and changes nothing"),
         **dict.fromkeys(
-            ("model.n_layer", "model.n_embd", "model.n_head", "model.n_kv_head"),
+            (f"{group}{size}" for group in ("", "model.") for size in SIZES),
             "follows from the depth; set depth, aspect or head_dim instead",
         ),
     }

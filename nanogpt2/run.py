@@ -94,7 +94,7 @@ class Run:
 
     BARE: ClassVar = ("recipe", "loop")
     CLOSED: ClassVar = dict.fromkeys(
-        ("out", "data", "tokenizer", "seed", "device", "precision", "core_bundle", "log")
+        ("out", "tokenizer", "seed", "device", "core_bundle", "log")
         + ("core_max_per_task", "more_data", "resume", "resume_from", "max_restarts"),
         "is an option of its own",
     )

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -77,20 +77,11 @@ def from_dict(cls: type[_T], values: Any, what: str) -> _T:
     try:
         made: _T = cls.__pydantic_validator__.validate_json(json.dumps(values))  # type: ignore[attr-defined]
     except ValidationError as error:
-        for kind, says in MISNAMED.items():
-            places = [e["loc"] for e in error.errors() if e["type"] == kind]
-            names = [".".join(map(str, loc)) for loc in places if isinstance(loc[-1], str)]
-            if names:
-                raise UserError(f"{what} {says.format(', '.join(sorted(names)))}") from None
-        raise _mistake(error, cls) from None
+        raise UserError(
+            f"{what} does not fit ({_mistake(error, cls)}); "
+            "it was written by another version of nanogpt2, or by hand"
+        ) from None
     return made
-
-
-MISNAMED = {
-    "unexpected_keyword_argument": "has unknown fields {}; it was written by another version of "
-    "nanogpt2, or by hand",
-    "missing": "is incomplete ({} is missing)",
-}
 
 
 def override(thing: _T, assignments: Mapping[str, str]) -> _T:
@@ -128,41 +119,35 @@ def _read(hint: Any, text: str, name: str) -> Any:
         raise UserError(_sentence(name, error.errors())) from None
 
 
-def _names(cls: Any) -> dict[str, tuple[str, ...]]:
-    """Every name that can be set, and the fields that lead to it."""
-    own: dict[str, tuple[str, ...]] = {}
-    bare: dict[str, tuple[str, ...]] = {}
+def _names(cls: Any) -> dict[str, tuple[str, ...] | str]:
+    """Every name of a setting: the fields that lead to it, or why it cannot be set."""
+    own: dict[str, tuple[str, ...] | str] = {}
+    bare: dict[str, tuple[str, ...] | str] = {}
     for field in dataclasses.fields(cls):
         kind = _hints(cls)[field.name]
         if not dataclasses.is_dataclass(kind):
             own[field.name] = (field.name,)
             continue
-        inner = {name: (field.name, *path) for name, path in _names(kind).items()}
+        inner = {
+            name: path if isinstance(path, str) else (field.name, *path)
+            for name, path in _names(kind).items()
+        }
         own |= {f"{field.name}.{name}": path for name, path in inner.items()}
         if field.name in getattr(cls, "BARE", ()):
             bare |= inner
-    found = own | bare
-    found |= {alias: found[name] for alias, name in getattr(cls, "ALIASES", {}).items()}
-    closed = getattr(cls, "CLOSED", {})
-    return {name: path for name, path in found.items() if ".".join(path) not in closed}
-
-
-def _why_closed(cls: type, name: str) -> str | None:
-    """Why a field may not be set by that name, where there is such a reason."""
-    closed, bare = getattr(cls, "CLOSED", {}), getattr(cls, "BARE", ())
-    reasons = [closed.get(name), *(closed.get(f"{group}.{name}") for group in bare)]
-    for group in bare:
-        reasons.append(_why_closed(_hints(cls)[group], name.removeprefix(f"{group}.")))
-    return next(filter(None, reasons), None)
+    aliases = {alias: (name,) for alias, name in getattr(cls, "ALIASES", {}).items()}
+    return own | bare | aliases | getattr(cls, "CLOSED", {})
 
 
 def _path(cls: type, name: str) -> tuple[str, ...]:
     """The fields that lead to ``name``; UserError says what is wrong with it."""
     names = _names(cls)
-    if name in names:
-        return names[name]
-    if why := _why_closed(cls, name):
-        raise UserError(f"{name} {why}")
+    path = names.get(name)
+    if isinstance(path, tuple):
+        return path
+    if isinstance(path, str):
+        raise UserError(f"{name} {path}")
+    names = {known: path for known, path in names.items() if isinstance(path, tuple)}
     head = name.rpartition(".")[0]
     close = difflib.get_close_matches(name, names, 1)
     group = [known.rpartition(".")[2] for known in names if known.startswith(f"{head or name}.")]
@@ -179,6 +164,7 @@ def _path(cls: type, name: str) -> tuple[str, ...]:
 
 # From pydantic's errors to a sentence
 
+PAIR = "two numbers with a comma between them"
 WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -186,10 +172,8 @@ WORDS = {
     "bool": "true or false",
     "string": "text",
     "path": "the name of a file or folder",
-    "tuple": "two numbers with a comma between them",
-    "too": "two numbers with a comma between them",
-    "value": "two numbers with a comma between them",
     "dataclass": "a group of settings",
+    **dict.fromkeys(("tuple", "too", "value", "missing"), PAIR),
 }
 """what must be, by the first word of an error's type"""
 LIMITS = {
@@ -200,55 +184,44 @@ LIMITS = {
 }
 
 
-def _mistake(error: ValidationError, cls: type) -> UserError:
+def _mistake(error: ValidationError, cls: Any) -> UserError:
     """The first thing that is wrong with a whole group of settings."""
-    errors = error.errors()
-    raised = errors[0].get("ctx", {}).get("error")
+    first, *more = error.errors()
+    raised = first.get("ctx", {}).get("error")
     if isinstance(raised, UserError):  # by a check of several fields
         return raised
     names: list[str] = []
-    kind: Any = cls
-    for part in errors[0]["loc"]:
-        if not dataclasses.is_dataclass(kind):
+    for part in first["loc"]:
+        if not dataclasses.is_dataclass(cls):
             break
         if isinstance(part, int):  # given by its place
-            known = dataclasses.fields(kind)
-            part = known[part].name if part < len(known) else f"value {part + 1}"
+            part = [*_hints(cls), *("a value too many",) * (part + 1)][part]
         names.append(part)
-        kind = _hints(kind).get(part)  # type: ignore[arg-type]
-    depth = len(names)
-    same = [e for e in errors if e["loc"][:depth] == errors[0]["loc"][:depth]]
-    return UserError(_sentence(".".join(names) or cls.__name__, same))
+        cls = _hints(cls).get(part)
+    name = ".".join(names)
+    if first["type"] == "unexpected_keyword_argument":
+        return UserError(f"there is no setting {name!r}")
+    if first["type"] == "missing" and len(names) == len(first["loc"]):
+        return UserError(f"{name} is missing")
+    same = [e for e in more if e["loc"][: len(names)] == first["loc"][: len(names)]]
+    return UserError(_sentence(name, [first, *same]))
 
 
-def _sentence(name: str, errors: Iterable[Any]) -> str:
+def _sentence(name: str, errors: Sequence[Any]) -> str:
     """One sentence of what is wrong with a value; of a union there is an error for each kind."""
-    errors = list(errors)
     kind, value = errors[0]["type"], errors[0]["input"]
-    if kind == "unexpected_keyword_argument":
-        return f"there is no setting {name!r}"
-    if kind == "missing" and len(errors[0]["loc"]) <= 1 and not isinstance(value, tuple):
-        return f"{name} is missing"
     shown = str(value) if kind in (*LIMITS, "finite_number") else repr(value)
     shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
-    if kind == "literal_error":
-        return f"{name} is {shown}; choose one of {_choices(errors[0])}"
-    return f"{name} is {shown}; it must be {' or '.join(dict.fromkeys(map(_words, errors)))}"
+    must = "choose one of" if kind == "literal_error" else "it must be"
+    return f"{name} is {shown}; {must} {' or '.join(dict.fromkeys(map(_words, errors)))}"
 
 
 def _words(error: Any) -> str:
     kind = error["type"]
+    if kind == "literal_error":
+        return ", ".join(re.findall("'(.*?)'", error["ctx"]["expected"]))
     if kind in LIMITS:
         words, key = LIMITS[kind]
-        limit = error["ctx"][key]
-        limit = limit if isinstance(limit, int) else f"{limit:g}"
-        return "positive" if (words, limit) == ("more than", "0") else f"{words} {limit}"
-    if kind == "literal_error":
-        return _choices(error)
-    if kind == "missing":  # one of a pair
-        return WORDS["tuple"]
+        limit = str(error["ctx"][key]).removesuffix(".0")
+        return "positive" if (key, limit) == ("gt", "0") else f"{words} {limit}"
     return WORDS.get(kind.partition("_")[0], error["msg"])
-
-
-def _choices(error: Any) -> str:
-    return ", ".join(re.findall("'(.*?)'", error["ctx"]["expected"]))

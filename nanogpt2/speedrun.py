@@ -234,43 +234,27 @@ class Speedrun:
     def stages(self) -> list[Stage]:
         """All but the first, which looks at the machine anew each time."""
         run, work, made = self.asked, self.work, self.stamps.made
-        tokenizer = run.recipe.model.vocab_size
         core = [str(run.core_bundle), run.core_max_per_task]
+
+        def tokenizer() -> Any:
+            return [made("data"), run.recipe.model.vocab_size]
+
+        def train() -> Any:
+            return [made("tokenizer"), run.identity()]
+
+        def scores() -> Any:
+            return [work.trained(), core]
+
+        def sample() -> Any:
+            return [work.trained(), PROMPTS, SAMPLING]
+
         stages = [
             Stage("data", "get the data", work.wanted_data, work.get_data),
-            Stage(
-                "tokenizer",
-                "train the tokenizer",
-                lambda: [made("data"), tokenizer],
-                work.train_tokenizer,
-            ),
-            Stage(
-                "train",
-                "train the model",
-                lambda: [made("tokenizer"), run.identity()],
-                work.train_model,
-                together=True,
-            ),
-            Stage(
-                "evaluate",
-                "evaluate bits per byte",
-                work.trained,
-                work.evaluate,
-                together=True,
-            ),
-            Stage(
-                "core",
-                "evaluate CORE",
-                lambda: [work.trained(), core],
-                work.evaluate_core,
-                together=True,
-            ),
-            Stage(
-                "sample",
-                "let it write",
-                lambda: [work.trained(), PROMPTS, SAMPLING],
-                work.sample,
-            ),
+            Stage("tokenizer", "train the tokenizer", tokenizer, work.train_tokenizer),
+            Stage("train", "train the model", train, work.train_model, together=True),
+            Stage("evaluate", "evaluate bits per byte", work.trained, work.evaluate, together=True),
+            Stage("core", "evaluate CORE", scores, work.evaluate_core, together=True),
+            Stage("sample", "let it write", sample, work.sample),
             Stage("report", "write the report", work.report_inputs, work.report),
         ]
         return [stage for stage in stages if stage.name != "core" or run.wants_core]

@@ -116,7 +116,9 @@ def test_a_run_is_kept_as_json():
     assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
     assert run.dial == dial(recipe="run5") and replace(run, seed=1).dial is run.dial
     assert (run.data_dir, run.tokenizer_dir) == (Path("data"), Path("out/tokenizer"))
-    with pytest.raises(UserError, match=r"the record of the run has unknown fields loop\.evry"):
+    with pytest.raises(
+        UserError, match=r"record of the run does not fit \(there is no setting 'loop\.evry'\)"
+    ):
         Run.from_dict(run.to_dict() | {"loop": {"evry": 3}})
 
 
