@@ -7,7 +7,7 @@ and dark follow the reader's system. ``python -m nanogpt2.reporting.report RUN``
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reporting.charts import DARK, LIGHT, STYLE, Series, line_chart, smooth
 from nanogpt2.reporting.run import Run, load_run
+from nanogpt2.run import flat
 
 GPT2_CORE = 0.256525
 """CORE of OpenAI's 1.5B GPT-2, the target of the records (DCLM, arXiv 2406.11794)"""
@@ -171,15 +172,6 @@ def core_part(run: Run) -> dict[str, Any] | None:
 
     figure = core_figure(found, found.get("published"))
     return {"sentence": sentence, "tasks": tasks, "figure": Markup(figure)}
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted name, value) of a nested configuration."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def sections(run: Run) -> list[dict[str, Any]]:

@@ -95,18 +95,6 @@ def read_config(folder: Path, state: dict[str, Any]) -> GPTConfig:
         raise UserError(f"{folder} has no valid model configuration ({error})") from None
 
 
-def check_same_model(folder: Path, state: dict[str, Any], config: GPTConfig) -> None:
-    """Raise UserError unless the checkpoint is of a model with this configuration."""
-    saved, wanted = read_config(folder, state).to_dict(), config.to_dict()
-    different = [name for name in wanted if saved[name] != wanted[name]]
-    if different:
-        name = different[0]
-        raise UserError(
-            f"{folder} is a checkpoint of another model: {name} is {saved[name]} there and "
-            f"{wanted[name]} here; use the configuration it was trained with, or another --out"
-        )
-
-
 def restore_model(folder: Path, model: GPT) -> None:
     """Fill ``model`` with the checkpoint's parameters, in place and in the model's precision."""
     _fill(model, _read_all(folder / MODEL_FILE), folder)

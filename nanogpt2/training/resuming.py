@@ -14,15 +14,15 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.evals.held_out import require_held_out
 from nanogpt2.files import atomic_directory, mark, require_free_space, require_replaceable
+from nanogpt2.run import Run, difference
 from nanogpt2.training.checkpoint import (
     Shards,
-    check_same_model,
     find_checkpoint,
     restore_model,
     restore_optimizer,
 )
 from nanogpt2.training.distributed import Ranks
-from nanogpt2.training.settings import StepReport, TrainSettings
+from nanogpt2.training.settings import StepReport
 from nanogpt2.training.storage import (
     FOLDER,
     clean_partial,
@@ -35,9 +35,6 @@ from nanogpt2.training.storage import (
 
 if TYPE_CHECKING:
     from nanogpt2.training.trainer import Trainer
-
-LEARNING_FREE = ("name", "summary", "record", "device_batch_size")
-"""fields of a recipe that may differ between the parts of a run"""
 
 
 @dataclass(frozen=True)
@@ -62,25 +59,25 @@ def find_start(trainer: Trainer, tell: Callable[[str], None]) -> Start:
     Raises UserError when it is of another model, recipe, horizon, seed, tokenizer or text, or when
     a later part of the run would fail. Nothing is written before all of that is known.
     """
-    settings, ranks = trainer.settings, trainer.ranks
+    asked, ranks = trainer.asked, trainer.ranks
     chosen = None
     if ranks.is_main:
-        found = _choose(settings, tell)
+        found = _choose(asked, tell)
         text = _check(trainer, found)
         _prepare(trainer, found)
         chosen = [str(found) if found else None, text.to_record()]
     folder, record = ranks.share("resume from", chosen)
     text = Text.from_record(record)
-    _check_shared(settings.out_dir, ranks)
+    _check_shared(asked.out, ranks)
     if folder is None:
         return Start(text)
     return _restore(trainer, Path(folder), text, tell)
 
 
-def _choose(settings: TrainSettings, tell: Callable[[str], None]) -> Path | None:
+def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
     """The checkpoint to continue, verified."""
-    run, named = settings.out_dir, settings.resume_from
-    if named is None and not settings.resume:
+    run, named = asked.out, asked.resume_from
+    if named is None and not asked.resume:
         if list_checkpoints(run):
             raise UserError(
                 f"{run} holds checkpoints of an earlier run; continue it, choose another folder, "
@@ -101,55 +98,54 @@ def _choose(settings: TrainSettings, tell: Callable[[str], None]) -> Path | None
 
 def _check(trainer: Trainer, found: Path | None) -> Text:
     """Whether the run can go on from ``found`` to its end; the text with which it does."""
-    settings, config = trainer.settings, trainer.config
-    text = Text.of(settings.data_dir)
+    asked, config = trainer.asked, trainer.config
+    text = Text.of(asked.data_dir)
     if found is not None:
         state = read_state(found)
-        check_same_model(found, state, config)
         _check_same_run(found, state, trainer)
         if "text" in state:
             began = Text.from_record(state["text"])
-            text = continued(began, text, settings.more_data)
+            text = continued(began, text, asked.more_data)
     if trainer.will_measure:
-        held_out = text.paths(settings.data_dir, "held_out")
+        held_out = text.paths(asked.data_dir, "held_out")
         require_held_out(held_out, trainer.tokenizer, config.sequence_len)
-    keeps_tokenizer(settings, trainer.tokenizer)
+    keeps_tokenizer(asked, trainer.tokenizer)
     return text
 
 
-def keeps_tokenizer(settings: TrainSettings, tokenizer: Tokenizer) -> bool:
+def keeps_tokenizer(asked: Run, tokenizer: Tokenizer) -> bool:
     """Whether the run's folder holds its tokenizer already; UserError where it holds another."""
-    kept = settings.out_dir / "tokenizer"
+    kept = asked.out / "tokenizer"
     try:
         same = Tokenizer.load(kept).digest == tokenizer.digest
     except UserError:  # none, or not a whole one
-        require_replaceable(kept, settings.tokenizer_dir)
+        require_replaceable(kept, asked.tokenizer_dir)
         return False
     if not same:
         raise UserError(
-            f"{kept} holds another tokenizer than {settings.tokenizer_dir}; give that one "
+            f"{kept} holds another tokenizer than {asked.tokenizer_dir}; give that one "
             "(--tokenizer), or choose another folder for the run (--out)"
         )
     return True
 
 
-def keep_tokenizer(settings: TrainSettings, tokenizer: Tokenizer) -> None:
+def keep_tokenizer(asked: Run, tokenizer: Tokenizer) -> None:
     """A run holds its tokenizer: a model without it is of no use."""
-    if not keeps_tokenizer(settings, tokenizer):
-        kept = settings.out_dir / "tokenizer"
-        with atomic_directory(kept, settings.tokenizer_dir) as temporary:
-            shutil.copytree(settings.tokenizer_dir, temporary, dirs_exist_ok=True)
+    if not keeps_tokenizer(asked, tokenizer):
+        kept = asked.out / "tokenizer"
+        with atomic_directory(kept, asked.tokenizer_dir) as temporary:
+            shutil.copytree(asked.tokenizer_dir, temporary, dirs_exist_ok=True)
 
 
 def _prepare(trainer: Trainer, found: Path | None) -> None:
     """The first that is written: leftovers go, and two checkpoints (whole, in the making) fit."""
-    run = trainer.settings.out_dir
+    run = trainer.asked.out
     weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
     state = trainer.optimizer.state_bytes() * trainer.ranks.world_size
     require_free_space(run, 2 * (weights + state), "keeping checkpoints")
     mark(run)
     clean_partial(run)
-    if trainer.settings.resume_from is None:  # newer ones that are damaged must not count as kept
+    if trainer.asked.resume_from is None:  # newer ones that are damaged must not count as kept
         set_aside(run, step_of(found) if found else -1)
     (run / FOLDER).mkdir(parents=True, exist_ok=True)
 
@@ -187,32 +183,35 @@ def _restore(trainer: Trainer, folder: Path, text: Text, tell: Callable[[str], N
 
 
 def _check_same_run(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
-    saved, wanted = dict(state["recipe"]), trainer.recipe.to_dict()
-    saved |= {"steps": state.get("steps"), "seed": state.get("seed")}
-    wanted |= {"steps": trainer.steps, "seed": trainer.settings.seed}
-    for name in sorted(set(saved) | set(wanted)):
-        # JSON has no tuples
-        if name not in LEARNING_FREE and _plain(saved.get(name)) != _plain(wanted.get(name)):
-            raise UserError(
-                f"{folder} is of a run with another {name} ({_brief(saved.get(name))} there, "
-                f"{_brief(wanted.get(name))} here); use the same settings, or another folder"
-            )
+    now = trainer.asked.identity()
+    begun = state.get("identity") or _identity_before(folder, state, trainer.steps, now)
+    # its text is told by digests, wherever it lies
+    if what := difference({**begun, "data": now["data"]}, now):
+        raise UserError(
+            f"{folder} is of another run ({what}); use the same settings, or another folder"
+        )
     if state.get("tokenizer", trainer.tokenizer.digest) != trainer.tokenizer.digest:
         raise UserError(
-            f"{folder} is of a run with another tokenizer than {trainer.settings.tokenizer_dir}; "
+            f"{folder} is of a run with another tokenizer than {trainer.asked.tokenizer_dir}; "
             "give the run's own (--tokenizer), or choose another folder"
         )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _identity_before(
+    folder: Path, state: dict[str, Any], steps: int, now: dict[str, Any]
+) -> dict[str, Any]:
+    """Of the run in a checkpoint of before there were identities.
 
-
-def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    Depth and steps could be asked for beside the recipe; the precision was not kept.
+    """
+    try:
+        recipe = {name: state["recipe"].get(name) for name in now["recipe"]}
+        recipe |= {"depth": state["model"]["n_layer"], "precision": now["recipe"]["precision"]}
+        same_length = state["steps"] == steps
+        recipe["iterations"] = now["recipe"]["iterations"] if same_length else state["steps"]
+        return {**now, "recipe": recipe, "seed": state["seed"]}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{folder} does not say of which run it is; use another one") from None
 
 
 def _report(folder: Path, progress: dict[str, Any]) -> StepReport:

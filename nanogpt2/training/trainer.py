@@ -1,6 +1,6 @@
 """The run around the loop: data in, checkpoints and metrics out. Chapter: loop.
 
-``train(settings)`` runs in every rank: alone, or under torchrun (see ``distributed.py``). The steps
+``train(run)`` runs in every rank: alone, or under torchrun (see ``distributed.py``). The steps
 are ``fit``'s; after each comes one small sum, in which all ranks agree on the loss and on whether
 to stop or to save.
 """
@@ -14,14 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nanogpt2.data.loader import TokenLoader
-from nanogpt2.depth import dial
+from nanogpt2.depth import shape_batch
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.core import CoreEvaluator
@@ -30,6 +29,7 @@ from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
 from nanogpt2.optim import build_optimizer
 from nanogpt2.optim.schedules import learning_rate
+from nanogpt2.run import Run
 from nanogpt2.training.distributed import Ranks, join
 from nanogpt2.training.fit import Point, due, fit
 from nanogpt2.training.metrics import (
@@ -48,26 +48,24 @@ from nanogpt2.training.settings import (
     StepReport,
     StopReason,
     TrainResult,
-    TrainSettings,
 )
 from nanogpt2.training.setup import (
     build_model,
     choose_precision,
     load_tokenizer,
-    shape_batch,
     switch_on_fp8,
     thin_gradients,
     wants_compilation,
 )
 from nanogpt2.training.stopping import Stopper, StopRequested
 
-__all__ = ["StepReport", "TrainResult", "TrainSettings", "train"]
+__all__ = ["StepReport", "TrainResult", "train"]
 
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 
 def train(
-    settings: TrainSettings,
+    run: Run,
     on_step: OnStep | None = None,
     on_message: OnMessage | None = None,
 ) -> TrainResult:
@@ -77,10 +75,10 @@ def train(
     ``result.exit_code`` to the shell). Raises UserError for what a user can mend: data, tokenizer,
     a checkpoint of another model, a loss that is NaN or explodes, a full disk.
     """
-    with join(settings.device) as ranks, ExitStack() as claim:
+    with join(run.device) as ranks, ExitStack() as claim:
         if ranks.is_main:
-            claim.enter_context(claimed(settings.out_dir))
-        return Trainer(settings, ranks, on_step, on_message).run()
+            claim.enter_context(claimed(run.out))
+        return Trainer(run, ranks, on_step, on_message).run()
 
 
 class Trainer:
@@ -88,33 +86,31 @@ class Trainer:
 
     def __init__(
         self,
-        settings: TrainSettings,
+        asked: Run,
         ranks: Ranks,
         on_step: OnStep | None = None,
         on_message: OnMessage | None = None,
     ) -> None:
-        self.settings, self.ranks, self.on_step = settings, ranks, on_step
+        self.asked, self.ranks, self.on_step = asked, ranks, on_step
         self.tell = on_message or (lambda line: print(line, file=sys.stderr))
         if not ranks.is_main:
             self.tell = lambda line: None
-        self.recipe, device = settings.recipe, ranks.device
-        self.plan = dial(settings.depth, self.recipe)
-        self.config = self.plan.model
-        self.steps = settings.steps or self.plan.iterations
+        self.recipe, self.dial, device = asked.recipe, asked.dial, ranks.device
+        self.loop = asked.loop.over(asked.dial)
+        self.config, self.steps = self.dial.model, self.dial.iterations
         self.batch = shape_batch(
-            self.plan.batch_tokens,
+            self.dial.batch_tokens,
             self.config.sequence_len,
             ranks.world_size,
-            settings.device_batch_size or self.recipe.device_batch_size,
+            self.recipe.device_batch_size,
         )
-        self.tokenizer = load_tokenizer(settings.tokenizer_dir, self.config.vocab_size)
-        forced = settings.precision != "auto"
-        wanted = settings.precision if forced else self.recipe.precision
-        self.precision, remark = choose_precision(wanted, device, forced)
+        self.tokenizer = load_tokenizer(asked.tokenizer_dir, self.config.vocab_size)
+        forced = asked.precision != "auto"
+        self.precision, remark = choose_precision(asked.wanted_precision, device, forced)
         if remark:
             self.tell(remark)
         self._build_model()
-        self.saver = Saver(settings.out_dir, ranks, settings.keep_last, self.tell)
+        self.saver = Saver(asked.out, ranks, self.loop.keep_last, self.tell)
         self.held_out: list[tuple[Tensor, Tensor]] | None = None
         self.core: CoreEvaluator | None = None
         """asks a sample of each task, the same one each time"""
@@ -130,25 +126,25 @@ class Trainer:
     @property
     def will_measure(self) -> bool:
         """Whether the run measures its validation at all."""
-        return self.settings.eval_every >= 0
+        return self.loop.eval_every != -1
 
     def _build_model(self) -> None:
-        settings, device = self.settings, self.ranks.device
+        device = self.ranks.device
         if device.type != "cpu":
             torch.set_float32_matmul_precision("high")
-        self.model = build_model(self.config, device, self.precision, settings.seed)
+        self.model = build_model(self.config, device, self.precision, self.asked.seed)
         if self.precision == "fp8":
             switch_on_fp8(self.model, self.recipe)
-        self.compiled = wants_compilation(settings.compile, device, self.steps)
+        self.compiled = wants_compilation(self.loop.compile, device, self.steps)
         if not self.compiled:
-            thin_gradients(self.model, self.plan.batch_tokens // self.ranks.world_size)
+            thin_gradients(self.model, self.dial.batch_tokens // self.ranks.world_size)
         forward: Any = torch.compile(self.model, dynamic=False) if self.compiled else self.model
         self.forward: nn.Module = forward
         self.optimizer = build_optimizer(
             self.model,
             self.recipe,
-            lr_scale=self.plan.lr_scale,
-            weight_decay=self.plan.weight_decay,
+            lr_scale=self.dial.lr_scale,
+            weight_decay=self.dial.weight_decay,
             compiled=self.compiled,
             dtype=torch.float32 if self.precision == "fp32" else torch.bfloat16,
         )
@@ -195,14 +191,14 @@ class Trainer:
 
     def _unmeasured(self, report: StepReport) -> bool:
         """Whether the run was stopped when it should have measured its validation."""
-        return report.val_bpb is None and self._due(self.settings.eval_every)
+        return report.val_bpb is None and self._due(self.loop.eval_every)
 
-    def _due(self, every: int) -> bool:
-        return due(self.step, self.steps, every)
+    def _due(self, every: int | None) -> bool:
+        return due(self.step, self.steps, every or 0)
 
     def _agree(self, point: Point) -> dict[str, Any]:
         """All ranks' loss, whether one of them is still saving, and why to stop, if so."""
-        late = self.speed.seconds >= (self.settings.max_seconds or math.inf)
+        late = self.speed.seconds >= (self.loop.max_seconds or math.inf)
         requested = self.stopper.requested or ("max_seconds" if late else None)
         flags = [float(requested == reason) for reason in STOP_REASONS]
         mine = [point["loss"] / self.ranks.world_size, float(self.saver.busy), *flags]
@@ -250,21 +246,23 @@ class Trainer:
 
     def _start(self) -> Start:
         """Take up the newest checkpoint, if there is one, and open the run's files."""
-        settings, ranks = self.settings, self.ranks
+        asked, ranks = self.asked, self.ranks
         start = find_start(self, self.tell)
         self.step, self.data_state, self.text = start.step, start.data, start.text
-        if settings.core_every:  # now: a bundle that cannot be read must not wait until it is due
+        if self.loop.core_every:  # now: a bundle that cannot be read must not wait until it is due
+            if asked.core_bundle is None:
+                raise UserError(
+                    "core_every is set and core_bundle is not; name the folder of the tasks"
+                )
             self.core = CoreEvaluator(
-                self.tokenizer,
-                settings.core_bundle or Path(),
-                max_per_task=settings.core_max_per_task,
+                self.tokenizer, asked.core_bundle, max_per_task=self.loop.core_sample
             )
         seconds = start.report.seconds if start.report else 0.0
         self.speed: Speed = Speed(self.batch.tokens, seconds)
         self.saver.newest = start.folder
         ranks.broadcast(self.model)
         self.loader: TokenLoader = TokenLoader(
-            self.text.paths(settings.data_dir, "train"),
+            self.text.paths(asked.data_dir, "train"),
             self.tokenizer,
             self.batch.rows,
             self.config.sequence_len,
@@ -275,9 +273,9 @@ class Trainer:
         )
         self.tell(self.loader.describe())
         self.metrics = None
-        path, measured = settings.out_dir / "metrics.jsonl", None
+        path, measured = asked.out / "metrics.jsonl", None
         if ranks.is_main:
-            keep_tokenizer(settings, self.tokenizer)
+            keep_tokenizer(asked, self.tokenizer)
             measured = scores(path, self.step)
         found = self.saver.scores = dict(ranks.share("measured", measured))
         known = [*found.values(), start.best]
@@ -297,10 +295,10 @@ class Trainer:
         # Of several ranks none may leave the others waiting: they finish what they have begun.
         with self.stopper.interruptible() if alone else nullcontext():
             try:
-                if self._due(self.settings.eval_every):
+                if self._due(self.loop.eval_every):
                     found["val_bpb"] = self.saver.scores[self.step] = self._validate()
                     self.best = min(self.best or math.inf, found["val_bpb"])
-                if self.core is not None and self._due(self.settings.core_every):
+                if self.core is not None and self._due(self.loop.core_every):
                     found["core"] = self.core.evaluate(self.model).core
             except StopRequested:
                 self.reason = self.stopper.requested
@@ -329,7 +327,7 @@ class Trainer:
         """Once a step: at the end at once, before it when no rank is busy with the last one."""
         if self.saved == self.step:
             return
-        self.save_due |= self._due(self.settings.checkpoint_every)
+        self.save_due |= self._due(self.loop.checkpoint_every)
         last = self.reason is not None or self.step == self.steps
         if last or (self.save_due and not self.saving):
             self._save(point)
@@ -340,8 +338,7 @@ class Trainer:
         state = {
             "model": self.config.to_dict(),
             "recipe": self.recipe.to_dict(),
-            "steps": self.steps,
-            "seed": self.settings.seed,
+            "identity": self.asked.identity(),
             "text": self.text.to_record(),
             "tokenizer": self.tokenizer.digest,
             "progress": {"report": point, "best_val_bpb": self.best},
@@ -352,9 +349,9 @@ class Trainer:
         """Bits per byte of the held-out shard, the same text each time."""
         if self.held_out is None:
             share = held_out_batches(
-                self.text.paths(self.settings.data_dir, "held_out"),
+                self.text.paths(self.asked.data_dir, "held_out"),
                 self.tokenizer,
-                self.settings.eval_tokens,
+                self.loop.eval_tokens or 0,
                 self.batch.rows,
                 self.config.sequence_len,
                 self.ranks.rank,
@@ -378,17 +375,17 @@ class Trainer:
             tokens_per_second=self.speed.mean,
             mfu=self._mfu(self.speed.mean),
             memory_bytes=peak_memory(self.ranks.device),
-            checkpoint=os.path.relpath(newest, self.settings.out_dir) if newest else None,
+            checkpoint=os.path.relpath(newest, self.asked.out) if newest else None,
             resumed_from=start.step if start.folder else None,
             stopped_by=self.reason if self.step < self.steps else None,
             precision=self.precision,
             compiled=self.compiled,
-            parameters=self.plan.parameters["total"],
+            parameters=self.dial.parameters["total"],
             world_size=self.ranks.world_size,
         )
         if self.metrics is not None:
             self.metrics.close()
-            write_json(self.settings.out_dir / "training.json", asdict(result))
+            write_json(self.asked.out / "training.json", asdict(result))
         return result
 
 

@@ -16,7 +16,6 @@ from nanogpt2.recipes import RUN1
 from nanogpt2.training import nanochat
 from nanogpt2.training.checkpoint import (
     Shards,
-    check_same_model,
     find_tokenizer_folder,
     load_model,
     restore_model,
@@ -159,11 +158,7 @@ def test_find_tokenizer_folder(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = save_alone(tmp_path)
-    config = tiny_model()[0].config
-    check_same_model(folder, read_state(folder), config)
-    other = replace(config, n_embd=32)
-    with pytest.raises(UserError, match="n_embd is 16 there and 32 here"):
-        check_same_model(folder, read_state(folder), other)
+    other = replace(tiny_model()[0].config, n_embd=32)
     with pytest.raises(UserError, match="checkpoint of another model"):
         restore_model(folder, GPT(other))
 

@@ -48,11 +48,11 @@ def test_held_out_text_that_cannot_be_measured_is_told_before_the_first_step(
     write_shard(data / "shard_00009.parquet", documents)
     with pytest.raises(UserError, match=words):
         train(
-            tiny_data.settings(tmp_path / "run", data_dir=data),
+            tiny_data.settings(tmp_path / "run", data=data),
             lambda report: pytest.fail("a step was taken"),
         )
     assert not (tmp_path / "run").exists()
-    blind = tiny_data.settings(tmp_path / "run", data_dir=data, steps=2, eval_every=-1)
+    blind = tiny_data.settings(tmp_path / "run", data=data, steps=2, eval_every=-1)
     assert train(blind).step == 2, "who does not measure needs no held-out text"
 
 
@@ -104,7 +104,7 @@ def test_another_tokenizer_of_the_same_size_is_refused(
     begun(tiny_data, run)
     before = tree(tmp_path)
     with pytest.raises(UserError, match="of a run with another tokenizer"):
-        train(tiny_data.settings(run, tokenizer_dir=other_tokenizer))
+        train(tiny_data.settings(run, tokenizer=other_tokenizer))
     assert tree(tmp_path) == before
     # nor is it loaded with the model it did not train
     with pytest.raises(UserError, match="trained with another tokenizer"):
@@ -127,8 +127,8 @@ def test_another_seed_or_text_is_another_run(tiny_data: TinyData, tmp_path: Path
     write_shard(data / "shard_00003.parquet", ["some other text, held out"] * 99)
     before = tree(tmp_path)
     for changes, words in (
-        ({"seed": 1}, "another seed"),
-        ({"data_dir": data}, "held-out text, is not in the data folder as it was"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"data": data}, "held-out text, is not in the data folder as it was"),
     ):
         with pytest.raises(UserError, match=words):
             train(tiny_data.settings(run, **changes))
@@ -141,7 +141,7 @@ def test_moved_data_goes_on_to_the_same_end(
     begun(tiny_data, tmp_path / "run")
     data = Path(shutil.copytree(tiny_data.data_dir, tmp_path / "data"))
     (data / "shard_00000.parquet").rename(data / "shard_00000_first.parquet")
-    train(tiny_data.settings(tmp_path / "run", data_dir=data))
+    train(tiny_data.settings(tmp_path / "run", data=data))
     assert curve(tmp_path / "run") == curve(unbroken)
 
 
