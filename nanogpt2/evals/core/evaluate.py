@@ -12,9 +12,10 @@ from nanogpt2.errors import UserError
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.fast.encoding import PromptBuilder
 from nanogpt2.evals.core.fast.layout import Job
-from nanogpt2.evals.core.fast.scoring import evaluating, scorer_for
+from nanogpt2.evals.core.fast.scoring import scorer_for
 from nanogpt2.evals.core.prompts import Option, ProtocolName
 from nanogpt2.evals.core.results import CoreResult, Outcome, Score, build_result, judge
+from nanogpt2.model.modes import evaluating
 
 CHUNK_TOKENS = 8_000_000
 """tokens of prompts held at once: 32 MB, and enough to fill batches of like length"""

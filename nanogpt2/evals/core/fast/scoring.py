@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -131,11 +130,7 @@ class GPTScorer(Scorer):
 
     def limit(self) -> int | None:
         """Rows of the position tables."""
-        given = super().limit()
-        if given is not None:
-            return given
-        config = self.model.config
-        return config.sequence_len if config.positions == "learned" else self.model.cos.size(0)
+        return super().limit() or self.model.max_positions
 
     def bytes_per_token(self) -> int:
         """The stream, a layer's attention and MLP at fp32, and the mask of endings."""
@@ -202,16 +197,3 @@ def model_device(model: Any) -> torch.device:
         for parameter in model.parameters():
             return parameter.device
     return torch.device("cpu")
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode (no dropout), and the mode before it afterwards."""
-    training = getattr(model, "training", False)
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
