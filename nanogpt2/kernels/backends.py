@@ -24,8 +24,8 @@ from nanogpt2.kernels.cuda import (
     varlen_shares_heads,
 )
 from nanogpt2.kernels.fast.banded import BLOCK, banded_attention
+from nanogpt2.kernels.operator import asked_while_tracing
 from nanogpt2.kernels.portable import masked_attention
-from nanogpt2.kernels.tracing import asked_while_tracing
 from nanogpt2.kernels.windows import plain_attention
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {
@@ -36,7 +36,7 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {
     "banded": banded_attention,
     "sdpa": masked_attention,
 }
-"""Every backend by name: (q_BTHD, k_BSKD, v_BSKD, window, scale) -> (B, T, H, D)"""
+"""Every backend by name: (q_BTHD, k_BSKD, v_BSKD, window) -> (B, T, H, D)"""
 
 _HALF = (torch.bfloat16, torch.float16)
 _TOLERANCE = 0.02  # of the Frobenius norm: bf16 errs by 0.004, a window off by one by 0.1
@@ -145,7 +145,7 @@ def _errors(backend: str, case: Case, queries: int, keys: int, window: int) -> d
     inputs = [x.requires_grad_(trains) for x in (q, k, v)]
     exact_inputs = [x.detach().cpu().double().requires_grad_(trains) for x in (q, k, v)]
     with torch.autocast(case.device, enabled=False):
-        ours = [BACKENDS[backend](*inputs, window, scale=None)]
+        ours = [BACKENDS[backend](*inputs, window)]
     true = [plain_attention(exact_inputs[0], exact_inputs[1], exact_inputs[2], window)]
     if trains:
         ours += torch.autograd.grad(ours[0], inputs, grad)
