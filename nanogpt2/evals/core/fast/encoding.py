@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from nanogpt2.data.tokenizer import SPLIT_PATTERN
 from nanogpt2.evals.core.prompts import (
+    DCLM_TOKENS,
     Option,
-    ProtocolName,
     Tokens,
     dclm_question,
     nanochat_question,
@@ -28,29 +29,25 @@ class PromptBuilder:
     line break that a visible character follows, prompts are cut there and the pieces remembered.
     """
 
-    def __init__(self, tokenizer: Any, protocol: ProtocolName, limit: int | None) -> None:
+    def __init__(self, tokenizer: Any, protocol: str, limit: int | None) -> None:
         self.tokenizer, self.protocol = tokenizer, protocol
-        limits = [n for n in (limit, protocol.max_tokens) if n is not None]
-        self.limit = min(limits, default=None)
+        self.limit = limit
+        if protocol == "dclm":
+            self.limit = min(limit or DCLM_TOKENS, DCLM_TOKENS)
         self.pieces: dict[str, Tokens] = {}
         self.cuts = line_breaks_end_tokens(tokenizer)
         self.prefix_space = wants_space(tokenizer)
 
     def options(self, sample: Sample, indices: Iterable[int]) -> list[list[Option]]:
         """The sequences of every example of ``indices``."""
-        if self.protocol is ProtocolName.NANOCHAT:
+        if self.protocol == "nanochat":
             bos = int(self.tokenizer.bos_id)
             questions = [nanochat_question(sample, i, bos) for i in indices]
         else:
             questions = [dclm_question(sample, i, self.prefix_space) for i in indices]
         encoded = iter(self.encode([text for question in questions for text in question.texts]))
-        return [
-            [
-                option.cropped(self.limit)
-                for option in question.options([next(encoded) for _ in question.texts])
-            ]
-            for question in questions
-        ]
+        asked = [q.options(list(islice(encoded, len(q.texts)))) for q in questions]
+        return [[option.cropped(self.limit) for option in options] for options in asked]
 
     def encode(self, texts: list[str]) -> list[Tokens]:
         """Tokens of every text, without a begin-of-sequence token."""
@@ -60,10 +57,6 @@ class PromptBuilder:
         for piece, tokens in zip(new, encode_all(self.tokenizer, list(new)), strict=True):
             self.pieces[piece] = np.asarray(tokens, dtype=np.int32)
         return [np.concatenate([self.pieces[piece] for piece in parts]) for parts in pieces]
-
-    def forget(self) -> None:
-        """Drop remembered pieces (between tasks)."""
-        self.pieces.clear()
 
 
 _LINE_START = re.compile(r"(?<=\n)(?=\S)")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -17,11 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.errors import UserError
-from nanogpt2.evals.core.fast.layout import Batch, Job, Row, plan_batches, share_prefixes
+from nanogpt2.evals.core.fast.layout import Batch, Job, Key, Row, plan_batches, share_prefixes
 from nanogpt2.evals.core.fast.prefix import SharedPrefix
 from nanogpt2.evals.core.results import NOTHING, Score
-
-Key = tuple[int, int, int]
 
 LOGIT_BYTES = 1 << 28
 """fp32 logits held at once"""
@@ -31,8 +28,6 @@ MOST_TOKENS = {"cpu": 2048, "cuda": 131072, "mps": 16384}
 
 class Scorer:
     """Any causal model as a function ``model(idx (B, T)) -> logits (B, T, V)``."""
-
-    shares_prefixes = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -88,12 +83,12 @@ class Scorer:
                 scored.append(job)
             else:
                 yield job.key, NOTHING
-        if self.shares_prefixes:
-            rows = share_prefixes(scored)
-        else:
-            rows = [Row(job.inputs, [job]) for job in scored]
-        for batch in plan_batches(rows, self.max_tokens(), self.buckets):
+        for batch in plan_batches(self.rows(scored), self.max_tokens(), self.buckets):
             yield from self.score_within_memory(batch)
+
+    def rows(self, jobs: Sequence[Job]) -> list[Row]:
+        """What the model reads together: here every sequence alone."""
+        return [Row(job.inputs, [job]) for job in jobs]
 
     def score_within_memory(self, batch: Batch) -> list[tuple[Key, Score]]:
         """``score``, in halves where the device has too little memory."""
@@ -106,17 +101,12 @@ class Scorer:
                     "free some of it or evaluate on another device"
                 ) from None
         torch.cuda.empty_cache()
-        half = sum(row_size(row) for row in batch.rows) // 2
+        half = sum(row.size for row in batch.rows) // 2
         return [
             result
             for part in plan_batches(batch.rows, max(1, half), self.buckets)
             for result in self.score_within_memory(part)
         ]
-
-
-def row_size(row: Row) -> int:
-    """Columns that a row needs."""
-    return len(row.prefix) + row.endings_length
 
 
 def compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,15 +117,13 @@ def compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class GPTScorer(Scorer):
     """Our model: shared prefixes in one pass, logits where they are read."""
 
-    shares_prefixes = True
-
     def limit(self) -> int | None:
         """Rows of the position tables."""
-        given = super().limit()
-        if given is not None:
-            return given
-        config = self.model.config
-        return config.sequence_len if config.positions == "learned" else self.model.cos.size(0)
+        return super().limit() or self.model.max_positions
+
+    def rows(self, jobs: Sequence[Job]) -> list[Row]:
+        """Sequences that begin alike share a row."""
+        return share_prefixes(jobs)
 
     def bytes_per_token(self) -> int:
         """The stream, a layer's attention and MLP at fp32, and the mask of endings."""
@@ -196,22 +184,6 @@ def scorer_for(model: Any) -> Scorer:
 def model_device(model: Any) -> torch.device:
     """Where the parameters are; the CPU for a function without any."""
     device = getattr(model, "device", None)
-    if device is not None:
-        return torch.device(device)
-    if isinstance(model, torch.nn.Module):
-        for parameter in model.parameters():
-            return parameter.device
-    return torch.device("cpu")
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode (no dropout), and the mode before it afterwards."""
-    training = getattr(model, "training", False)
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
+    if device is None and isinstance(model, torch.nn.Module):
+        device = next((parameter.device for parameter in model.parameters()), None)
+    return torch.device(device or "cpu")
