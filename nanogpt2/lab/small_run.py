@@ -12,8 +12,8 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -29,6 +29,7 @@ from nanogpt2.files import atomic_directory, read_json, write_json
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.lab.records import digest
 from nanogpt2.lab.small_data import SmallData, cache_folder, code_hash, small_data
+from nanogpt2.lab.timing import torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.recipes import LAPTOP, Recipe
@@ -177,7 +178,7 @@ def small_run(
         if not cached:
             data = small_data(config.vocab_size)
             around = within() if within else nullcontext()
-            with around, _torch_threads(threads), atomic_directory(folder) as temporary:
+            with around, torch_threads(threads), atomic_directory(folder) as temporary:
                 model = _new_model(config, seed, device, dtype, start)
                 optimizer = build_optimizer(model, recipe, lr_scale=lr_scale)
                 watch = _Watch(model, data, batch_size, val_rows, probe)
@@ -248,16 +249,6 @@ class _Watch:
         self.model.train()
         self.curve.append(point)
         self.began = time.perf_counter()
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _new_model(

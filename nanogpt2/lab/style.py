@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from typing import Any
 
@@ -65,12 +66,23 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings())  # type: ignore[arg-type]
 
 
-def figure(width: float = 5.6, height: float = 2.9, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure in the book's style, in inches, and its axes (an array where ``columns`` > 1)."""
+def figure(width: float = 5.6, height: float = 2.9) -> tuple[Figure, Any]:
+    """A figure in the book's style, in inches, and its axes."""
     with style():
         fig = Figure(figsize=(width, height))
-        axes = fig.subplots(1, columns)
-    return fig, axes
+        return fig, fig.subplots()
+
+
+@contextmanager
+def plotting(width: float = 5.6, height: float = 2.9) -> Iterator[tuple[Figure, Any]]:
+    """``figure``, with the book's style for all that is drawn on it within the block."""
+    with style():
+        yield figure(width, height)
+
+
+def legend(fig: Figure, ncols: int = 3) -> None:
+    """The names of what was drawn, above the axes."""
+    fig.legend(loc="outside upper left", ncols=ncols)
 
 
 def svg(fig: Figure, alt: str) -> str:
