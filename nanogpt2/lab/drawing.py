@@ -1,16 +1,20 @@
-"""Small drawings by hand: boxes, words and lines in the page's own ink, as one SVG."""
+"""Figures as parts of a page; small drawings by hand: words and lines in the page's own ink."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from nanogpt2.errors import UserError
 from nanogpt2.lab.page import Html, inline, part
+from nanogpt2.reporting.figures import svg
 
 WIDTH = 480
 """of every drawing, in its own units: it fits a phone without shrinking its words too far"""
 PAINT = tuple(f"var(--ng-c{i})" for i in range(6))
-"""the page's colours, as ``style.COLOURS`` are a figure's"""
+"""the page's colours, as ``COLOURS`` are a figure's"""
 PAPER = "var(--pst-color-background,#fff)"
 
 
@@ -22,11 +26,22 @@ def drawing(body: str, height: float, width: float = WIDTH) -> str:
     )
 
 
-def picture(body: str, height: float, alt: str, caption: str = "") -> Html:
-    """``body`` as a figure of the page. ``alt`` says what it shows, ``caption`` why to look."""
-    image = f'<div role="img" aria-label="{escape(alt, quote=True)}">{drawing(body, height)}</div>'
+def image(drawn: Figure | str, alt: str) -> str:
+    """A figure, or ready HTML, as an image that says ``alt`` to those who listen.
+
+    Raises UserError without alt text.
+    """
+    if isinstance(drawn, Figure):
+        return svg(drawn, alt)
+    if not alt.strip():
+        raise UserError("this picture has no alt text; say in a sentence what it shows")
+    return f'<div role="img" aria-label="{escape(alt, quote=True)}">{drawn}</div>'
+
+
+def show(drawn: Figure | str, alt: str, caption: str = "") -> Html:
+    """A figure as part of the page. ``alt`` says what it shows, ``caption`` why to look."""
     told = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
-    return Html(part("figure", f"<figure>{image}{told}</figure>"), f"[figure: {alt}]")
+    return Html(part("figure", f"<figure>{image(drawn, alt)}{told}</figure>"), f"[figure: {alt}]")
 
 
 def element(kind: str, text: str = "", **attributes: Any) -> str:
@@ -57,9 +72,8 @@ def circle(x: float, y: float, r: float, **more: Any) -> str:
 
 def path(d: str, stroke: str = "currentColor", width: float = 1, **more: Any) -> str:
     """A line along ``d``, SVG's own words for it."""
-    return element(
-        "path", d=d, **({"fill": "none", "stroke": stroke, "stroke_width": width} | more)
-    )
+    more = {"fill": "none", "stroke": stroke, "stroke_width": width, **more}
+    return element("path", d=d, **more)
 
 
 def box(x: float, y: float, width: float, text: str, height: float = 40) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from nanogpt2.lab.drawing import show
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.small_run import SmallRun
-from nanogpt2.lab.style import COLOURS, DIVERGING, SEQUENTIAL, legend, plotting, show
+from nanogpt2.reporting.figures import COLOURS, DIVERGING, SEQUENTIAL, legend, plotting
 
 LABELS = {
     "bpb": "bits per byte, held out",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nanogpt2.evals.core.report import GPT2_CORE
 from nanogpt2.evals.core.statistics import centered
-from nanogpt2.lab.style import COLOURS, plotting
+from nanogpt2.reporting.figures import COLOURS, plotting
 from nanogpt2.studies.core.measures import certainty
 
 

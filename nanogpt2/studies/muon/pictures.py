@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nanogpt2.lab.drawing import PAINT, circle, drawing, path, words
+from nanogpt2.lab.drawing import PAINT, circle, drawing, path, show, words
 from nanogpt2.lab.page import Html
-from nanogpt2.lab.style import COLOURS, INK, legend, plotting, show
 from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
+from nanogpt2.reporting.figures import COLOURS, INK, legend, plotting
 
 Triples = Sequence[Sequence[float]]
 SAFETY = 1.02

@@ -14,8 +14,8 @@ from nanogpt2.lab.drawing import (
     drawing,
     joint,
     path,
-    picture,
     rect,
+    show,
     words,
 )
 from nanogpt2.lab.page import Html
@@ -107,4 +107,4 @@ def block_picture(caption: str = "") -> Html:
         "norm 2 stands on the branch to attention, norm 3 on queries and keys inside it; norm 4 "
         "on the branch to the MLP; norm 5 before the head. Both branches add to the stream."
     )
-    return picture("".join(drawn), 410, alt, caption)
+    return show(drawing("".join(drawn), 410), alt, caption)

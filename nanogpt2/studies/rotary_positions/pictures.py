@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nanogpt2.lab.drawing import PAINT, circle, drawing, path, words
-from nanogpt2.lab.style import COLOURS, plotting
 from nanogpt2.model.rope import rope_tables, rotate
+from nanogpt2.reporting.figures import COLOURS, plotting
 
 CLOCKS, BASE = 6, 10_000.0
 FACE = 52

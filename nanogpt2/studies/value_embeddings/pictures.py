@@ -10,14 +10,14 @@ import torch
 from matplotlib.figure import Figure
 
 from nanogpt2.depth import attention_flops, dial
-from nanogpt2.lab.drawing import PAINT, box, joint, path, picture, words
+from nanogpt2.lab.drawing import PAINT, box, drawing, joint, path, show, words
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import lines
 from nanogpt2.lab.small_run import SmallRun
-from nanogpt2.lab.style import COLOURS, DIVERGING, legend, plotting, show
 from nanogpt2.memory import memory_per_rank
 from nanogpt2.model.value_embeddings import add_value_embedding
 from nanogpt2.recipes import get_recipe
+from nanogpt2.reporting.figures import COLOURS, DIVERGING, legend, plotting
 from nanogpt2.studies.value_embeddings.measures import DISTANCES
 
 CONTEXTS = ("by the river bank", "money in the bank", "a bank of snow")
@@ -49,15 +49,12 @@ def value_frame(context: str, gate: float) -> tuple[Figure, str]:
 
 def weights_frame(rate: float, steps: int) -> tuple[Figure, str]:
     """Weights in the last stream of 24 layers, after equal steps up of all scalars of one kind."""
-    layers = torch.arange(24)
     moved = rate * steps
-    resid = (1.0 + moved) ** (23.0 - layers)
+    resid = (1.0 + moved) ** (23.0 - torch.arange(24))
     x0 = torch.full((24,), 0.1 + moved)
     with plotting() as (fig, axes):
-        axes.plot(
-            layers.numpy(), resid.numpy(), label="what block i wrote, if all resid_lambdas moved"
-        )
-        axes.plot(layers.numpy(), x0.numpy(), label="x0 added at block i, if all x0_lambdas moved")
+        axes.plot(resid.numpy(), label="what block i wrote, if all resid_lambdas moved")
+        axes.plot(x0.numpy(), label="x0 added at block i, if all x0_lambdas moved")
         axes.set(xlabel="block i", ylabel="weight at the end", yscale="log", ylim=(0.05, 1e20))
         legend(fig, 1)
     alt = (
@@ -190,4 +187,4 @@ def stream_picture(caption: str = "") -> Html:
         "computed from 32 channels of the normed stream, multiplies it. On the right the normed "
         "stream passes through the value matrix. Both are added, and go to attention."
     )
-    return picture("".join(drawn), 366, alt, caption)
+    return show(drawing("".join(drawn), 366), alt, caption)

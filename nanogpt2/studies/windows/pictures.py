@@ -32,9 +32,12 @@ def mask_frame(window: int) -> tuple[str, str]:
 
 def reach_frame(pattern: str, window: str, depth: int) -> tuple[str, str]:
     """How much of 64 tokens the last one can know of after each layer; a frame for ``explore``."""
-    sizes = {"sequence_len": TOKENS, "n_layer": depth}
-    short = int(window.removeprefix("T/"))
-    config = GPTConfig(**sizes, window_pattern=pattern, short_window_divisor=short)
+    config = GPTConfig(
+        sequence_len=TOKENS,
+        n_layer=depth,
+        window_pattern=pattern,
+        short_window_divisor=int(window.removeprefix("T/")),
+    )
     windows = config.window_sizes()
     step, left, wide = 300 / (depth + 1), 76, 400
     body, told = [], []

@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nanogpt2.lab.drawing import PAINT, drawing, rect, words
+from nanogpt2.lab.drawing import PAINT, drawing, rect, show, words
 from nanogpt2.lab.page import Html
-from nanogpt2.lab.style import COLOURS, legend, plotting, show
+from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.studies.zero2.tables import stages_memory
 
 WORLD = 4
