@@ -17,7 +17,7 @@ from nanogpt2.errors import run_command
 from nanogpt2.lab.claims import table
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
-from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_config, small_runs
+from nanogpt2.lab.small_run import SmallRun, compare, small_config, small_runs
 
 Within = Mapping[str, Callable[[], AbstractContextManager[Any]]]
 More = Callable[[argparse.Namespace], tuple[dict[str, Any], float]]
@@ -108,11 +108,17 @@ def record_groups(
     runs = [(group, run) for group, found in groups.items() for run in found]
     first, config = runs[0][1], runs[0][1].config
     seeds = [run.seed for run in next(iter(groups.values()))]
-    at_head = as_record(first)
     return record(
         name,
         command=command,
-        configuration={**at_head["configuration"], **configuration, "seeds": seeds},
+        configuration={
+            "config": config.to_dict(),
+            "recipe": {**first.recipe.to_dict(), "record": None},
+            "steps": first.steps,
+            "batch_size": first.batch_size,
+            **configuration,
+            "seeds": seeds,
+        },
         seed=first.seed,
         tokens=first.tokens,
         seconds=seconds + sum(run.seconds for _, run in runs),

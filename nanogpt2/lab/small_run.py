@@ -300,20 +300,3 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
     alone = min(len(first), len(second)) < 2
     difference = statistics.fmean(first) - statistics.fmean(second)
     return Comparison(difference, spread, not (overlap or alone))
-
-
-def as_record(run: SmallRun) -> dict[str, Any]:
-    """Keyword arguments for ``record``: configuration, seed, tokens, seconds and curve."""
-    configuration = {
-        "config": run.config.to_dict(),
-        "recipe": {**run.recipe.to_dict(), "record": None},
-        "steps": run.steps,
-        "batch_size": run.batch_size,
-    }
-    return {
-        "configuration": json.loads(json.dumps(configuration)),
-        "seed": run.seed,
-        "tokens": run.tokens,
-        "seconds": run.seconds,
-        "curve": run.curve,
-    }
