@@ -119,9 +119,13 @@ def taken_apart(run: SmallRun, data: SmallData, rows: int = 64) -> dict[str, flo
     return found
 
 
+def _stream(data: SmallData) -> Tensor:
+    return torch.as_tensor(data.train.astype("int64"))
+
+
 def guessing(data: SmallData, rows: int = 64, length: int = 128) -> float:
     """Bits per byte of one who knows how often each token occurs, and nothing else."""
-    counts = torch.bincount(torch.as_tensor(data.train.astype("int64")), minlength=1) + 1.0
+    counts = torch.bincount(_stream(data)) + 1.0
     nats = -(counts / counts.sum()).log()
     targets = data.validation(rows, length)[1].flatten()
     sizes = torch.as_tensor(data.tokenizer.token_bytes)[targets]
@@ -140,7 +144,7 @@ def neighbours(table: Tensor, token: int, count: int, among: Tensor) -> list[tup
 
 def common_tokens(data: SmallData, times: int = 300) -> Tensor:
     """Tokens that the training text has at least that often, most frequent first."""
-    counts = torch.bincount(torch.as_tensor(data.train.astype("int64")))
+    counts = torch.bincount(_stream(data))
     order = counts.argsort(descending=True)
     return order[counts[order] >= times]
 
@@ -166,8 +170,7 @@ def surprise(data: SmallData, among: Tensor, distance: int) -> Tensor:
 
     One count is added to each pair, spread as the tokens are.
     """
-    stream = torch.as_tensor(data.train.astype("int64"))
-    size = data.tokenizer.vocab_size
+    stream, size = _stream(data), data.tokenizer.vocab_size
     first, second = stream[:-distance], stream[distance:]
     pairs = torch.bincount(first * size + second, minlength=size * size).view(size, size)
     share = torch.bincount(second, minlength=size) + 1.0
