@@ -47,7 +47,7 @@ CODE = (
     "training/fit.py",
     "lab/small_run.py",
 )
-VAL_ROWS = 64
+VAL_ROWS, WEIGHTS = 64, "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SmallRun:
     def model(self, device: torch.device | str = "cpu") -> GPT:
         """The trained model, ready to evaluate."""
         model = GPT(self.config)
-        model.load_state_dict(load_file(self.folder / "model.safetensors"))
+        model.load_state_dict(load_file(self.folder / WEIGHTS))
         return model.to(device).eval()
 
 
@@ -179,7 +179,11 @@ def small_run(
             data = small_data(config.vocab_size)
             around = within() if within else nullcontext()
             with around, torch_threads(threads), atomic_directory(folder) as temporary:
-                model = _new_model(config, seed, device, dtype, start)
+                model = GPT(config).to(device)
+                model.init_weights(seed)
+                if start is not None:
+                    model.load_state_dict(load_file(start.folder / WEIGHTS))
+                model.compute_dtype = dtype
                 optimizer = build_optimizer(model, recipe, lr_scale=lr_scale)
                 watch = _Watch(model, data, batch_size, val_rows, probe)
                 watch.evaluate({"step": 0})
@@ -193,7 +197,7 @@ def small_run(
                 )
                 result = {"settings": settings, "curve": watch.curve, "seconds": watch.seconds}
                 write_json(temporary / "run.json", result)
-                save_file(model.state_dict(), temporary / "model.safetensors")
+                save_file(model.state_dict(), temporary / WEIGHTS)
     found = read_json(folder / "run.json")
     return SmallRun(
         config, recipe, seed, steps, batch_size, found["curve"], found["seconds"], folder, cached
@@ -249,21 +253,6 @@ class _Watch:
         self.model.train()
         self.curve.append(point)
         self.began = time.perf_counter()
-
-
-def _new_model(
-    config: GPTConfig,
-    seed: int,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    start: SmallRun | None,
-) -> GPT:
-    model = GPT(config).to(device)
-    model.init_weights(seed)
-    if start is not None:
-        model.load_state_dict(load_file(start.folder / "model.safetensors"))
-    model.compute_dtype = dtype
-    return model
 
 
 def _source(function: Callable[..., Any] | None) -> str:

@@ -30,9 +30,10 @@ def picture(run: Run) -> tuple[str, str]:
         )
     alt = describe("Validation", "bits per byte", points)
     curve = [Series("validation", points)]
-    ink = "svg { background: var(--paper); color: var(--soft); border-radius: 6px; }"
-    told = ("Validation of a run", curve, "step", "bits per byte", alt, "run")
-    return f"{line_chart(*told, theme=theme('svg') + ink)}\n", alt
+    look = "background: var(--paper); color: var(--soft); font-family: system-ui, sans-serif"
+    css = f"{theme('svg')}svg {{ {look} }}"
+    chart = line_chart("Validation of a run", curve, "step", "bits per byte", alt, "run", css)
+    return f"{chart}\n", alt
 
 
 def passage(run: Run, image: str, alt: str) -> str:
