@@ -22,20 +22,24 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit() -> str | None:
-    """The commit of the source that is running, with ``+`` when files differ from it."""
-    here = Path(__file__).parent
+def commit(*form: str, changed: str = "+") -> str | None:
+    """The commit of the source that is running, with ``changed`` where the package differs from it.
 
-    def git(*arguments: str) -> str:
-        answer = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
+    ``form`` are options of ``git rev-parse``, such as ``--short``; None where git knows nothing.
+    """
+
+    def git(*words: str) -> str:
+        package = Path(__file__).parent.parent
+        answer = subprocess.run(
+            ["git", *words], cwd=package, capture_output=True, text=True, check=True
+        )
+        return answer.stdout.strip()
 
     try:
-        short = git("rev-parse", "--short", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except OSError:  # no git here
+        name = git("rev-parse", *form, "HEAD")
+        return name + (changed if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return f"{short}{'+' if changed else ''}" if short else None
 
 
 def describe_machine() -> dict[str, Any]:
@@ -50,7 +54,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": commit("--short"),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     if torch.cuda.is_available():
