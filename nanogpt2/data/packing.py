@@ -8,9 +8,10 @@ and again; when none fits, the shortest is cropped to fill the row, and its rest
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from itertools import count
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 Tag = TypeVar("Tag")
@@ -24,46 +25,31 @@ class Document(NamedTuple, Generic[Tag]):
 
 
 class Buffer(Generic[Tag]):
-    """Documents by length: the longest that fits, and the shortest, in logarithmic time.
+    """Documents sorted by length: the longest that fits, and the shortest, by bisection.
 
     Of documents of one length the earliest comes out first.
     """
 
     def __init__(self) -> None:
-        self._by_length: dict[int, deque[tuple[int, Document[Tag]]]] = {}
-        self._lengths: list[int] = []  # the keys, sorted
-        self._arrivals = 0
-        self._count = 0
+        self._documents: list[tuple[int, int, Document[Tag]]] = []  # (length, arrival, document)
+        self._arrivals = count()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._documents)
 
     def add(self, document: Document[Tag]) -> None:
         """Put a document in."""
-        length = len(document.tokens)
-        if length not in self._by_length:
-            self._by_length[length] = deque()
-            insort(self._lengths, length)
-        self._by_length[length].append((self._arrivals, document))
-        self._arrivals += 1
-        self._count += 1
+        insort(self._documents, (len(document.tokens), next(self._arrivals), document))
 
     def take(self, room: int) -> Document[Tag]:
         """Take out the longest document of at most ``room`` tokens, else the shortest of all."""
-        fits = bisect_right(self._lengths, room)
-        place = fits - 1 if fits else 0
-        length = self._lengths[place]
-        queue = self._by_length[length]
-        _, document = queue.popleft()
-        if not queue:
-            del self._by_length[length], self._lengths[place]
-        self._count -= 1
-        return document
+        fit = bisect_left(self._documents, (room + 1,))  # so many
+        length = self._documents[max(fit - 1, 0)][0]
+        return self._documents.pop(bisect_left(self._documents, (length,)))[2]
 
     def in_order(self) -> list[Document[Tag]]:
         """All documents, earliest first."""
-        everything = [entry for queue in self._by_length.values() for entry in queue]
-        return [document for _, document in sorted(everything, key=lambda entry: entry[0])]
+        return [document for _, _, document in sorted(self._documents, key=itemgetter(1))]
 
 
 class Packer(Generic[Tag]):
