@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,40 +42,23 @@ class NoLog:
         pass
 
 
-class TrackioLog:
-    """Trackio, which keeps its runs on this machine; the run bears its folder's name."""
+class TrackedLog:
+    """Weights & Biases, or Trackio, which keeps its runs on this machine: both have such runs."""
 
-    package = "trackio"
-
-    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
-        self.run = importlib.import_module(self.package).init(
-            project=PROJECT,
-            name=folder.name,
-            resume="allow",
-            config=dict(configuration),
-            **self.settings(folder),
+    def __init__(self, package: str, folder: Path, configuration: Mapping[str, Any]) -> None:
+        more = {}
+        if package == "wandb":  # the id follows from the folder: a resumed run continues its log
+            place = str(folder.resolve()).encode()
+            more = {"dir": str(folder), "id": hashlib.sha256(place).hexdigest()[:16]}
+        self.run = importlib.import_module(package).init(
+            project=PROJECT, name=folder.name, resume="allow", config=dict(configuration), **more
         )
-
-    def settings(self, folder: Path) -> dict[str, str]:
-        """What this package is told beside."""
-        return {}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
 
     def close(self) -> None:
         self.run.finish()
-
-
-class WandbLog(TrackioLog):
-    """Weights & Biases. Its run id follows from the folder, so that a resumed run continues it."""
-
-    package = "wandb"
-
-    def settings(self, folder: Path) -> dict[str, str]:
-        """Where its files lie, and the run's id."""
-        place = str(folder.resolve()).encode()
-        return {"dir": str(folder), "id": hashlib.sha256(place).hexdigest()[:16]}
 
 
 class TensorboardLog:
@@ -96,8 +80,8 @@ class TensorboardLog:
 
 
 LOGS: dict[str, Callable[[Path, Mapping[str, Any]], Log]] = {
-    "wandb": WandbLog,
-    "trackio": TrackioLog,
+    "wandb": partial(TrackedLog, "wandb"),
+    "trackio": partial(TrackedLog, "trackio"),
     "tensorboard": TensorboardLog,
     "none": NoLog,
 }
