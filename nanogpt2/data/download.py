@@ -12,7 +12,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,11 @@ BUNDLE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip
 BUNDLE_SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"
 BUNDLE_BYTES = 1_000_000_000
 """at most, packed or unpacked; the archive has 162 MB"""
-_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error)
+UNREADABLE = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, OSError,
+    ValueError, RuntimeError,
+)  # fmt: skip
+"""what zipfile raises for an archive that is damaged, encrypted or of another kind"""
 
 
 @dataclass(frozen=True)
@@ -71,33 +75,24 @@ def unzip(archive: Path, folder: Path, limit: int) -> Path:
     """
     try:
         with zipfile.ZipFile(archive) as content, atomic_directory(folder) as temporary:
-            _check_entries(archive, content.infolist(), temporary, limit)
+            for entry in content.infolist():
+                name, root = entry.filename, temporary.resolve()
+                if not (root / name).resolve().is_relative_to(root) or "\\" in name:
+                    why = f"{archive} would write outside its folder ({name})"
+                    raise UserError(f"{why}; do not trust it")
+                if stat.S_ISLNK(entry.external_attr >> 16):
+                    raise UserError(f"{archive} holds a link ({name}); do not trust it")
+            total = sum(entry.file_size for entry in content.infolist())
+            if total > limit:
+                why = f"{archive} unpacks to {total:,} bytes"
+                raise UserError(f"{why}, more than the {limit:,} allowed; do not trust it")
             content.extractall(temporary)
-    except UserError:
-        raise
-    except (*_UNREADABLE, OSError, ValueError, RuntimeError) as error:
-        if explain(error) is not None:  # our own disk, not the archive
+    except UNREADABLE as error:
+        if explain(error) is not None:  # said already, or of our own disk
             raise
         why = f"{archive} is not a whole zip archive ({error})"
         raise UserError(f"{why}; delete it and fetch it again") from None
     return folder
-
-
-def _check_entries(
-    archive: Path, entries: Iterable[zipfile.ZipInfo], folder: Path, limit: int
-) -> None:
-    total = 0
-    for entry in entries:
-        target = (folder / entry.filename).resolve()
-        if not target.is_relative_to(folder.resolve()) or "\\" in entry.filename:
-            raise UserError(
-                f"{archive} would write outside its folder ({entry.filename}); do not trust it"
-            )
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise UserError(f"{archive} holds a link ({entry.filename}); do not trust it")
-        total += entry.file_size
-    if total > limit:
-        raise UserError(f"{archive} unpacks to {total:,} bytes, more than the {limit:,} allowed")
 
 
 def download_dataset(
