@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, groupby
+from itertools import count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nanogpt2.data.dealing import Deal, Unit
-from nanogpt2.data.packing import Document, Packer
+from nanogpt2.data.packing import Buffer, Document, pack
 from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
@@ -111,15 +111,16 @@ class TokenLoader:
         self.deal = Deal(self._counts, rank, world_size, begin.unit)
         if self.deal.leaves_nothing():
             raise UserError(OTHER_SHARDS)
-        self.packer: Packer[Place] = Packer(self._tokenized(), sequence_len + 1, buffer_size)
+        self.buffer: Buffer[Place] = Buffer()
         for document in self._documents_at(begin.buffer):
-            self.packer.buffer.add(document)
+            self.buffer.add(document)
+        self.rows = pack(self._tokenized(), sequence_len + 1, buffer_size, self.buffer)
 
     def state(self) -> dict[str, Any]:
         """From here a new loader hands out the batch after the last one."""
         return {
             "next": list(self.next_place),
-            "buffer": [list(document.tag) for document in self.packer.buffer.in_order()],
+            "buffer": [list(document.tag) for document in self.buffer.in_order()],
             "rank": self.deal.rank,
             "world_size": self.deal.world_size,
             "unit": self.deal.unit,
@@ -136,8 +137,7 @@ class TokenLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
         while True:
-            rows = [self.packer.row() for _ in range(self.batch_size)]
-            batch = torch.tensor(rows, dtype=torch.long)
+            batch = torch.tensor(list(islice(self.rows, self.batch_size)), dtype=torch.long)
             if self.device.type == "cuda":
                 # torch's pinned-memory pool holds the block until the copy has been read
                 batch = batch.pin_memory().to(self.device, non_blocking=True)

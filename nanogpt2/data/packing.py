@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from itertools import count
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 Tag = TypeVar("Tag")
@@ -52,51 +52,35 @@ class Buffer(Generic[Tag]):
         return [document for _, _, document in sorted(self._documents, key=itemgetter(1))]
 
 
-class Packer(Generic[Tag]):
-    """Packs documents into rows of ``capacity`` tokens, refilling a buffer from ``batches``.
+def pack(
+    batches: Iterable[list[Document[Tag]]],
+    row_capacity: int,
+    buffer_size: int = 1000,
+    buffer: Buffer[Tag] | None = None,
+) -> Iterator[list[int]]:
+    """Rows of exactly ``row_capacity`` tokens, best fit first.
 
-    ``batches`` yields lists of documents; before each choice the buffer is refilled, one batch at
-    a time, while it holds fewer than ``buffer_size`` documents.
+    Before each choice the ``buffer`` is refilled, one batch at a time, while it holds fewer than
+    ``buffer_size`` documents; empty ones are skipped. A stream that ends is packed until a row
+    cannot be filled any more: what that last, partial row would hold is dropped.
     """
-
-    def __init__(
-        self, batches: Iterator[list[Document[Tag]]], capacity: int, buffer_size: int = 1000
-    ) -> None:
-        self.batches, self.capacity, self.buffer_size = batches, capacity, buffer_size
-        self.buffer: Buffer[Tag] = Buffer()
-        self._exhausted = False
-
-    def _refill(self) -> None:
-        while len(self.buffer) < self.buffer_size and not self._exhausted:
-            batch = next(self.batches, None)
-            if batch is None:
-                self._exhausted = True
-                return
-            for document in batch:
-                if document.tokens:
-                    self.buffer.add(document)
-
-    def row(self) -> list[int] | None:
-        """The next row, or None once what is left cannot fill one (its documents are dropped)."""
+    stream = iter(batches)
+    buffer = Buffer() if buffer is None else buffer
+    while True:
         row: list[int] = []
-        while len(row) < self.capacity:
-            self._refill()
-            if not len(self.buffer):
-                return None
-            room = self.capacity - len(row)
-            row += self.buffer.take(room).tokens[:room]
-        return row
+        while (room := row_capacity - len(row)) > 0:
+            while len(buffer) < buffer_size and (batch := next(stream, None)) is not None:
+                for document in filter(attrgetter("tokens"), batch):
+                    buffer.add(document)
+            if not len(buffer):
+                return
+            row += buffer.take(room).tokens[:room]
+        yield row
 
 
 def pack_rows(
     batches: Iterable[list[list[int]]], row_capacity: int, buffer_size: int = 1000
 ) -> Iterator[list[int]]:
-    """Rows of exactly ``row_capacity`` tokens from batches of tokenized documents.
-
-    A batch is what one refill adds. A stream that ends is packed until a row cannot be filled any
-    more; the documents of that last, partial row are dropped. Empty documents are skipped.
-    """
+    """``pack`` of batches of tokenized documents; a batch is what one refill adds."""
     tagged = ([Document(tokens, None) for tokens in batch] for batch in batches)
-    packer = Packer(tagged, row_capacity, buffer_size)
-    while (row := packer.row()) is not None:
-        yield row
+    return pack(tagged, row_capacity, buffer_size)
