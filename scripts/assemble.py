@@ -157,6 +157,7 @@ def _generate(
     url, branch = repository["url"], repository["branch"]
     pages.write(folder, "ladder.md", ladder.ladder_svg(known))
     pages.write(folder, "leaderboard.md", facts.leaderboard())
+    pages.write(folder, "reported.md", facts.reported_table())
     pages.write(folder, "execution.md", pages.execution_table())
     pages.write(folder, "environment.md", pages.environment_table())
     pages.write(folder, "results.md", pages.results_page(url, branch))

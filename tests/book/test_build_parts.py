@@ -36,6 +36,10 @@ FACTS = {
     "d12_total": "286,262,424",
     "cost_fall": "590",
     "cost_per_year": "0.40",
+    "gpt2_cost_of_chips": "10,752",
+    "llmc_fall": "64",
+    "since_llmc_fall": "9",
+    "core_margin": "0.0020",
 }
 
 
@@ -54,8 +58,10 @@ def test_every_substitution_of_a_page_is_a_fact() -> None:
 def test_leaderboard_has_the_six_records() -> None:
     lines = facts.leaderboard().splitlines()[2:]
     assert [line.split("|")[1].strip() for line in lines] == [f"run{i}" for i in range(1, 7)]
-    steps = [line.split("|")[7].strip() for line in lines]
+    steps = [line.split("|")[8].strip() for line in lines]
     assert steps == ["16,704", "14,889", "7,226", "6,612", "6,055", "5,568"]
+    runs = [line.split("|")[5].strip() for line in lines]
+    assert runs == ["one run"] * 3 + ["mean of 7", "mean of 5", "mean of 5"]
 
 
 def test_rungs_lead_from_gpt2_to_run1() -> None:

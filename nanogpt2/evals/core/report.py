@@ -15,12 +15,10 @@ from rich.table import Table
 
 from nanogpt2.evals.core.results import CoreResult, TaskResult
 from nanogpt2.evals.core.statistics import centered, core_of
+from nanogpt2.reported import GPT2_CORE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-GPT2_CORE = 0.256525
-"""CORE of GPT-2's 1.5B, the score to beat"""
 
 Scores = Mapping[str, Mapping[str, float]]
 """GPT-2 size -> task -> published accuracy"""
