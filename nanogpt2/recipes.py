@@ -56,7 +56,7 @@ class Muon:
     iterations: int = 5
     """steps of Polar Express, at most 5"""
     weight_decay: float = 0.2
-    """base of the cautious weight decay (Chen et al., 2510.12402); ``weight_decay_rule`` scales it"""
+    """base of the cautious weight decay (2510.12402); ``weight_decay_rule`` scales it"""
     weight_decay_rule: Literal["depth", "horizon"] = "depth"
     """depth: x (12 / d)^2; horizon: x sqrt(B / 2^19) D_ref / D"""
     weight_decay_schedule: Literal["linear", "cosine"] = "linear"

@@ -17,6 +17,7 @@ SOURCES = {
     "karpathy2026log": "nanochat, LOG.md",
     "karpathy2026gpt3": "nanochat, estimate_gpt3_core.ipynb",
     "nanochat2026data": "nanochat, speedrun.sh",
+    "nanochat2026bytes": "nanochat, commit 2ce972a",
     "nanochat2026seeds": "nanochat, pull request 807",
     "nanochat2026mup": "nanochat, pull request 644",
     "karpathy2024llmc": "llm.c, discussion 677",
@@ -81,11 +82,11 @@ RUN1_FLOPS = Reported(4.330784131228946e19, "FLOPs", "karpathy2026leaderboard", 
 NODE_DOLLARS_PER_HOUR = Reported(24, "dollars an hour", "karpathy2026nanochat", "January 2026")
 """8xH100, as the announcement counts it"""
 RATIO_OPTIMAL = Reported(10.5, "tokens a parameter", "karpathy2026log", "27 January 2026")
-"""compute-optimal, by matrices and head; fitted while bigram embeddings were on, which left again"""
+"""compute-optimal, by matrices and head; fitted with bigram embeddings on, which left again"""
 RATIO_OF_ALL_BEFORE = Reported(8, "tokens a parameter", "karpathy2026log", "17 January 2026")
 RATIO_OF_ALL_AFTER = Reported(4, "tokens a parameter", "karpathy2026log", "17 January 2026")
 """best ratio by *all* parameters, before and after value embeddings came"""
-BPB_TOO_LOW = Reported(0.0005, "of the value", "karpathy2026log", "2026")
+BPB_TOO_LOW = Reported(0.0005, "of the value", "nanochat2026bytes", "3 July 2026")
 """bits per byte of these runs read low by about this share: a slip in counting, mended later"""
 
 # --- machines --------------------------------------------------------------------------------
