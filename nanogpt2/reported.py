@@ -143,3 +143,8 @@ LEADERBOARD = {
 def constants() -> dict[str, Reported]:
     """Every constant of this file by its name."""
     return {name: value for name, value in globals().items() if isinstance(value, Reported)}
+
+
+def run1_dollars() -> float:
+    """What the training of run 1 cost, at the announcement's price."""
+    return NODE_DOLLARS_PER_HOUR * RUN1_SECONDS / 3600

@@ -90,6 +90,7 @@ def facts() -> dict[str, str]:
         "run6_cost": f"{_cost_of_run(last.hours):.0f}",
         "cost_fall": f"{10 * round(fall / 10):.0f}",
         "cost_per_year": f"{fall ** (-1 / YEARS):.2f}",
+        "llmc_hours": f"{reported.LLMC_HOURS:.0f}",
         "llmc_cost": f"{reported.LLMC_DOLLARS:.0f}",
         "llmc_fall": f"{by_llmc:.0f}",
         "since_llmc_fall": f"{fall / by_llmc:.0f}",

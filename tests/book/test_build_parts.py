@@ -16,6 +16,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
 from nanogpt2.lab import recorded
 from nanogpt2.recipes import Recipe
+from nanogpt2.reported import SOURCES, constants
 from scripts import chapters, depends, facts, ladder, pages, rooms
 from scripts.assemble import _below_title, _hide_injected, minutes
 from scripts.paths import BOOK, ROOT, document, notebooks
@@ -48,11 +49,33 @@ def test_fact(name: str) -> None:
     assert facts.facts()[name] == FACTS[name]
 
 
+def test_readme_says_how_large_the_package_is() -> None:
+    said = re.search(r"about ([\d,]+) lines", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert said
+    lines = int(said.group(1).replace(",", ""))
+    assert abs(lines / facts.package_lines() - 1) < 0.2, facts.package_lines()
+
+
 def test_every_substitution_of_a_page_is_a_fact() -> None:
     known = {*facts.facts(), "repository"}
-    for page in BOOK.rglob("*.md"):
+    for page in [*BOOK.rglob("*.md"), *notebooks()]:
         used = set(re.findall(r"\{\{ *(\w+) *\}\}", page.read_text(encoding="utf-8")))
         assert used <= known, f"{page.name}: {used - known}"
+
+
+def test_every_source_of_a_reported_number_is_in_the_bibliography() -> None:
+    keys = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(), re.M))
+    assert set(SOURCES) <= keys
+    for name, value in constants().items():
+        assert value.key in SOURCES and value.unit and value.date, name
+        assert f"{name.lower().replace('_', ' ')} |" in facts.reported_table()
+
+
+def test_every_citation_is_in_the_bibliography() -> None:
+    keys = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(), re.M))
+    for page in [*BOOK.rglob("*.md"), *notebooks()]:
+        cited = re.findall(r"\{cite(?::t)?\}`([\w,]+)`", page.read_text(encoding="utf-8"))
+        assert {key for group in cited for key in group.split(",")} <= keys, page.name
 
 
 def test_leaderboard_has_the_six_records() -> None:
