@@ -19,6 +19,7 @@ from nanogpt2.errors import run_command
 from nanogpt2.recipes import RECIPES
 from scripts.badges import wrong_badges
 from scripts.paths import ROOT, notebooks
+from scripts.presentation import open_answers
 
 MEDIAN_LINES, MAX_LINES, MAX_COLUMNS = 8, 30, 79
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -61,6 +62,7 @@ def problems(path: Path) -> list[str]:
     found = [*_clean(notebook, code), *_parameters(code), *_begin(code), *_lengths(code)]
     with suppress(SyntaxError):
         found += wrong_badges(source(cell) for cell in code)
+        found += open_answers([(source(c), set(c["metadata"].get("tags", []))) for c in code])
     for cell in cells:
         if cell["cell_type"] == "markdown":
             found += unmarked_numbers(source(cell))

@@ -13,6 +13,8 @@ from nanogpt2.reported import LEADERBOARD, RUN4_CORES, constants
 from scripts.badges import wrong_badges
 from scripts.notebooks import MAX_LINES, problems, settings, unmarked_numbers
 from scripts.paths import BOOK, ROOT, notebooks
+from scripts.presentation import FOLDED, REMOVED, open_answers, studies, tag_needed
+from tests.book.answers import shown_answers
 
 
 def cell(kind: str, text: str, name: str, **metadata: Any) -> dict[str, Any]:
@@ -178,6 +180,65 @@ def test_a_notebook_with_a_wrong_badge_is_caught(tmp_path: Path) -> None:
     text = "from nanogpt2 import reported\nlab.claim('hours', reported.RUN1_SECONDS / 3600)"
     notebook["cells"] += [cell("code", text, "d", tags=["hide-input"])]
     assert "badge it 'reported'" in found_in(notebook, tmp_path)
+
+
+STUDY = "from nanogpt2.studies import muon as m\nx = m.measure()"
+CELLS = [
+    ("lab.quiz('why?', ['a', 'b'], 'b', 'so')", REMOVED),
+    ("bet = lab.predict('why?', ['a', 'b'])\nbet", REMOVED),
+    ("held = 3\nbet.reveal(held, 'so')", REMOVED),
+    ("rows = [1]\nlab.table(['a'], [rows])", FOLDED),
+    ("lab.explore(m.frame, a=[1, 2])", FOLDED),
+    ("m.picture('caption')", FOLDED),
+    (STUDY, ""),
+    ("assert m.measure() == 3", ""),
+    ("runs = lab.small_runs(seeds=(0,))", ""),
+]
+
+
+@pytest.mark.parametrize(("source", "tag"), CELLS)
+def test_presentation_must_be_folded_and_questions_removed(source: str, tag: str) -> None:
+    study = (STUDY, set())
+    assert tag_needed(source, studies(STUDY)) == tag
+    assert bool(open_answers([study, (source, set())])) == bool(tag)
+    assert open_answers([study, (source, {tag})]) == []
+    if tag == REMOVED:
+        assert open_answers([study, (source, {FOLDED})])
+
+
+def test_code_that_teaches_must_not_be_folded_away() -> None:
+    source = "for x in range(3):\n    y = x\nlab.claim('y', y)"
+    assert "split it" in open_answers([(source, {FOLDED})])[0]
+    assert open_answers([("lab.claim('y', 3)", {"exercise-check-1"})]) == []
+
+
+def test_a_notebook_that_shows_an_answer_is_caught(tmp_path: Path) -> None:
+    notebook = good()
+    text = "lab.quiz('why?', ['a', 'b'], 'b', 'so')"
+    notebook["cells"] += [cell("code", text, "d")]
+    assert "tag it remove-input" in found_in(notebook, tmp_path)
+
+
+WHY = "Each token adds to the sum, so that a long ending would lose for its length."
+QUIZ = f"<article><div class='ng-quiz' data-whys='{json.dumps([WHY, 'Try another.'])}'></div>"
+CODE = '<pre>lab.quiz("?", "Each token adds to the sum, "\n    "so that a long ending would "\n' + (
+    '    "lose for its length.")</pre>'
+)
+REVEAL = "<div class='ng-reveal'><div class='ng-after' hidden><p>The masked one is slower, as the"
+
+
+def test_an_answer_in_full_view_is_seen() -> None:
+    bs4 = pytest.importorskip("bs4")
+
+    def told(html: str) -> list[str]:
+        return shown_answers(bs4.BeautifulSoup(html, "html.parser"))
+
+    assert told(f"{QUIZ}{CODE}</article>") == [WHY]
+    assert told(f"{QUIZ}<details><summary>code</summary>{CODE}</details></article>") == []
+    assert told(f"{QUIZ}<details open><summary>code</summary>{CODE}</details></article>") == [WHY]
+    closed = f"<article>{REVEAL} clock says.</p></div></div></article>"
+    assert told(closed) == []
+    assert told(closed.replace("</article>", "<p>The masked one is slower, as the clock says.</p>"))
 
 
 def numbers_in_code(path: Path) -> set[float]:
