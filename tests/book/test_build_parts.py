@@ -78,6 +78,47 @@ def test_every_citation_is_in_the_bibliography() -> None:
         assert {key for group in cited for key in group.split(",")} <= keys, page.name
 
 
+def links(page: Path) -> list[Path]:
+    """The files that a page's links name: relative ones, ``{doc}`` roles, files on GitHub."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    found = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        on_github = re.match(
+            r"https://github\.com/nanogpt2/nanogpt2/(?:blob|tree)/main/(.+)", target
+        )
+        if on_github:
+            found.append(ROOT / on_github.group(1))
+        elif not re.match(r"[a-z]+:|#", target):
+            found.append(page.parent / target.partition("#")[0])
+    for target in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`<>]+)>?`", text):
+        base = ROOT / target[1:] if target.startswith("/") else page.parent / target
+        found.append(
+            next((f for f in (base.with_suffix(s) for s in (".md", ".ipynb")) if f.exists()), base)
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(BOOK.rglob("*.md")), *notebooks(), ROOT / "README.md"], ids=lambda p: p.stem
+)
+def test_links_of_the_sources_lead_to_files(page: Path) -> None:
+    assert [path for path in links(page) if not path.exists()] == []
+
+
+def test_a_link_to_a_file_that_moved_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text(
+        "[a](b.md), {doc}`c`, {doc}`D </book/index>`, [e](#f), [g](https://h.org), [m]"
+        "(https://github.com/nanogpt2/nanogpt2/blob/main/nanogpt2/model/no_such.py)\n"
+    )
+    (tmp_path / "c.md").touch()
+    named = [path.name for path in links(page) if not path.exists()]
+    assert named == ["b.md", "no_such.py"]
+
+
 def test_leaderboard_has_the_six_records() -> None:
     lines = facts.leaderboard().splitlines()[2:]
     assert [line.split("|")[1].strip() for line in lines] == [f"run{i}" for i in range(1, 7)]
