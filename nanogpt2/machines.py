@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 
 from nanogpt2.errors import UserError
+from nanogpt2.reported import NODE_DOLLARS_PER_HOUR
 
 GB = 10**9
 
@@ -59,7 +60,7 @@ ACCELERATORS = (  # the first whose name is in the device's own name counts
 # A core of a current x86 processor in bf16, and its power: rough, good to a factor of two or three.
 CORE_FLOPS, CORE_WATTS = 2e11, 12.0
 # What Jan 2026's run paid for an H100; other prices are the reader's to give.
-H100_DOLLARS_PER_HOUR = 3.0
+H100_DOLLARS_PER_HOUR = NODE_DOLLARS_PER_HOUR / 8
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,9 @@ from markupsafe import Markup
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
+from nanogpt2.reported import GPT2_CORE, GPT2_CORE_CORRECTED
 from nanogpt2.reporting.run import Run, load_run
 from nanogpt2.run import flat
-
-GPT2_CORE = 0.256525
-"""CORE of OpenAI's 1.5B GPT-2, the target of the records (DCLM, arXiv 2406.11794)"""
-GPT2_CORE_CORRECTED = 0.2309
-"""the same with the corrected random baselines"""
 
 CURVES = (
     ("loss", "Training loss", "nats per token", True, "Each step's batch, pale, and its average."),

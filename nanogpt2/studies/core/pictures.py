@@ -7,8 +7,8 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from nanogpt2.evals.core.report import GPT2_CORE
 from nanogpt2.evals.core.statistics import centered
+from nanogpt2.reported import GPT2_CORE, SEEDS_CORE_SD
 from nanogpt2.reporting.figures import COLOURS, plotting
 from nanogpt2.studies.core.measures import certainty
 
@@ -42,7 +42,7 @@ def bootstrap_figure(values: np.ndarray, core: float) -> tuple[Figure, str]:
     return fig, alt
 
 
-def seeds_frame(margin: float, seeds: int, spread: float = 0.0062) -> tuple[Figure, str]:
+def seeds_frame(margin: float, seeds: int, spread: float = SEEDS_CORE_SD) -> tuple[Figure, str]:
     """What the mean of so many runs may come out as, beside GPT-2's score; for ``explore``."""
     error = spread / math.sqrt(seeds)
     x = np.linspace(GPT2_CORE - 0.015, GPT2_CORE + 0.03, 300)
