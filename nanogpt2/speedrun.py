@@ -103,7 +103,7 @@ class Speedrun:
 
     def run(self) -> int:
         """All stages; returns the exit code: 130 or 143 when a signal ended the training."""
-        from nanogpt2.training.distributed import join
+        from nanogpt2.training.ranks import join
 
         with ExitStack() as claim, join(self.plan.device) as ranks:
             self.work.ranks = ranks

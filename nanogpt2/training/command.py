@@ -14,8 +14,8 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
 from nanogpt2.files import named_path, require_folder_place
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe, override
+from nanogpt2.training.checkpoint import list_checkpoints
 from nanogpt2.training.settings import StepReport, TrainSettings
-from nanogpt2.training.storage import list_checkpoints
 from nanogpt2.training.trainer import train
 
 

@@ -16,15 +16,15 @@ from nanogpt2.recipes import RUN1
 from nanogpt2.training import nanochat
 from nanogpt2.training.checkpoint import (
     Shards,
-    check_same_model,
-    find_tokenizer_folder,
-    load_model,
+    checkpoint_folder,
+    read_state,
     restore_model,
-    restore_optimizer,
+    verify,
 )
-from nanogpt2.training.distributed import join
-from nanogpt2.training.saving import Saver
-from nanogpt2.training.storage import checkpoint_folder, read_state, verify
+from nanogpt2.training.loading import find_tokenizer_folder, load_model
+from nanogpt2.training.ranks import join
+from nanogpt2.training.saver import Saver
+from nanogpt2.training.start import require_same_run
 from tests.training.ranks import run_ranks
 from tests.training.tiny import RECIPE, state_of, tiny_model, train_steps
 
@@ -50,7 +50,7 @@ def restore(folder: Path, model: GPT, optimizer: Any) -> int:
     verify(folder)
     state = read_state(folder)
     restore_model(folder, model)
-    restore_optimizer(Shards(folder, state["world_size"]), optimizer, state["step"])
+    Shards(folder, state["world_size"]).restore(optimizer, state["step"])
     return state["step"]
 
 
@@ -160,10 +160,11 @@ def test_find_tokenizer_folder(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = save_alone(tmp_path)
     config = tiny_model()[0].config
-    check_same_model(folder, read_state(folder), config)
+    identity = {"recipe": RECIPE.to_dict(), "steps": None, "seed": None, "tokenizer": "its own"}
+    require_same_run(folder, read_state(folder), {"model": config.to_dict(), **identity})
     other = replace(config, n_embd=32)
     with pytest.raises(UserError, match="n_embd is 16 there and 32 here"):
-        check_same_model(folder, read_state(folder), other)
+        require_same_run(folder, read_state(folder), {"model": other.to_dict(), **identity})
     with pytest.raises(UserError, match="checkpoint of another model"):
         restore_model(folder, GPT(other))
 
@@ -172,7 +173,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     folder = save_alone(tmp_path)
     _, optimizer = tiny_model(recipe=replace(RECIPE, matrices="adamw"))
     with pytest.raises(UserError, match="exp_avg|no optimizer state"):
-        restore_optimizer(Shards(folder, 1), optimizer, STEPS)
+        Shards(folder, 1).restore(optimizer, STEPS)
 
 
 @pytest.mark.parametrize("content", ["nothing", "file", "empty"])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -25,6 +25,9 @@ from nanogpt2.evals.core.report import Scores, core_table, verdict
 from nanogpt2.evals.core.results import CoreResult, is_result
 from nanogpt2.files import named_path, require_file_place
 from nanogpt2.kernels.precision import good_at_bf16
+
+if TYPE_CHECKING:
+    from nanogpt2.training.ranks import Ranks
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, show the table, keep the outcomes."""
     # the command stands on a room above which the evaluation itself does not reach
-    from nanogpt2.training.distributed import join
+    from nanogpt2.training.ranks import join
 
     options = parser().parse_args(argv)
     with join(options.device) as ranks:
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ranks.barrier()
         bundle = find_bundle(options.bundle)
         labels = None if options.tasks is None else _labels(options.tasks)
-        model, tokenizer = load(options, ranks.device)
+        model, tokenizer = load(options, ranks)
         evaluator = CoreEvaluator(
             tokenizer,
             bundle,
@@ -113,17 +116,18 @@ def _labels(text: str) -> list[str]:
     return labels
 
 
-def load(options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
-    """The model on ``device``, ready to evaluate, and its tokenizer."""
+def load(options: argparse.Namespace, ranks: Ranks) -> tuple[Any, Any]:
+    """The model on this rank's device, ready to evaluate, and its tokenizer."""
+    device = ranks.device
     bf16 = options.dtype == "bfloat16" or (options.dtype == "auto" and good_at_bf16(device))
     dtype = torch.bfloat16 if bf16 else torch.float32
     if options.hf is not None:
         from nanogpt2.evals.core.huggingface import load_huggingface
 
         return load_huggingface(options.hf, device, dtype)
-    from nanogpt2.training.checkpoint import find_tokenizer, load_model
+    from nanogpt2.training.loading import find_tokenizer, load_model
 
-    model = load_model(options.checkpoint, device=device)
+    model = load_model(options.checkpoint, device, ranks)
     model.compute_dtype = dtype
     return model.eval(), find_tokenizer(options.checkpoint, options.tokenizer)
 

@@ -1,0 +1,107 @@
+"""From a folder to a model that can be asked, and its tokenizer: ours, and nanochat's checkpoints.
+
+Nothing is unpickled: safetensors and JSON, and ``weights_only=True`` for nanochat's files. What is
+read is hashed, once, and by one rank: the model, and not the optimizer's gigabytes. Chapter: loop.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt2.config import GPTConfig
+from nanogpt2.depth import parameter_counts
+from nanogpt2.errors import UserError
+from nanogpt2.model.gpt import GPT
+from nanogpt2.training.checkpoint import (
+    FOR_A_MODEL,
+    STATE_FILE,
+    damaged,
+    find_checkpoint,
+    learned,
+    read_config,
+    read_model,
+    read_state,
+    restore_model,
+)
+from nanogpt2.training.nanochat import is_nanochat, read_nanochat
+from nanogpt2.training.ranks import Ranks
+
+LONGEST_SEQUENCE = 1 << 20
+"""a configuration read from a file may not ask for more (its rotary tables grow with it)"""
+
+
+def load_model(
+    path: Path | str, device: str | torch.device = "cpu", ranks: Ranks | None = None
+) -> GPT:
+    """The model of a run or a checkpoint, in evaluation mode, products in fp32.
+
+    Args:
+        path: a run's folder (its newest whole checkpoint is taken), a checkpoint's folder, or a
+            nanochat checkpoint (its folder, or one ``model_XXXXXX.pt``).
+        device: where to put it.
+        ranks: those that all load it now; the first one verifies, and the others wait for its word.
+
+    Raises:
+        UserError: nothing there to load, or it is damaged.
+    """
+    source = Path(path)
+    if is_nanochat(source):
+        with damaged(source, "fetch it again"):
+            config, weights = read_nanochat(source)
+    else:
+        find = lambda: str(find_checkpoint(Path(path), FOR_A_MODEL))  # noqa: E731
+        source = Path(find() if ranks is None else ranks.share(find))
+        config, weights = read_config(source, read_state(source)), read_model(source)
+    _require_fit(source, config, weights)
+    with torch.device(device):
+        model = GPT(config)
+    restore_model(source, model, weights)
+    return model.eval()
+
+
+def _require_fit(source: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
+    """Refuse a configuration that the file's tensors do not bear out, before memory is taken."""
+    layers = sum(name.endswith(".attn.c_q.weight") for name in weights)
+    size = sum(tensor.numel() for tensor in weights.values())
+    if config.n_layer != layers or (said := parameter_counts(config)["total"]) != size:
+        said = f"{said:,} parameters" if config.n_layer == layers else f"{config.n_layer} layers"
+        raise UserError(
+            f"{source} holds {size:,} parameters in {layers} layers and its configuration says "
+            f"{said}; model and configuration are not of one checkpoint"
+        )
+    if config.sequence_len > LONGEST_SEQUENCE:
+        raise UserError(f"{source} asks for a context of {config.sequence_len:,} tokens")
+
+
+def find_tokenizer_folder(path: Path | str) -> Path:
+    """Folder ``tokenizer/`` of the run that ``path`` (a run, or a checkpoint in it) belongs to."""
+    path = Path(path)
+    for folder in (path, *path.absolute().parents[:3]):
+        if (folder / "tokenizer").is_dir():
+            return folder / "tokenizer"
+    raise UserError(
+        f"there is no folder tokenizer/ in {path} or above it; name the tokenizer's (--tokenizer)"
+    )
+
+
+def find_tokenizer(path: Path | str, folder: Path | str | None = None) -> Any:
+    """The tokenizer that a run's or a checkpoint's model was trained with.
+
+    ``folder`` names where it lies, if not in the run. Raises UserError where it is missing, or is
+    not the model's own: with another one it would read and write gibberish.
+    """
+    from nanogpt2.data.tokenizer import Tokenizer  # needs tiktoken, which a checkpoint does not
+
+    folder, path = Path(folder or find_tokenizer_folder(path)), Path(path)
+    tokenizer = Tokenizer.load(folder)
+    state = read_state(path) if (path / STATE_FILE).is_file() else learned(path)
+    if state and state.get("tokenizer", tokenizer.digest) != tokenizer.digest:
+        raise UserError(
+            f"the model in {path} was trained with another tokenizer than that in {folder}; "
+            "name its own (--tokenizer)"
+        )
+    return tokenizer
