@@ -12,7 +12,6 @@ import json
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,8 +29,6 @@ from nanogpt2.reporting.machine import describe_machine
 from nanogpt2.reporting.report import flat
 from nanogpt2.stages import PROMPTS, SAMPLING, Work
 from nanogpt2.stamps import Stamps
-
-POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class Speedrun:
     def do(self, stage: Stage) -> None:
         """Run one stage unless its result is on disk and whole; rank 0 decides that for all."""
         main = self.work.ranks.is_main
-        done = self.agree(stage.name, main and self.stamps.valid(stage.name, stage.inputs()))
+        done = self.work.ranks.share(lambda: self.stamps.valid(stage.name, stage.inputs()))
         if main:
             names = [known.name for known in self.stages()]
             place = names.index(stage.name) + 2, len(names) + 1  # the machine was the first
@@ -131,15 +128,6 @@ class Speedrun:
         files = stage.work()
         if main and files is not None:
             self.stamps.write(stage.name, stage.inputs(), files)
-
-    def agree(self, key: str, value: bool) -> bool:
-        """Rank 0's ``value`` on all ranks, which may have to wait for it as long as a download."""
-        ranks = self.work.ranks
-        if ranks.is_main:
-            ranks.post(key, value)
-        while not (known := ranks.collect(key)):
-            time.sleep(POLL_SECONDS)
-        return known[0]
 
     def begin(self) -> None:
         """The first stage: machine, folder and settings fit each other; ``config.json`` says so."""

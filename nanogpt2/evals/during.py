@@ -6,6 +6,7 @@ The trainer is handed these questions; it knows no evaluation itself. Chapter: l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,30 @@ from nanogpt2.evals.core import CoreEvaluator
 from nanogpt2.evals.held_out import held_out_batches, require_held_out
 
 
+@dataclass
 class Questions:
-    """Asked in every rank, of the same text and the same examples each time.
+    """Asked by every rank, of the same text and the same examples each time."""
 
-    Args:
-        tokens: how many held-out tokens one measurement reads, over all ranks.
-        bundle: folder of CORE's tasks; None where CORE is not asked.
-        max_per_task: examples of each CORE task; None: all.
-        rows: most rows (B) of a forward pass.
+    tokens: int
+    """of held-out text that one measurement reads, over all ranks"""
+    bundle: Path | None
+    """folder of CORE's tasks; None where CORE is not asked"""
+    max_per_task: int | None
+    """examples of each task; None: all"""
+    tokenizer: Tokenizer
+    sequence_len: int
+    rows: int
+    """most rows (B) of a forward pass"""
+    rank: int = 0
+    world_size: int = 1
+    batches: list[tuple[Tensor, Tensor]] | None = None
+    """this rank's share of the text, once it was read"""
 
-    Raises UserError where the tasks cannot be read: now, and not when they are due.
-    """
-
-    def __init__(
-        self,
-        tokens: int,
-        bundle: Path | None,
-        max_per_task: int | None,
-        tokenizer: Tokenizer,
-        sequence_len: int,
-        rows: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.tokens, self.tokenizer, self.sequence_len = tokens, tokenizer, sequence_len
-        self.rows, self.rank, self.world_size = rows, rank, world_size
-        self.held_out: list[tuple[Tensor, Tensor]] | None = None
-        self.evaluator = bundle and CoreEvaluator(tokenizer, bundle, max_per_task=max_per_task)
+    def __post_init__(self) -> None:
+        if self.bundle is not None:  # one that cannot be read must not wait until it is due
+            self.evaluator = CoreEvaluator(
+                self.tokenizer, self.bundle, max_per_task=self.max_per_task
+            )
 
     def require(self, held_out: Sequence[Path]) -> None:
         """UserError unless these shards can be measured; before a training, not at its end."""
@@ -51,7 +49,7 @@ class Questions:
 
     def bits_per_byte(self, model: Any, held_out: Sequence[Path]) -> float:
         """Of the held-out shards, in the order of the run's text."""
-        if self.held_out is None:
+        if self.batches is None:
             share = held_out_batches(
                 held_out,
                 self.tokenizer,
@@ -61,10 +59,9 @@ class Questions:
                 self.rank,
                 self.world_size,
             )
-            self.held_out = list(share)
-        return bits_per_byte(model, self.held_out, self.tokenizer.token_bytes)
+            self.batches = list(share)
+        return bits_per_byte(model, self.batches, self.tokenizer.token_bytes)
 
     def core(self, model: Any) -> float:
         """CORE of the sample."""
-        assert self.evaluator is not None
         return self.evaluator.evaluate(model).core

@@ -45,6 +45,8 @@ from nanogpt2.optim import MuonAdamW
 
 MARKER = "COMPLETE"
 MODEL_FILE, STATE_FILE = "model.safetensors", "state.json"
+FOR_A_MODEL = (MODEL_FILE, STATE_FILE)
+"""what is read where no training goes on"""
 FOLDER = "checkpoints"
 PARTIAL, DAMAGED = ".partial", ".damaged"
 _STEP = re.compile(r"step_(\d{6,})")
@@ -173,7 +175,9 @@ def damaged(folder: Path, cure: str = CURE) -> Iterator[None]:
         if explain(error) is not None:  # no permission, say, which is no damage
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{folder} is damaged, or of another kind ({what}); {cure}") from None
+        raise UserError(
+            f"{folder} is damaged, or a checkpoint of another model ({what}); {cure}"
+        ) from None
 
 
 def verify(folder: Path, names: Collection[str] | None = None) -> None:
@@ -181,28 +185,25 @@ def verify(folder: Path, names: Collection[str] | None = None) -> None:
 
     Each is hashed once, and all at the same time: SHA-256 is computed without Python's lock.
     """
-    cure = f"it is damaged or unfinished; {CURE}"
     if not (folder / MARKER).is_file():
         raise UserError(f"{folder} has no {MARKER} marker: it was never finished; use another one")
-
-    def check(name: str) -> None:
-        path, facts = folder / name, files[name]
-        if name != path.name or not path.is_file():
-            raise UserError(f"{path} is missing; {cure}")
-        if (size := path.stat().st_size) != facts["bytes"]:
-            raise UserError(f"{path} has {size:,} bytes instead of {facts['bytes']}; {cure}")
-        if sha256_of(path) != facts["sha256"]:
-            raise UserError(
-                f"{path} has changed since it was written (its SHA-256 differs); {cure}"
-            )
-
-    with damaged(folder), ThreadPoolExecutor() as pool:
+    cure = f"it is damaged or unfinished; {CURE}"
+    with damaged(folder):
         files = read_json(folder / MARKER, cure)["files"]
-        list(pool.map(check, {*FOR_A_MODEL, *(files if names is None else names)}))
 
+        def check(name: str) -> None:
+            path, facts = folder / name, files[name]
+            if name != path.name or not path.is_file():
+                raise UserError(f"{path} is missing; {cure}")
+            if (size := path.stat().st_size) != facts["bytes"]:
+                raise UserError(f"{path} has {size:,} bytes instead of {facts['bytes']}; {cure}")
+            if sha256_of(path) != facts["sha256"]:
+                raise UserError(
+                    f"{path} has changed since it was written (its SHA-256 differs); {cure}"
+                )
 
-FOR_A_MODEL = (MODEL_FILE, STATE_FILE)
-"""the files that are read where no training goes on"""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(check, {*FOR_A_MODEL, *(files if names is None else names)}))
 
 
 def newest_whole(
@@ -273,13 +274,8 @@ def read_model(folder: Path) -> dict[str, Tensor]:
 def restore_model(folder: Path, model: GPT, weights: dict[str, Tensor] | None = None) -> None:
     """Fill ``model`` with the checkpoint's parameters, in place and in the model's precision."""
     weights = read_model(folder) if weights is None else weights
-    try:
+    with damaged(folder, "use the configuration it was trained with"):
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(
-            f"{folder} is a checkpoint of another model ({' '.join(str(error).split())[:200]}); "
-            "use the configuration it was trained with"
-        ) from None
 
 
 class Shards:

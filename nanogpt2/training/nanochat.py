@@ -38,12 +38,14 @@ def is_nanochat(path: Path) -> bool:
 def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     """Configuration and parameters (matrices in fp32) of the file, or of the folder's newest.
 
-    Raises whatever a missing or damaged part makes torch raise, and UserError where it holds
-    anything but tensors.
+    Raises UserError where it holds anything but tensors, and else what Python and torch raise of a
+    part that is missing or damaged: for ``checkpoint.damaged`` to say.
     """
     file = _models(path)[-1]
     meta = file.with_name(file.name.replace("model_", "meta_").replace(".pt", ".json"))
-    config = _config(meta, read_json(meta, "copy it from where the model came from"))
+    model = read_json(meta, "copy it from where the model came from")["model_config"]
+    model = {"window_pattern": "L", **model}  # before windows, every layer saw everything
+    config = GPTConfig.from_dict({name: model[name] for name in FIELDS})
     weights = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(weights, dict) or not all(_is_plain(t) for t in weights.values()):
         raise UserError(f"{file} is not a dictionary of tensors; give a nanochat base model")
@@ -53,15 +55,3 @@ def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
 def _is_plain(value: Any) -> bool:
     """Whether ``value`` is a tensor with all its numbers in the file; a view may claim more."""
     return isinstance(value, Tensor) and value.layout == torch.strided and value.is_contiguous()
-
-
-def _config(meta: Path, values: Any) -> GPTConfig:
-    model = values.get("model_config") if isinstance(values, dict) else None
-    if not isinstance(model, dict):
-        raise UserError(f"{meta} has no model_config; give the meta file of a nanochat base model")
-    missing = [name for name in FIELDS if name not in model and name != "window_pattern"]
-    if missing:
-        raise UserError(f"{meta} does not say {', '.join(missing)}; it is of another model")
-    chosen = {name: model[name] for name in FIELDS if name in model}
-    # before windows, every layer saw everything
-    return GPTConfig.from_dict({"window_pattern": "L", **chosen})

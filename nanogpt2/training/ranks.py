@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -42,7 +42,6 @@ class Ranks:
     """key-value store that all ranks reach; None with one process"""
     watch: Watch | None = None
     """ends this process when another rank is lost; None with one process"""
-    _notes: dict[str, str] = field(default_factory=dict)
     _shared: int = 0
 
     @property
@@ -87,20 +86,23 @@ class Ranks:
         if self.watch is not None:
             self.watch.strict.clear()
 
-    def post(self, key: str, value: Any) -> None:
-        """Leave a JSON ``value`` for ``collect``; needs no other rank, so that any thread may."""
-        name = f"{key}/{self.rank}"
-        if self.store is None:
-            self._notes[name] = json.dumps(value)
-        else:
-            self.store.set(name, json.dumps(value))
+    def gather(self, key: str, value: Any, seconds: float) -> list[Any]:
+        """Every rank's JSON ``value``, for rank 0, which waits so long for them; else its own.
 
-    def collect(self, key: str) -> list[Any]:
-        """What the ranks have posted under ``key`` so far."""
+        No collective, so that any thread may call it. ``key`` must be fresh for each call.
+        """
+        if self.world_size == 1:
+            return [value]
+        self.store.set(f"{key}/{self.rank}", json.dumps(value))
+        if not self.is_main:
+            return [value]
         names = [f"{key}/{rank}" for rank in range(self.world_size)]
-        if self.store is None:
-            return [json.loads(self._notes[name]) for name in names if name in self._notes]
-        return [json.loads(self.store.get(name)) for name in names if self.store.check([name])]
+        deadline = time.monotonic() + seconds
+        while not self.store.check(names):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a rank has not reported {key} in {seconds:.0f} s")
+            time.sleep(0.02)
+        return [json.loads(self.store.get(name)) for name in names]
 
     @torch.no_grad()
     def broadcast(self, model: nn.Module) -> None:

@@ -7,10 +7,10 @@ files, the marker that makes the checkpoint whole. Chapter: loop.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ from nanogpt2.training.ranks import Ranks
 
 WAIT_SECONDS = 600.0
 """how long rank 0 waits for the files of the others"""
-Files = dict[str, tuple[dict[str, Tensor], dict[str, str]]]
-"""name -> tensors and metadata"""
+Writers = dict[str, Callable[[Path], None]]
+"""by the name of a file, what writes it"""
 
 
 class Saver:
@@ -102,16 +102,20 @@ class Saver:
         # one entry: safetensors writes several in any order, and equal runs give equal files
         place = json.dumps({"step": step, "ranges": ranges, "data": data}, separators=(",", ":"))
         name = shard_file(self.ranks.rank, self.ranks.world_size)
-        files: Files = {name: (self._copied(tensors.items()), {"state": place})}
+        writers: Writers = {
+            name: partial(write_tensors, tensors=self._copied(tensors), metadata={"state": place})
+        }
         if self.ranks.is_main:
-            files[MODEL_FILE] = (self._copied(model.state_dict().items()), {"format": "pt"})
-        whole = {**state, "step": step, "world_size": self.ranks.world_size}
-        self.last = self.thread.submit(self._write, f"saved/{self.count}", step, files, whole)
+            weights = self._copied(model.state_dict())
+            whole = {**state, "step": step, "world_size": self.ranks.world_size}
+            writers[MODEL_FILE] = partial(write_tensors, tensors=weights, metadata={"format": "pt"})
+            writers[STATE_FILE] = partial(write_json, value=whole)
+        self.last = self.thread.submit(self._write, f"saved/{self.count}", step, writers)
 
-    def _copied(self, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    def _copied(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies of all tensors in host memory, pinned for CUDA; returns when they are done."""
         copies = {}
-        for name, tensor in named:
+        for name, tensor in named.items():
             if name not in self.buffers:
                 self.buffers[name] = torch.empty(
                     tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
@@ -122,56 +126,35 @@ class Saver:
             torch.cuda.current_stream().synchronize()
         return copies
 
-    def _write(self, key: str, step: int, files: Files, state: dict[str, Any]) -> None:
-        """Write this rank's share and report it; rank 0 also completes the checkpoint."""
+    def _write(self, key: str, step: int, writers: Writers) -> None:
+        """Write this rank's files; rank 0 marks the whole when all have, or tells why not."""
         folder = checkpoint_folder(self.run, step)
-        partial = folder.with_name(folder.name + PARTIAL)
-        written: dict[str, Any] = {}
+        unfinished = folder.with_name(folder.name + PARTIAL)
+        report: dict[str, Any] = {"files": {}, "failure": None}
         failure: Exception | None = None
         try:
-            for name, (tensors, metadata) in files.items():
-                write_tensors(partial / name, tensors, metadata)
-                written[name] = describe_file(partial / name)
-            if self.ranks.is_main:
-                write_json(partial / STATE_FILE, state)
-                written[STATE_FILE] = describe_file(partial / STATE_FILE)
+            for name, write in writers.items():
+                write(unfinished / name)
+                report["files"][name] = describe_file(unfinished / name)
         except Exception as error:
-            failure = error
-        said = failure and (explain(failure) or repr(failure))
-        self.ranks.post(key, {"files": written, "failure": said})
-        if self.ranks.is_main:
-            self._complete(key, partial, folder, failure)
-        elif failure is not None:
-            raise failure
-        else:
-            self.newest = folder
-
-    def _complete(self, key: str, partial: Path, folder: Path, failure: Exception | None) -> None:
-        """When every rank has written its share, mark the checkpoint as whole, or tell why not."""
+            failure, report["failure"] = error, explain(error) or repr(error)
         try:
-            reports = self._reports(key)
-            if failure is not None:
-                raise failure
+            reports = self.ranks.gather(key, report, WAIT_SECONDS)
             for report in reports:
                 if report["failure"]:
-                    raise UserError(report["failure"])
-            mark_complete(partial, {k: v for r in reports for k, v in r["files"].items()}, folder)
+                    raise failure or UserError(report["failure"])
+            if self.ranks.is_main:
+                files = {name: facts for r in reports for name, facts in r["files"].items()}
+                mark_complete(unfinished, files, folder)
             self.newest = folder
-            retain(self.run, self.keep_last, dict(self.scores))
+            if self.ranks.is_main:
+                retain(self.run, self.keep_last, dict(self.scores))
         except Exception as error:
-            remove_checkpoint(partial)
-            why = explain(error) or f"{type(error).__name__}: {error}"
-            self.tell(f"{folder.name} was not saved ({why}); training goes on")
+            if self.ranks.is_main:
+                remove_checkpoint(unfinished)
+                why = explain(error) or f"{type(error).__name__}: {error}"
+                self.tell(f"{folder.name} was not saved ({why}); training goes on")
             raise
-
-    def _reports(self, key: str) -> list[dict[str, Any]]:
-        """What all ranks have written, as soon as they have."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while len(reports := self.ranks.collect(key)) < self.ranks.world_size:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"a rank has not written its share in {WAIT_SECONDS:.0f} s")
-            time.sleep(0.02)
-        return reports
 
 
 def retain(run: Path, keep_last: int, scores: Mapping[int, float]) -> None:

@@ -291,7 +291,8 @@ class Trainer:
     def _save(self, point: Point) -> None:
         """Begin a checkpoint of this moment."""
         self.save_due, self.saved = False, self.step
-        progress = {"report": point, "best_val_bpb": self.best}
+        # a copy: what is measured joins the point while the file is being written
+        progress = {"report": dict(point), "best_val_bpb": self.best}
         state = {**self.identity, "text": self.start.text.to_record(), "progress": progress}
         self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
 

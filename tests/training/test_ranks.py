@@ -21,13 +21,12 @@ def agree() -> dict:
         module = torch.nn.Linear(2, 2)
         torch.nn.init.constant_(module.weight, float(ranks.rank + 5))
         ranks.broadcast(module)
-        ranks.post("seen", ranks.rank)
         sums = ranks.sum([1.0, float(ranks.rank)])
         return {
             "sums": sums,
             "shared": [ranks.share(lambda n=n: [n, ranks.rank]) for n in range(2)],
             "weight": module.weight.tolist(),
-            "seen": ranks.collect("seen"),
+            "seen": ranks.gather("seen", ranks.rank, 10),
         }
 
 
@@ -37,15 +36,20 @@ def test_ranks_agree(world_size: int) -> None:
         "sums": [world_size, sum(range(world_size))],
         "shared": [[0, 0], [1, 0]],
         "weight": [[5.0, 5.0], [5.0, 5.0]],
-        "seen": list(range(world_size)),
     }
-    assert run_ranks(world_size, agree) == [expected] * world_size
+    found = run_ranks(world_size, agree)
+    seen = [rank.pop("seen") for rank in found]
+    assert seen == [list(range(world_size)), *([rank] for rank in range(1, world_size))]
+    assert found == [expected] * world_size
 
 
 def test_one_process_needs_no_store() -> None:
     with join("cpu") as ranks:
-        ranks.post("a", 1)
-        assert (ranks.sum([2.0]), ranks.share(lambda: 3), ranks.collect("a")) == ([2.0], 3, [1])
+        assert (ranks.sum([2.0]), ranks.share(lambda: 3), ranks.gather("a", 1, 0)) == (
+            [2.0],
+            3,
+            [1],
+        )
         assert ranks.is_main and not torch.distributed.is_initialized()
 
 
