@@ -30,7 +30,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError, explain
 from nanogpt2.files import (
     atomic_write,
@@ -259,64 +258,55 @@ def learned(run: Path) -> dict[str, Any] | None:
     return None
 
 
-def read_config(folder: Path, state: dict[str, Any]) -> GPTConfig:
-    """The model's configuration in a checkpoint's state; UserError when it is not one."""
-    with damaged(folder):
-        return GPTConfig.from_dict(state["model"])
-
-
 def read_model(folder: Path) -> dict[str, Tensor]:
     """The parameters in a checkpoint, by name."""
-    with damaged(folder), _utf8_name(folder / MODEL_FILE) as path:
+    with _utf8_name(folder / MODEL_FILE) as path:
         return load_file(path)
 
 
-def restore_model(folder: Path, model: GPT, weights: dict[str, Tensor] | None = None) -> None:
-    """Fill ``model`` with the checkpoint's parameters, in place and in the model's precision."""
-    weights = read_model(folder) if weights is None else weights
-    with damaged(folder, "use the configuration it was trained with"):
-        model.load_state_dict(weights)
+def restore(
+    folder: Path, state: dict[str, Any], model: GPT | None, optimizer: MuonAdamW
+) -> list[Any]:
+    """Fill ``model``, if any, and this rank's share of ``optimizer``, in their own precision.
+
+    Returns every rank's position in the data. Raises UserError when a shape does not fit.
+    """
+    with damaged(folder, "use the configuration and the recipe it was trained with"):
+        if model is not None:
+            model.load_state_dict(read_model(folder))
+        shards = Shards(folder, state["world_size"])
+        optimizer.load_shards(shards.read, state["step"])
+        return shards.data
 
 
 class Shards:
     """The optimizer's state in a checkpoint, whatever number of ranks wrote it."""
 
     def __init__(self, folder: Path, world_size: int) -> None:
-        self.folder = folder
         self.data: list[Any] = []
         """every rank's position in the data"""
         self.ranges: dict[str, list[tuple[int, int, Any]]] = defaultdict(list)
         """by parameter, for each rank: its first row, its last row + 1, its file"""
-        with damaged(folder):
-            for rank in range(world_size):
-                with _utf8_name(folder / shard_file(rank, world_size)) as path:
-                    file = safe_open(path, framework="pt")
-                state = json.loads(file.metadata()["state"])
-                self.data.append(state["data"])
-                for name, (start, stop) in state["ranges"].items():
-                    self.ranges[name].append((int(start), int(stop), file))
+        for rank in range(world_size):
+            with _utf8_name(folder / shard_file(rank, world_size)) as path:
+                file = safe_open(path, framework="pt")
+            state = json.loads(file.metadata()["state"])
+            self.data.append(state["data"])
+            for name, (start, stop) in state["ranges"].items():
+                self.ranges[name].append((int(start), int(stop), file))
 
     def read(self, name: str, state: str, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of one state of one parameter, put together from the ranks' shares."""
         key, at, pieces = f"{name}/{state}", start, []
-        with damaged(self.folder):
-            for first, last, file in sorted(self.ranges[name], key=lambda piece: piece[:2]):
-                end = min(stop, last)
-                # no rows are a share too: of a matrix with fewer rows than there are ranks
-                if first <= at <= end and (at < end or not pieces):
-                    pieces.append(file.get_slice(key)[at - first : end - first])
-                    at = end
+        for first, last, file in sorted(self.ranges[name], key=lambda piece: piece[:2]):
+            end = min(stop, last)
+            # no rows are a share too: of a matrix with fewer rows than there are ranks
+            if first <= at <= end and (at < end or not pieces):
+                pieces.append(file.get_slice(key)[at - first : end - first])
+                at = end
         if at < stop or not pieces:
-            raise UserError(
-                f"{self.folder} has no optimizer state for {name} (rows {start} to {stop}): "
-                "it is of another model or recipe"
-            )
+            raise UserError(f"there is no optimizer state for {name} (rows {start} to {stop})")
         return torch.cat(pieces)
-
-    def restore(self, optimizer: MuonAdamW, step: int) -> None:
-        """Fill this rank's share of ``optimizer``; UserError when the shapes do not fit."""
-        with damaged(self.folder, "continue with the recipe it was trained with"):
-            optimizer.load_shards(self.read, step)
 
 
 @contextmanager

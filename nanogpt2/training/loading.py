@@ -17,15 +17,14 @@ from nanogpt2.depth import parameter_counts
 from nanogpt2.errors import UserError
 from nanogpt2.model.gpt import GPT
 from nanogpt2.training.checkpoint import (
+    CURE,
     FOR_A_MODEL,
     STATE_FILE,
     damaged,
     find_checkpoint,
     learned,
-    read_config,
     read_model,
     read_state,
-    restore_model,
 )
 from nanogpt2.training.nanochat import is_nanochat, read_nanochat
 from nanogpt2.training.ranks import Ranks
@@ -49,32 +48,37 @@ def load_model(
         UserError: nothing there to load, or it is damaged.
     """
     source = Path(path)
-    if is_nanochat(source):
-        with damaged(source, "fetch it again"):
-            config, weights = read_nanochat(source)
+    if foreign := is_nanochat(source):
+        cure = "fetch it again"
     else:
         find = lambda: str(find_checkpoint(Path(path), FOR_A_MODEL))  # noqa: E731
-        source = Path(find() if ranks is None else ranks.share(find))
-        config, weights = read_config(source, read_state(source)), read_model(source)
-    _require_fit(source, config, weights)
+        source, cure = Path(find() if ranks is None else ranks.share(find)), CURE
+    with damaged(source, cure):
+        if foreign:
+            config, weights = read_nanochat(source)
+        else:
+            config = GPTConfig.from_dict(read_state(source)["model"])
+            weights = read_model(source)
+        _require_fit(config, weights)
     with torch.device(device):
         model = GPT(config)
-    restore_model(source, model, weights)
+    with damaged(source, cure):
+        model.load_state_dict(weights)
     return model.eval()
 
 
-def _require_fit(source: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
+def _require_fit(config: GPTConfig, weights: dict[str, Tensor]) -> None:
     """Refuse a configuration that the file's tensors do not bear out, before memory is taken."""
     layers = sum(name.endswith(".attn.c_q.weight") for name in weights)
     size = sum(tensor.numel() for tensor in weights.values())
     if config.n_layer != layers or (said := parameter_counts(config)["total"]) != size:
         said = f"{said:,} parameters" if config.n_layer == layers else f"{config.n_layer} layers"
         raise UserError(
-            f"{source} holds {size:,} parameters in {layers} layers and its configuration says "
+            f"it holds {size:,} parameters in {layers} layers and its configuration says "
             f"{said}; model and configuration are not of one checkpoint"
         )
     if config.sequence_len > LONGEST_SEQUENCE:
-        raise UserError(f"{source} asks for a context of {config.sequence_len:,} tokens")
+        raise UserError(f"it asks for a context of {config.sequence_len:,} tokens")
 
 
 def find_tokenizer_folder(path: Path | str) -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanogpt2.config import GPTConfig
 from nanogpt2.data.source import Text, continued
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
@@ -23,15 +24,13 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import MuonAdamW
 from nanogpt2.training.checkpoint import (
     FOLDER,
-    Shards,
     clean_partial,
     damaged,
     find_checkpoint,
     list_checkpoints,
     newest_whole,
-    read_config,
     read_state,
-    restore_model,
+    restore,
     set_aside,
     step_of,
 )
@@ -84,11 +83,10 @@ def find_start(
         state = read_state(found) if found else {}
         text = Text.of(settings.data_dir)
         if found is not None:
-            require_same_run(found, state, identity)
-            if "text" in state:
-                with damaged(found):
-                    began = Text.from_record(state["text"])
-                text = continued(began, text, settings.more_data)
+            with damaged(found):
+                require_same_run(state, identity)
+                began = Text.from_record(state["text"]) if "text" in state else text
+            text = continued(began, text, settings.more_data)
         check(text)
         has_tokenizer = _has_tokenizer(settings, identity["tokenizer"])
         size = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -104,14 +102,11 @@ def find_start(
         ranks.broadcast(model)
         return Start(text)
     folder, step, world_size = Path(name), state["step"], state["world_size"]
-    if ranks.is_main:
-        restore_model(folder, model)
+    positions = restore(folder, state, model if ranks.is_main else None, optimizer)
     ranks.broadcast(model)
-    shards = Shards(folder, world_size)
-    shards.restore(optimizer, step)
     with damaged(folder):
         report = StepReport(**state["progress"]["report"])
-        data = position(shards.data, ranks.rank, ranks.world_size)
+        data = position(positions, ranks.rank, ranks.world_size)
     tell(f"continuing from {folder.name}, {step:,} of {identity['steps']:,} steps")
     if world_size != ranks.world_size:
         tell(f"{world_size} ranks wrote it and {ranks.world_size} continue: resharded")
@@ -140,10 +135,10 @@ def _choose(settings: TrainSettings, tell: Callable[[str], None]) -> Path | None
     return found
 
 
-def require_same_run(folder: Path, state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise UserError unless the checkpoint's ``state`` is of the run that ``identity`` tells."""
     others = {name: state.get(name) for name in ("steps", "seed")}
-    saved = {**read_config(folder, state).to_dict(), **state["recipe"], **others}
+    saved = {**GPTConfig.from_dict(state["model"]).to_dict(), **state["recipe"], **others}
     others = {name: identity[name] for name in others}
     wanted = {**identity["model"], **identity["recipe"], **others}
     saved, wanted = json.loads(json.dumps([saved, wanted]))  # which has no tuples
@@ -151,12 +146,12 @@ def require_same_run(folder: Path, state: Mapping[str, Any], identity: Mapping[s
         there, here = saved.get(name), wanted.get(name)
         if there != here and name not in LEARNING_FREE:
             raise UserError(
-                f"{folder} is of a run with another {name} ({name} is {there!s:.60} there and "
+                f"it is of a run with another {name} ({name} is {there!s:.60} there and "
                 f"{here!s:.60} here); use the same settings, or another folder (--out)"
             )
     if state.get("tokenizer", identity["tokenizer"]) != identity["tokenizer"]:
         raise UserError(
-            f"{folder} is of a run with another tokenizer than the one given; name the run's own "
+            "it is of a run with another tokenizer than the one given; name the run's own "
             "(--tokenizer), or choose another folder"
         )
 
