@@ -104,10 +104,10 @@ def load_engine(
     """
     # The command stands on rooms above which the engine itself does not reach.
     from nanogpt2.training.loading import find_tokenizer, load_model
-    from nanogpt2.training.ranks import choose_device
+    from nanogpt2.training.ranks import ALONE, choose_device
 
     chosen = choose_device(device)
-    model = load_model(checkpoint, chosen, ranks)
+    model = load_model(checkpoint, chosen, ranks or ALONE)
     own = find_tokenizer(checkpoint, tokenizer)
     if dtype == "auto":
         dtype = "bfloat16" if good_at_bf16(chosen) else "float32"

@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError, explain
 from nanogpt2.files import (
     atomic_write,
@@ -202,7 +203,7 @@ def verify(folder: Path, names: Collection[str] | None = None) -> None:
                 )
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(check, {*FOR_A_MODEL, *(files if names is None else names)}))
+            list(pool.map(check, sorted({*FOR_A_MODEL, *(files if names is None else names)})))
 
 
 def newest_whole(
@@ -258,10 +259,10 @@ def learned(run: Path) -> dict[str, Any] | None:
     return None
 
 
-def read_model(folder: Path) -> dict[str, Tensor]:
-    """The parameters in a checkpoint, by name."""
+def read_model(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
+    """Configuration and parameters in a checkpoint."""
     with _utf8_name(folder / MODEL_FILE) as path:
-        return load_file(path)
+        return GPTConfig.from_dict(read_state(folder)["model"]), load_file(path)
 
 
 def restore(
@@ -273,7 +274,7 @@ def restore(
     """
     with damaged(folder, "use the configuration and the recipe it was trained with"):
         if model is not None:
-            model.load_state_dict(read_model(folder))
+            model.load_state_dict(read_model(folder)[1])
         shards = Shards(folder, state["world_size"])
         optimizer.load_shards(shards.read, state["step"])
         return shards.data
@@ -297,7 +298,8 @@ class Shards:
 
     def read(self, name: str, state: str, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of one state of one parameter, put together from the ranks' shares."""
-        key, at, pieces = f"{name}/{state}", start, []
+        pieces: list[Tensor] = []
+        key, at = f"{name}/{state}", start
         for first, last, file in sorted(self.ranges[name], key=lambda piece: piece[:2]):
             end = min(stop, last)
             # no rows are a share too: of a matrix with fewer rows than there are ranks

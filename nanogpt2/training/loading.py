@@ -27,15 +27,13 @@ from nanogpt2.training.checkpoint import (
     read_state,
 )
 from nanogpt2.training.nanochat import is_nanochat, read_nanochat
-from nanogpt2.training.ranks import Ranks
+from nanogpt2.training.ranks import ALONE, Ranks
 
 LONGEST_SEQUENCE = 1 << 20
 """a configuration read from a file may not ask for more (its rotary tables grow with it)"""
 
 
-def load_model(
-    path: Path | str, device: str | torch.device = "cpu", ranks: Ranks | None = None
-) -> GPT:
+def load_model(path: Path | str, device: str | torch.device = "cpu", ranks: Ranks = ALONE) -> GPT:
     """The model of a run or a checkpoint, in evaluation mode, products in fp32.
 
     Args:
@@ -47,18 +45,13 @@ def load_model(
     Raises:
         UserError: nothing there to load, or it is damaged.
     """
-    source = Path(path)
-    if foreign := is_nanochat(source):
-        cure = "fetch it again"
-    else:
-        find = lambda: str(find_checkpoint(Path(path), FOR_A_MODEL))  # noqa: E731
-        source, cure = Path(find() if ranks is None else ranks.share(find)), CURE
+    source, cure = Path(path), "fetch it again"
+    foreign = is_nanochat(source)
+    if not foreign:
+        found = ranks.share(lambda: str(find_checkpoint(Path(path), FOR_A_MODEL)))
+        source, cure = Path(found), CURE
     with damaged(source, cure):
-        if foreign:
-            config, weights = read_nanochat(source)
-        else:
-            config = GPTConfig.from_dict(read_state(source)["model"])
-            weights = read_model(source)
+        config, weights = read_nanochat(source) if foreign else read_model(source)
         _require_fit(config, weights)
     with torch.device(device):
         model = GPT(config)
@@ -69,14 +62,15 @@ def load_model(
 
 def _require_fit(config: GPTConfig, weights: dict[str, Tensor]) -> None:
     """Refuse a configuration that the file's tensors do not bear out, before memory is taken."""
+    of_two = "model and configuration are not of one checkpoint"
     layers = sum(name.endswith(".attn.c_q.weight") for name in weights)
-    size = sum(tensor.numel() for tensor in weights.values())
-    if config.n_layer != layers or (said := parameter_counts(config)["total"]) != size:
-        said = f"{said:,} parameters" if config.n_layer == layers else f"{config.n_layer} layers"
+    if config.n_layer != layers:
         raise UserError(
-            f"it holds {size:,} parameters in {layers} layers and its configuration says "
-            f"{said}; model and configuration are not of one checkpoint"
+            f"it has {layers} layers and its configuration says {config.n_layer}; {of_two}"
         )
+    size, said = sum(t.numel() for t in weights.values()), parameter_counts(config)["total"]
+    if said != size:
+        raise UserError(f"it has {size:,} parameters, its configuration gives {said:,}; {of_two}")
     if config.sequence_len > LONGEST_SEQUENCE:
         raise UserError(f"it asks for a context of {config.sequence_len:,} tokens")
 

@@ -112,6 +112,10 @@ class Ranks:
                 dist.broadcast(tensor, src=0)
 
 
+ALONE = Ranks(0, 0, 1, torch.device("cpu"))
+"""one process, for whom "all ranks" is itself"""
+
+
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     """``auto``: CUDA, else MPS, else the processor. Raises UserError for a device not found."""
     asked, has_mps = name, torch.backends.mps.is_available()

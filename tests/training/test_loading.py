@@ -25,9 +25,9 @@ def counted(patched: pytest.MonkeyPatch) -> dict[str, list[str]]:
     for name in ("sha256_of", "load_file", "safe_open"):
         original, files = getattr(checkpoint, name), seen.setdefault(name, [])
 
-        def noted(path: Path, *a: Any, call=original, files=files, **options: Any) -> Any:
-            files.append(Path(path).name)
-            return call(path, *a, **options)
+        def noted(path: Path, *a: Any, call: Any = original, to: Any = files, **named: Any) -> Any:
+            to.append(Path(path).name)
+            return call(path, *a, **named)
 
         patched.setattr(checkpoint, name, noted)
     return seen
@@ -86,7 +86,8 @@ def test_a_damaged_share_of_the_optimizer_is_no_matter_for_who_asks_the_model(
     load_model(newest)
     with pytest.raises(UserError, match="4 bytes instead of"):
         train(tiny_data.settings(begun / "other", steps=2, eval_every=-1, resume_from=newest))
-    whole, told = curve(begun), []
+    whole = curve(begun)
+    told: list[str] = []
     settings = tiny_data.settings(begun, steps=2, checkpoint_every=1, eval_every=-1)
     assert train(settings, on_message=told.append).resumed_from == 1
     assert told[0].startswith(f"passing over {newest.name}: ") and before.is_dir()
