@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nanogpt2.optim import build_optimizer
     from nanogpt2.recipes import Recipe, get_recipe
     from nanogpt2.run import Loop, Run
-    from nanogpt2.training.checkpoint import load_model
     from nanogpt2.training.fit import fit
+    from nanogpt2.training.loading import load_model
     from nanogpt2.training.trainer import train
 
     __version__: str
@@ -61,7 +61,7 @@ _HOMES = {
     "evaluate_core": "evals.core",
     "fit": "training.fit",
     "get_recipe": "recipes",
-    "load_model": "training.checkpoint",
+    "load_model": "training.loading",
     "text_batches": "data.texts",
     "train": "training.trainer",
 }

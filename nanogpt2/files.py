@@ -23,7 +23,7 @@ MADE = "nanogpt2.json"
 """the marker in every folder that this program made as a whole: it lists what is in it"""
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -38,7 +38,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def _beside(path: Path) -> Path:
@@ -136,7 +136,7 @@ def atomic_directory(path: Path | str, *inputs: Path | str) -> Iterator[Path]:
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists() and not path.exists():

@@ -1,7 +1,7 @@
 """Several processes on this machine, one a GPU: the speedrun starts torch.distributed's launcher.
 
 The launcher (torchrun) starts the ranks, watches them, and ends all when one fails; what ranks do
-for each other lives in ``nanogpt2.training.distributed``. Chapter: zero2.
+for each other lives in ``nanogpt2.training.ranks``. Chapter: zero2.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,15 @@ def test_only_studies_and_the_lab_take_from_the_lab() -> None:
     for path in files("nanogpt2"):
         if path.relative_to(ROOT / "nanogpt2").parts[0] not in ("lab", "studies"):
             assert not takes_from(path, "nanogpt2.lab"), path
+
+
+def test_the_trainer_is_handed_what_measures_a_model() -> None:
+    """Only where the command is put together is an evaluation named, and none is imported."""
+    named = [path.name for path in files("nanogpt2/training") if takes_from(path, "nanogpt2.evals")]
+    assert named == ["trainer.py"]
+    code = "import sys, nanogpt2.training.trainer; print([n for n in sys.modules if 'evals' in n])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(("folder", "other"), [("benchmarks", "tests"), ("tests", "benchmarks")])

@@ -25,6 +25,7 @@ from nanogpt2.model.gpt import GPT
 
 if TYPE_CHECKING:
     from nanogpt2.data.tokenizer import Tokenizer
+    from nanogpt2.training.ranks import Ranks
 
 EMPTY = "the prompt is empty; give at least one character to continue from"
 
@@ -80,6 +81,7 @@ def load_engine(
     device: str = "auto",
     dtype: str = "auto",
     tokenizer: Path | str | None = None,
+    ranks: Ranks | None = None,
 ) -> Engine:
     """The newest complete model of a run or checkpoint folder, ready to write on ``device``.
 
@@ -89,13 +91,14 @@ def load_engine(
         dtype: of products, float32 or bfloat16; auto takes bfloat16 where products in it are
             native.
         tokenizer: folder of the model's tokenizer, for a checkpoint that lies alone.
+        ranks: those that all load it now, of which one verifies it.
     """
     # The command stands on rooms above which the engine itself does not reach.
-    from nanogpt2.training.checkpoint import find_tokenizer, load_model
-    from nanogpt2.training.distributed import choose_device
+    from nanogpt2.training.loading import find_tokenizer, load_model
+    from nanogpt2.training.ranks import ALONE, choose_device
 
     chosen = choose_device(device)
-    model = load_model(checkpoint, device=chosen)
+    model = load_model(checkpoint, chosen, ranks or ALONE)
     own = find_tokenizer(checkpoint, tokenizer)
     if dtype == "auto":
         dtype = "bfloat16" if good_at_bf16(chosen) else "float32"

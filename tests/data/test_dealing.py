@@ -18,7 +18,7 @@ from nanogpt2.data.dealing import TOLERANCE, Deal, fair_unit
 from nanogpt2.data.loader import REFILL, TokenLoader
 from nanogpt2.data.shards import open_shard, read_row_group
 from nanogpt2.errors import UserError
-from nanogpt2.training.resuming import position
+from nanogpt2.training.start import position
 from tests.data.layouts import Layout, Numbers, write
 
 UNEVEN: Layout = [[20, 20, 20]] * 3 + [[20, 20, 20, 20]] + [[20, 20, 20]] * 2

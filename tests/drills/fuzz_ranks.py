@@ -14,7 +14,7 @@ from unittest.mock import patch
 from nanogpt2.data import loader
 from nanogpt2.data.loader import REFILL, Place, TokenLoader
 from nanogpt2.data.packing import Buffer, Document
-from nanogpt2.training.resuming import position
+from nanogpt2.training.start import position
 from tests.data.layouts import Numbers, write
 from tests.drills.fuzz_readers import Act
 from tests.drills.mutations import VALUES

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -25,6 +25,9 @@ from nanogpt2.evals.core.results import CoreResult, is_result
 from nanogpt2.evals.core.tasks import PROTOCOLS
 from nanogpt2.files import named_path, require_file_place
 from nanogpt2.kernels.precision import good_at_bf16
+
+if TYPE_CHECKING:
+    from nanogpt2.training.ranks import Ranks
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, show the table, keep the outcomes."""
     # the command stands on a room above which the evaluation itself does not reach
-    from nanogpt2.training.distributed import join
+    from nanogpt2.training.ranks import join
 
     options = parser().parse_args(argv)
     with join(options.device) as ranks:
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             labels = [label.strip() for label in labels.split(",") if label.strip()]
             if not labels:
                 raise UserError("--tasks names no task; give labels separated by commas")
-        model, tokenizer = load(options, ranks.device)
+        model, tokenizer = load(options, ranks)
         evaluator = CoreEvaluator(
             tokenizer,
             bundle,
@@ -110,12 +113,14 @@ def show(result: CoreResult, published: Scores, out: Path | None) -> None:
         print(f"every outcome is in {out}")
 
 
-def load(options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
-    """The model on ``device``, ready to evaluate, and its tokenizer."""
+def load(options: argparse.Namespace, ranks: Ranks) -> tuple[Any, Any]:
+    """The model on this rank's device, ready to evaluate, and its tokenizer."""
+    device = ranks.device
     if options.hf is None:
         from nanogpt2.inference.engine import load_engine
 
-        engine = load_engine(options.checkpoint, str(device), options.dtype, options.tokenizer)
+        place = (options.checkpoint, str(device), options.dtype, options.tokenizer)
+        engine = load_engine(*place, ranks)
         return engine.model, engine.tokenizer
     from nanogpt2.evals.core.huggingface import load_huggingface
 
