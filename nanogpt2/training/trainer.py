@@ -1,7 +1,7 @@
 """The run around the loop: data in, checkpoints and metrics out. Chapter: loop.
 
-``train(run)`` runs in every rank: alone, or under torchrun (see ``ranks``). The steps are ``fit``'s.
-After each comes one small sum, in which all ranks agree on the loss and whether to stop or save.
+``train(run)`` runs in every rank: alone, or under torchrun (see ``ranks``). The steps are those of
+``fit``; after each all ranks agree on the loss, and on whether to stop or to save.
 """
 
 from __future__ import annotations
