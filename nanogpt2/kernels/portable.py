@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nanogpt2.kernels.windows import window_mask
 
-_PRECISE_MPS = torch.__version__ >= (2, 13)
+_PRECISE_MPS = torch.__version__ >= "2.13"
 """older kernels of Apple GPUs lose bf16's precision"""
 
 

@@ -19,7 +19,7 @@ from nanogpt2.evals.core.statistics import centered, core_of
 GPT2_CORE = 0.256525
 """CORE of GPT-2's 1.5B, the score to beat"""
 
-LOOK = {
+LOOK: dict[Any, Any] = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     **dict.fromkeys(("xtick.color", "ytick.color", "axes.labelcolor"), "#777777"),
     **dict.fromkeys(("axes.titlecolor", "legend.labelcolor"), "#777777"),
