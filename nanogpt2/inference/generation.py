@@ -59,12 +59,13 @@ def generate_steps(
     room = model.max_positions
     capacity = min(room, max(map(len, prompts)) + max_new_tokens)
     with evaluating(model):
-        texts = [tuple(prompt) for prompt in prompts]  # each is read alone, equal ones once
-        caches = {text: KVCache(model.config, 1, capacity, model.device) for text in texts}
-        after = {text: prefill(model, cache, text, prefill_chunk) for text, cache in caches.items()}
-        cache = KVCache.join([caches[text] for text in texts])
+        cache = KVCache(model.config, len(prompts), capacity, model.device)
+        texts, after = [tuple(prompt) for prompt in prompts], {}
+        for text in dict.fromkeys(texts):  # each is read alone, equal ones once
+            alone = KVCache(model.config, 1, len(text), model.device)
+            after[text] = prefill(model, alone, text, prefill_chunk)
+            cache.put([row for row, other in enumerate(texts) if other == text], alone)
         logits = torch.cat([after[text] for text in texts])
-        del caches, after
         for step in range(max_new_tokens):
             drawn = sampler(logits, alive)
             going = [row for row, token in enumerate(drawn) if token not in stops]

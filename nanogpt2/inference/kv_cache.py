@@ -59,7 +59,7 @@ class KVCache:
     """Keys and values of ``batch_size`` texts, by the protocol ``nanogpt2.model.attention.Cache``.
 
     Texts of one length take any number of new tokens at a time. Texts of different lengths are read
-    each into a cache of its own, and go on together, a token at a time, in the ``join`` of these.
+    each into a cache of its own and ``put`` together; they go on a token at a time.
     Buffers take the dtype of the first keys.
 
     Args:
@@ -83,6 +83,9 @@ class KVCache:
         # By layer its keys and values, (2, B, K, slots, D): one head's slots side by side.
         self._rings: list[Tensor] = []
         self._previous: Tensor | None = None
+        # Of the pass that ``positions`` began, by size of ring: where its tokens go.
+        self._slots: dict[int, Tensor] = {}
+        self._valid: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
@@ -101,18 +104,17 @@ class KVCache:
             )
         lengths_B = torch.tensor(self.lengths, device=self.device)
         positions_BT = lengths_B[:, None] + torch.arange(n_tokens, device=self.device)
-        # Where the new tokens go in rings of each size: of many the last, no slot written twice.
+        # Of many new tokens the last: no slot is written twice.
         self._slots = {size: positions_BT[:, -size:] % size for size in {*self._sizes}}
         self._valid = lengths_B + 1 if shortest < longest else None
         return positions_BT
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Append k, v (B, T, K, D) to ``layer`` and attend with q (B, T, H, D); (B, T, H, D)."""
-        B, T, K, D = k.shape
+        B, T = k.shape[:2]
         size, past = self._sizes[layer], max(self.lengths)
-        if layer == len(self._rings):
-            self._rings.append(k.new_zeros(2, B, K, size, D))
-        keys, values = self._rings[layer][0], self._rings[layer][1]
+        ring = self._ring(layer, k)
+        keys, values = ring[0], ring[1]
         if T > 1:  # the past in order of time, and what is new
             order = torch.arange(max(0, past - size), past, device=k.device) % size
             old_k, old_v = (kept[:, :, order].transpose(1, 2) for kept in (keys, values))
@@ -150,14 +152,25 @@ class KVCache:
         chosen._previous = None if self._previous is None else self._previous[index]
         return chosen
 
-    @staticmethod
-    def join(caches: Sequence[KVCache]) -> KVCache:
-        """A new cache of all rows of ``caches`` (of one model and capacity), in their order."""
-        first = caches[0]
-        whole = KVCache(first.config, 0, first.capacity, first.device)
-        whole.lengths = [length for cache in caches for length in cache.lengths]
-        layers = zip(*(cache._rings for cache in caches), strict=True)
-        whole._rings = [torch.cat(rings, dim=1) for rings in layers]
-        before = [cache._previous for cache in caches if cache._previous is not None]
-        whole._previous = torch.cat(before) if before else None
-        return whole
+    def put(self, rows: Sequence[int], text: KVCache) -> None:
+        """Fill ``rows`` with the one row of ``text``, a cache of no more capacity.
+
+        Slots agree: a ring that is smaller than ours has room for the whole text.
+        """
+        index = torch.tensor(list(rows), device=self.device)
+        for layer, kept in enumerate(text._rings):
+            self._ring(layer, kept)[:, index, :, : kept.size(3)] = kept
+        if text._previous is not None:
+            if self._previous is None:
+                self._previous = text._previous.repeat(len(self.lengths), 1)
+            self._previous[index] = text._previous
+        for row in rows:
+            self.lengths[row] = text.lengths[0]
+
+    def _ring(self, layer: int, like: Tensor) -> Tensor:
+        """Keys and values of ``layer``, at first zeros of the dtype of ``like``."""
+        if layer == len(self._rings):
+            kv_dim, heads = self.config.kv_dim, self.config.n_kv_head
+            shape = (2, len(self.lengths), heads, self._sizes[layer], kv_dim // heads)
+            self._rings.append(like.new_zeros(shape))
+        return self._rings[layer]

@@ -84,16 +84,15 @@ def test_smear_and_windows_matter_in_these_models(tiny_model, name):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_rows_of_different_lengths(tiny_model, data):
-    """Rows read alone in any pieces, then joined, give every row's own logits."""
+    """Rows read alone in any pieces, then put together, give every row's own logits."""
     model = tiny_model(data.draw(st.sampled_from(["run1", "run6"])), n_kv_head=2)
-    rows, caches, got = 3, [], []
-    idx = tokens(rows)
+    rows, got = 3, []
+    idx, cache = tokens(rows), KVCache(model.config, rows, LENGTH)
     for b in range(rows):
-        cache = KVCache(model.config, 1, LENGTH)
         pieces = data.draw(st.lists(st.sampled_from([1, 1, 2, 5, 11, 19]), min_size=1, max_size=3))
-        got.append([fed(model, idx[b : b + 1, : sum(pieces)], pieces, cache)[0]])
-        caches.append(cache)
-    cache = KVCache.join(caches)
+        alone = KVCache(model.config, 1, data.draw(st.sampled_from([sum(pieces), LENGTH])))
+        got.append([fed(model, idx[b : b + 1, : sum(pieces)], pieces, alone)[0]])
+        cache.put([b], alone)
     for _ in range(data.draw(st.integers(0, LENGTH - max(cache.lengths)))):
         newest = idx[torch.arange(rows), torch.tensor(cache.lengths)]
         with torch.no_grad():
@@ -142,12 +141,14 @@ def test_too_long_a_text_is_refused(tiny_model):
 
 
 def test_rows_of_different_lengths_are_read_apart(tiny_model):
-    model, caches = tiny_model("run1"), []
-    for length in (2, 3):
-        caches.append(KVCache(model.config, 1, 10))
-        fed(model, tokens(1, length), [length], caches[-1])
+    model = tiny_model("run1")
+    cache = KVCache(model.config, 2, 10)
+    for row, length in enumerate((2, 3)):
+        alone = KVCache(model.config, 1, length)
+        fed(model, tokens(1, length), [length], alone)
+        cache.put([row], alone)
     with pytest.raises(ValueError, match="rows of 2 to 3 tokens go on one token at a time"):
-        model(tokens(2, 2), cache=KVCache.join(caches))
+        model(tokens(2, 2), cache=cache)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

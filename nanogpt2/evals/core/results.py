@@ -113,12 +113,10 @@ class CoreResult:
 
         ``published`` (from ``bundle.published_scores``) goes along, for a report to compare with.
         """
+        numbers = ("accuracy", "centered", "centered_corrected", "standard_error")
         tasks = {
             label: {
-                "accuracy": task.accuracy,
-                "centered": task.centered,
-                "centered_corrected": task.centered_corrected,
-                "standard_error": task.standard_error,
+                **{name: getattr(task, name) for name in numbers},
                 "examples": len(task.correct),
                 "available": task.available,
                 "correct": [int(right) for right in task.correct],
@@ -130,13 +128,9 @@ class CoreResult:
             }
             for label, task in self.tasks.items()
         }
+        facts = ("label", "core", "core_corrected", "standard_error", "protocol", "max_per_task")
         return {
-            "label": self.label,
-            "core": self.core,
-            "core_corrected": self.core_corrected,
-            "standard_error": self.standard_error,
-            "protocol": self.protocol,
-            "max_per_task": self.max_per_task,
+            **{name: getattr(self, name) for name in facts},
             "sample": self.is_sample,
             "tasks": tasks,
             "published": {size: dict(scores) for size, scores in (published or {}).items()},

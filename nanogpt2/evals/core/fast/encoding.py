@@ -1,10 +1,9 @@
-"""Prompts to tokens, every piece of text once, in threads. Chapter: core."""
+"""Prompts to tokens, every piece of text once. Chapter: core."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -23,7 +22,7 @@ from nanogpt2.evals.core.tasks import Sample
 
 
 class PromptBuilder:
-    """Encodes examples by a protocol; texts are encoded in threads and no piece twice.
+    """Encodes examples by a protocol, many at a time and no piece of text twice.
 
     Few-shot examples recur in many prompts. Where the tokenizer is known to end a token at every
     line break that a visible character follows, prompts are cut there and the pieces remembered.
@@ -53,9 +52,12 @@ class PromptBuilder:
         """Tokens of every text, without a begin-of-sequence token."""
         cut = _LINE_START.split if self.cuts else (lambda text: [text])
         pieces = [cut(text) for text in texts]
-        new = {piece for parts in pieces for piece in parts} - self.pieces.keys()
-        for piece, tokens in zip(new, encode_all(self.tokenizer, list(new)), strict=True):
-            self.pieces[piece] = np.asarray(tokens, dtype=np.int32)
+        new = list({piece for parts in pieces for piece in parts} - self.pieces.keys())
+        if new:  # by the tokenizer's own threads where it has them
+            batch = getattr(self.tokenizer, "encode_batch", None)
+            encoded = batch(new) if batch else map(self.tokenizer.encode, new)
+            for piece, tokens in zip(new, encoded, strict=True):
+                self.pieces[piece] = np.asarray(tokens, dtype=np.int32)
         return [np.concatenate([self.pieces[piece] for piece in parts]) for parts in pieces]
 
 
@@ -71,13 +73,3 @@ def line_breaks_end_tokens(tokenizer: Any) -> bool:
     """
     encoding = getattr(tokenizer, "encoding", None)
     return getattr(encoding, "_pat_str", None) == SPLIT_PATTERN
-
-
-def encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Tokens of every text: by the tokenizer's own threads where it has them, else by ours."""
-    if not texts:
-        return []
-    if hasattr(tokenizer, "encode_batch"):
-        return tokenizer.encode_batch(texts)
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(tokenizer.encode, texts))

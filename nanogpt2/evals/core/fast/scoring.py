@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
@@ -55,25 +56,17 @@ class Scorer:
         fitting = int(0.4 * free) // self.bytes_per_token()
         return max(1024, min(fitting, MOST_TOKENS.get(self.device.type, 4096)))
 
-    def logits(self, batch: Batch) -> Tensor:
-        """fp32 (N, V) of the scored positions."""
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
-        out = self.model(tokens)
-        return out.flatten(0, 1)[torch.from_numpy(batch.flat).to(self.device)].float()
+    def logits(self, tokens: Tensor, flat: Tensor) -> Tensor:
+        """fp32 (N, V) at the ``flat`` places of a batch's ``tokens``."""
+        return self.model(tokens).flatten(0, 1)[flat].float()
 
-    @torch.inference_mode()
-    def score(self, batch: Batch) -> Iterator[tuple[Key, Score]]:
-        """The score of every job of a batch."""
-        targets = torch.from_numpy(batch.targets).to(self.device)
-        losses, matches = self.measure(batch, targets)
-        losses, matches = losses.cpu(), matches.cpu()
-        for key, begin, end in batch.spans:
-            mean = losses[begin:end].mean().item()
-            yield key, Score(mean, bool(matches[begin:end].all()))
-
-    def measure(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss (N,) of every target and whether it is the greedy choice (N,)."""
-        return compare(self.logits(batch), targets)
+        return compare(self.logits(*self.here(batch.tokens, batch.flat)), *self.here(batch.targets))
+
+    def here(self, *arrays: np.ndarray) -> list[Tensor]:
+        """Arrays on the model's device."""
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Key, Score]]:
         """Scores of all jobs, batch by batch; a batch that does not fit is halved."""
@@ -84,16 +77,21 @@ class Scorer:
             else:
                 yield job.key, NOTHING
         for batch in plan_batches(self.rows(scored), self.max_tokens(), self.buckets):
-            yield from self.score_within_memory(batch)
+            yield from self.score(batch)
 
     def rows(self, jobs: Sequence[Job]) -> list[Row]:
         """What the model reads together: here every sequence alone."""
         return [Row(job.inputs, [job]) for job in jobs]
 
-    def score_within_memory(self, batch: Batch) -> list[tuple[Key, Score]]:
-        """``score``, in halves where the device has too little memory."""
+    def score(self, batch: Batch) -> list[tuple[Key, Score]]:
+        """The score of every job of a batch, in halves where the device has too little memory."""
         try:
-            return list(self.score(batch))
+            with torch.inference_mode():
+                losses, matches = (found.cpu() for found in self.measure(batch))
+            return [
+                (key, Score(losses[begin:end].mean().item(), bool(matches[begin:end].all())))
+                for key, begin, end in batch.spans
+            ]
         except torch.cuda.OutOfMemoryError:
             if len(batch.rows) == 1:
                 raise UserError(
@@ -105,7 +103,7 @@ class Scorer:
         return [
             result
             for part in plan_batches(batch.rows, max(1, half), self.buckets)
-            for result in self.score_within_memory(part)
+            for result in self.score(part)
         ]
 
 
@@ -129,14 +127,13 @@ class GPTScorer(Scorer):
         """The stream, a layer's attention and MLP at fp32, and the mask of endings."""
         return 4 * 40 * self.model.config.n_embd + 4 * 2048
 
-    def measure(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss (N,) of every target and whether it is the greedy choice (N,)."""
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        tokens, flat, targets = self.here(batch.tokens, batch.flat, batch.targets)
         cache = None
         if batch.ending_width:
             cache = SharedPrefix(batch, self.device, self.model.attention_backend)
         hidden = self.model.hidden(tokens, cache).flatten(0, 1)
-        flat = torch.from_numpy(batch.flat).to(self.device)
         losses = torch.empty(len(flat), device=self.device)
         matches = torch.empty(len(flat), dtype=torch.bool, device=self.device)
         step = max(1, LOGIT_BYTES // (4 * self.model.config.vocab_size))
@@ -161,10 +158,8 @@ class HuggingFaceScorer(Scorer):
         """The configuration's number of positions (1,024 for GPT-2)."""
         return super().limit() or getattr(self.model.config, "max_position_embeddings", None)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """fp32 (N, V) of the scored positions."""
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
-        flat = torch.from_numpy(batch.flat).to(self.device)
+    def logits(self, tokens: Tensor, flat: Tensor) -> Tensor:
+        """fp32 (N, V) at the ``flat`` places of a batch's ``tokens``."""
         row, column = flat // tokens.size(1), flat % tokens.size(1)
         first = int(column.min()) if self.keeps else 0
         more = {"logits_to_keep": tokens.size(1) - first} if self.keeps else {}
