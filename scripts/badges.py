@@ -29,6 +29,8 @@ def wrong_badges(cells: Iterable[str]) -> list[str]:
                 if _rests(call, names) and "reported" not in said:
                     what = ast.unparse(call)[:60]
                     found.append(f"{what!r} shows what others reported; badge it 'reported'")
+            if "reported" in _made(statement):
+                found.append("a cell gives the name 'reported' to something else; choose another")
             _follow(statement, names)
     return found
 
@@ -61,13 +63,18 @@ def _follow(statement: ast.stmt, names: set[str]) -> None:
             _follow(inner, names)
     if isinstance(statement, ast.FunctionDef) and _rests(statement, names):
         names.add(statement.name)
+    made = _made(statement)
+    if _rests(statement, names - made):
+        names |= made
+    else:
+        names -= made
+
+
+def _made(statement: ast.stmt) -> set[str]:
+    """Names that a statement gives a value."""
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
         targets = statement.targets
     elif isinstance(statement, (ast.AugAssign, ast.AnnAssign)):
         targets = [statement.target]
-    made = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-    if _rests(statement, names - made):
-        names |= made
-    else:
-        names -= made
+    return {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}

@@ -173,6 +173,7 @@ def test_what_rests_on_reported_numbers_is_not_live() -> None:
     found = wrong_badges(cells)
     assert len(found) == 4
     assert all("badge it 'reported'" in line for line in found)
+    assert "choose another" in wrong_badges(["reported = []"])[0]
 
 
 def test_a_notebook_with_a_wrong_badge_is_caught(tmp_path: Path) -> None:
