@@ -26,8 +26,10 @@ from benchmarks.table import Row, report
 from nanogpt2.data.corpus import write_embedded_corpus
 from nanogpt2.data.tokenizer import Tokenizer, text_sample
 from nanogpt2.errors import UserError, run_command
+from nanogpt2.machines import cores
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
+
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
     "active": ([], {"OMP_WAIT_POLICY": "active"}),
     "passive": ([], {"OMP_WAIT_POLICY": "passive"}),

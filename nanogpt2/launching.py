@@ -14,6 +14,8 @@ import sys
 import uuid
 from collections.abc import Sequence
 
+from nanogpt2.machines import cores
+
 
 def is_rank() -> bool:
     """Whether torchrun started this process."""
@@ -51,7 +53,7 @@ def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int 
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    threads = max(1, (os.cpu_count() or 1) // ranks)
+    threads = max(1, cores() // ranks)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
         min_nodes=1,

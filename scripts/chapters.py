@@ -30,6 +30,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import read_json, write_json
 from nanogpt2.lab.pace import slowness
 from nanogpt2.lab.parameters import SCALES
+from nanogpt2.machines import cores
 from scripts.depends import fingerprint
 from scripts.paths import EXECUTED, notebooks
 
@@ -140,9 +141,7 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         "parameters": parameters,
         "fingerprint": before,
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "machine": platform.machine(),
         "python": platform.python_version(),
     }

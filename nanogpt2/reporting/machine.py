@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from datetime import datetime, timezone
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from nanogpt2.machines import cores
 
 
 def processor_name() -> str:
@@ -46,10 +47,9 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, GPUs and versions as plain values."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts: dict[str, Any] = {
         "processor": processor_name(),
-        "cores": cores,
+        "cores": cores(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
