@@ -24,7 +24,7 @@ from rich.table import Table
 
 from nanogpt2.errors import run_command
 from nanogpt2.files import write_json
-from nanogpt2.kernels.cross_entropy import softcapped_cross_entropy
+from nanogpt2.kernels.loss import softcapped_cross_entropy
 from nanogpt2.lab.records import describe_device, record
 
 FORMS = ("plain", "chunked", "plain compiled")

@@ -1,6 +1,6 @@
 """nanogpt2: the trainer behind the book, from documents to a model as good as GPT-2.
 
-Its rooms stand in ``README.md`` in the order of their imports; each takes only from those before it.
+Its rooms stand in ``README.md`` in the order of their imports: each takes from those before it.
 What a script of one's own needs of them stands here too, and is imported when it is first asked
 for: ``--help`` and the planner should not wait for torch.
 """

@@ -123,6 +123,21 @@ def parameter_counts(model: GPTConfig) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
+def parameter_kind(name: str, ndim: int) -> str:
+    """Which kind of ``parameter_counts`` a parameter is, by its name and its number of axes."""
+    if name.startswith("transformer.wte."):
+        return "wte"
+    if name.startswith("transformer.wpe."):
+        return "positions"
+    if name.startswith("value_embeds."):
+        return "value_embeddings"
+    if name.startswith("lm_head."):
+        return "lm_head"
+    if name in {"resid_lambdas", "x0_lambdas", "backout_lambda"} or name.startswith("smear_"):
+        return "scalars"
+    return "matrices" if ndim == 2 else "vectors"
+
+
 def _vector_parameters(model: GPTConfig) -> int:
     """Gains and biases, where the switches bring them back."""
     per_norm = model.norm_learnable * (1 + (model.norm == "layer"))

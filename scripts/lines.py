@@ -3,7 +3,8 @@
     python -m scripts.lines            print both tables
     python -m scripts.lines --readme   and write the rooms into README.md
 
-A line is a line of a file, whatever stands on it.
+A room's lines are those of its files. Of the path those count that hold something to read: code,
+comments, docstrings.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def count(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def count_to_read(path: Path) -> int:
+    """Lines of a file that are not blank."""
+    return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
+
+
 def house() -> tuple[list[Room], list[str], int]:
     """The rooms in the order of their imports, the taught files, and the lines these may have."""
     table = yaml.safe_load((ROOT / "scripts" / "house.yml").read_text(encoding="utf-8"))
@@ -65,8 +71,8 @@ def house() -> tuple[list[Room], list[str], int]:
 
 
 def taught() -> dict[str, int]:
-    """Lines of each taught file, and of each taught folder."""
-    return {name: sum(map(count, python_files(name))) for name in house()[1]}
+    """Lines to read of each taught file, and of each taught folder."""
+    return {name: sum(map(count_to_read, python_files(name))) for name in house()[1]}
 
 
 def room_table(exact: bool = True) -> str:

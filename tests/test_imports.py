@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lines import PACKAGE, ROUND, house
+from scripts.lines import PACKAGE, ROUND, house, taught
 from scripts.rooms import PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,3 +141,7 @@ def test_api_pages_show_every_room() -> None:
     shown |= {f"{name}/" for names in PAGES.values() for name in names}
     for room in house()[0][1:]:  # the ground is on the last page, with whatever else is unnamed
         assert set(room.files) <= shown, room.name
+
+
+def test_the_taught_path_is_short() -> None:
+    assert sum(taught().values()) <= house()[2]

@@ -17,11 +17,8 @@ from torch import Tensor, nn
 from nanogpt2 import depth
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
-from nanogpt2.kernels.cross_entropy import (
-    cross_entropy,
-    softcap_logits,
-    softcapped_cross_entropy,
-)
+from nanogpt2.kernels.cross_entropy import cross_entropy, softcap_logits
+from nanogpt2.kernels.loss import softcapped_cross_entropy
 from nanogpt2.model.attention import Cache, CausalSelfAttention
 from nanogpt2.model.linear import Linear
 from nanogpt2.model.mlp import MLP
@@ -196,7 +193,7 @@ class GPT(nn.Module):
         """Counted from the tensors, by the kinds of ``nanogpt2.depth.parameter_counts``."""
         counts = dict.fromkeys(depth.parameter_counts(self.config), 0)
         for name, parameter in self.named_parameters():
-            counts[parameter_kind(name, parameter)] += parameter.numel()
+            counts[depth.parameter_kind(name, parameter.ndim)] += parameter.numel()
         counts["total"] = sum(p.numel() for p in self.parameters())
         return counts
 
@@ -268,18 +265,3 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(hidden)
         return self.loss(hidden, targets, loss_reduction)
-
-
-def parameter_kind(name: str, parameter: Tensor) -> str:
-    """Which kind of ``depth.parameter_counts`` a parameter is; the optimizer groups by it too."""
-    if name.startswith("transformer.wte."):
-        return "wte"
-    if name.startswith("transformer.wpe."):
-        return "positions"
-    if name.startswith("value_embeds."):
-        return "value_embeddings"
-    if name.startswith("lm_head."):
-        return "lm_head"
-    if name in {"resid_lambdas", "x0_lambdas", "backout_lambda"} or name.startswith("smear_"):
-        return "scalars"
-    return "matrices" if parameter.ndim == 2 else "vectors"

@@ -114,3 +114,20 @@ def padded(part: Tensor, rows: int) -> Tensor:
     """``part`` with zero rows appended until it has ``rows``; itself where it has them."""
     missing = rows - part.size(0)
     return torch.cat((part, part.new_zeros(missing, *part.shape[1:]))) if missing else part
+
+
+def expected_traffic(optimizer: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """(calls, bytes) of one step by collective: the formula of the ZeRO-2 chapter.
+
+    A stack of K slices over W ranks travels twice as ceil(K / W) W of them: once as gradients
+    (reduce-scatter), once as parameters (all-gather). A small one is all-reduced once.
+    """
+    W = optimizer.comm.world_size
+    calls = dict.fromkeys(("reduce_scatter", "all_gather", "all_reduce"), 0)
+    size = dict(calls)
+    for stack in optimizer.stacks if W > 1 else []:
+        sent = stack.each * (W if stack.dealt else 1)
+        for name in ("reduce_scatter", "all_gather") if stack.dealt else ("all_reduce",):
+            calls[name] += 1
+            size[name] += sent * sum(p.nbytes for p in stack.params) // stack.count
+    return calls, size

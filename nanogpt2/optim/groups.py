@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.model.gpt import parameter_kind
+from nanogpt2.depth import parameter_kind
 from nanogpt2.recipes import AdamWGroup, Recipe
 
 WIDTH_OF_RATES = 768
@@ -49,7 +49,7 @@ def parameter_groups(
     adamw: dict[AdamWGroup, Named] = defaultdict(list)
     muon: dict[tuple[int, ...], Named] = defaultdict(list)
     for name, parameter in named:
-        kind = parameter_kind(name, parameter)
+        kind = parameter_kind(name, parameter.ndim)
         if kind == "matrices" and recipe.matrices == "muon":
             muon[tuple(parameter.shape)].append((name, parameter))
         else:

@@ -255,20 +255,3 @@ class MuonAdamW(torch.optim.Optimizer):
                 tensor.copy_(read(name, key, start, stop))
         for group in self.param_groups:
             group["step"] = step
-
-
-def expected_traffic(optimizer: MuonAdamW) -> tuple[dict[str, int], dict[str, int]]:
-    """(calls, bytes) of one step by collective: the formula of the ZeRO-2 chapter.
-
-    A stack of K slices over W ranks travels twice as ceil(K / W) W of them: once as gradients
-    (reduce-scatter), once as parameters (all-gather). A small one is all-reduced once.
-    """
-    W = optimizer.comm.world_size
-    calls = dict.fromkeys(("reduce_scatter", "all_gather", "all_reduce"), 0)
-    size = dict(calls)
-    for stack in optimizer.stacks if W > 1 else []:
-        sent = stack.each * (W if stack.dealt else 1)
-        for name in ("reduce_scatter", "all_gather") if stack.dealt else ("all_reduce",):
-            calls[name] += 1
-            size[name] += sent * sum(p.nbytes for p in stack.params) // stack.count
-    return calls, size

@@ -15,9 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels import cross_entropy as room
-from nanogpt2.kernels.cross_entropy import cross_entropy, softcapped_cross_entropy
+from nanogpt2.kernels import loss as room
+from nanogpt2.kernels.cross_entropy import cross_entropy
 from nanogpt2.kernels.fast import chunked_loss
+from nanogpt2.kernels.loss import softcapped_cross_entropy
 from tests.kernels.oracle import relative_error
 
 N, C, V, PADDED = 37, 12, 50, 64

@@ -9,8 +9,8 @@ import torch
 from nanogpt2 import GPT
 from nanogpt2.depth import model_at
 from nanogpt2.optim import apply_schedules, build_optimizer
-from nanogpt2.optim.collectives import bounds
-from nanogpt2.optim.sharded import SMALL, expected_traffic
+from nanogpt2.optim.collectives import bounds, expected_traffic
+from nanogpt2.optim.sharded import SMALL
 from nanogpt2.recipes import RECIPES
 from nanogpt2.training.setup import thin_gradients
 from tests.distributed import run_ranks

@@ -13,6 +13,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.optim import sharded as room
+from nanogpt2.optim.collectives import expected_traffic
 from nanogpt2.recipes import get_recipe
 from nanogpt2.studies import zero2
 from nanogpt2.studies.zero2.pictures import ring_parts
@@ -44,7 +45,7 @@ def test_bytes_by_configuration_are_those_of_the_optimizer() -> None:
     optimizer.stacks = [
         stack for group in optimizer.param_groups for stack in room.stacks_of(group, optimizer.comm)
     ]
-    sizes = room.expected_traffic(optimizer)[1]
+    sizes = expected_traffic(optimizer)[1]
     # the gates' matrices are few and small: they are counted like all others
     assert wire_bytes(config, 4, bf16_tables=False) == sum(sizes.values())
 

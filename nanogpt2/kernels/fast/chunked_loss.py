@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORE = -1
-"""targets with this value count for nothing"""
+from nanogpt2.kernels.cross_entropy import IGNORE
+
 CHUNK = 2**24
 """logits in a chunk: 64 MB in fp32, and rows enough to feed the products"""
 BAND = 2**18

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanogpt2.depth import parameter_kind
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun, bits_per_byte, compare
 from nanogpt2.lab.timing import median_seconds
-from nanogpt2.model.gpt import GPT, parameter_kind
+from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.adamw import adamw_scalars
 from nanogpt2.optim.fast import Steps
 from nanogpt2.optim.groups import parameter_groups
@@ -28,7 +29,9 @@ OUTPUTS = ("attn.c_proj.weight", "mlp.c_proj.weight")
 def gradients(model: GPT, data: SmallData, rows: int = 8, seed: int = 0) -> dict[str, Tensor]:
     """Gradient of each matrix by name, over one batch of ``rows`` rows; the model is unchanged."""
     inputs, targets = data.batch(0, rows, model.config.sequence_len, seed)
-    matrices = {n: p for n, p in model.named_parameters() if parameter_kind(n, p) == "matrices"}
+    matrices = {
+        n: p for n, p in model.named_parameters() if parameter_kind(n, p.ndim) == "matrices"
+    }
     loss = model(inputs.to(model.device), targets.to(model.device))
     found = torch.autograd.grad(loss, list(matrices.values()))
     return dict(zip(matrices, (g.detach().float() for g in found), strict=True))

@@ -24,8 +24,8 @@ from nanogpt2.depth import dial, model_at
 from nanogpt2.files import write_json
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
-from nanogpt2.optim.collectives import Collectives
-from nanogpt2.optim.sharded import MuonAdamW, expected_traffic
+from nanogpt2.optim.collectives import Collectives, expected_traffic
+from nanogpt2.optim.sharded import MuonAdamW
 from nanogpt2.recipes import get_recipe
 from nanogpt2.training.ranks import Ranks, join
 
