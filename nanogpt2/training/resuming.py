@@ -184,7 +184,9 @@ def _restore(trainer: Trainer, folder: Path, text: Text, tell: Callable[[str], N
 
 def _check_same_run(folder: Path, state: dict[str, Any], trainer: Trainer) -> None:
     now = trainer.asked.identity()
-    begun = state.get("identity") or _identity_before(folder, state, trainer.steps, now)
+    begun = state.get("identity")
+    if not isinstance(begun, dict):
+        begun = _identity_before(folder, state, trainer.steps, now)
     # its text is told by digests, wherever it lies
     if what := difference({**begun, "data": now["data"]}, now):
         raise UserError(
