@@ -1,14 +1,20 @@
 """nanogpt2: the trainer behind the book, from documents to a model as good as GPT-2.
 
-Rooms stand in the order data flows through them: ``config``, ``recipes``, ``depth``, ``run``,
-``data``, ``kernels``, ``model``, ``optim``, ``inference``, ``evals``, ``training``, ``planning``,
-``speedrun``, ``lab``, ``studies``; each imports only from those before it. What a script of one's
-own needs of them stands here too, and is imported when it is first asked for: ``--help`` and the
-planner should not wait for torch.
+Its rooms stand in ``README.md`` in the order of their imports; each takes only from those before
+it. What a script of one's own needs of them stands here too, and is imported when it is first asked
+for: ``--help`` and the planner should not wait for torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Threads wait for each other thousands of times a second. One that spins meanwhile takes the core
+# from whoever would let it go on, once anything else runs on the machine; one that sleeps at once
+# wakes late. So: spin for some microseconds, then sleep (benchmarks/busy.py). Read by the OpenMP
+# that comes with torch when it is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
     from nanogpt2.config import GPTConfig
@@ -22,8 +28,8 @@ if TYPE_CHECKING:
     from nanogpt2.optim import build_optimizer
     from nanogpt2.recipes import Recipe, get_recipe
     from nanogpt2.run import Loop, Run
-    from nanogpt2.training.checkpoint import load_model
     from nanogpt2.training.fit import fit
+    from nanogpt2.training.loading import load_model
     from nanogpt2.training.trainer import train
 
     __version__: str
@@ -61,7 +67,7 @@ _HOMES = {
     "evaluate_core": "evals.core",
     "fit": "training.fit",
     "get_recipe": "recipes",
-    "load_model": "training.checkpoint",
+    "load_model": "training.loading",
     "text_batches": "data.texts",
     "train": "training.trainer",
 }

@@ -141,8 +141,13 @@ def flops_per_token(model: GPTConfig) -> int:
     counts = parameter_counts(model)
     head = counts["wte"] if model.tied_head else counts["lm_head"]
     products = counts["matrices"] + head + counts.get("vectors", 0)
+    return 6 * products + attention_flops(model)
+
+
+def attention_flops(model: GPTConfig) -> int:
+    """What attention's scores and mixing are of ``flops_per_token``."""
     seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
-    return 6 * products + 12 * model.n_head * model.head_dim * seen
+    return 12 * model.n_head * model.head_dim * seen
 
 
 def scaling_parameters(model: GPTConfig) -> int:

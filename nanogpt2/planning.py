@@ -15,32 +15,38 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from nanogpt2 import reported
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
 from nanogpt2.memory import Memory, memory_per_rank
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
+from nanogpt2.reported import RUN1_SECONDS
 from nanogpt2.run import add_set, assignments
 from nanogpt2.settings import override
 
-RUN1_SECONDS = 10_949.46713
-RECORD_DEVICES, RECORD_PEAK = 8, 989e12
-"""the records' node: 8xH100, each 989 TFLOP/s in bf16"""
+RECORD_DEVICES, RECORD_PEAK = 8, float(reported.H100_PEAK)
+"""the records' node: 8xH100"""
 UNTRIED_MFU = 0.4
 """assumed of machines for which nothing was recorded"""
-NODE_POWER = 10_200 / (8 * 700)
+NODE_POWER = reported.DGX_H100_WATTS / (8 * reported.H100_WATTS)
 """rated power of a DGX H100 over that of its eight GPUs: the machine around them counts too"""
 
-GPT2_CHIPS, GPT2_HOURS, GPT2_CHIP_DOLLARS = 32, 168, 8
-GPT2_CHIP_WATTS = 278
-"""of a TPU v3 chip with its share of the host: the middle of the averages measured over four
-large trainings, 245 to 310 W (Patterson et al., arXiv 2104.10350, table 4)"""
+GPT2_CHIP_WATTS = (reported.TPU_CHIP_WATTS_LOW + reported.TPU_CHIP_WATTS_HIGH) / 2
+"""of a TPU v3 chip with its share of the host: the middle of the range of averages measured over
+four large trainings (Patterson et al., arXiv 2104.10350, table 4), cooling left out"""
 
 USABLE = 0.92
 """part of a device's memory that is ours; the driver and fragmentation take the rest"""
-SHARD_BYTES = 100_000_000
-TOKENS_PER_SHARD = {"fineweb-edu": 23_700_000, "climbmix": 46_200_000}
-"""that reach the model: run 1 read 370 shards for 8.76B tokens, run 4 150 for 6.93B"""
+SHARD_BYTES = int(reported.SHARD_BYTES)
+TOKENS_PER_SHARD = {
+    "fineweb-edu": int(
+        reported.SHARD_CHARACTERS / reported.CHARACTERS_PER_TOKEN * (1 - reported.CROPPED)
+    ),
+    "climbmix": int(dial(recipe="run4").tokens / reported.CLIMBMIX_SHARDS),
+}
+"""that reach the model, about: a shard's characters over those of a token, less what packing crops
+away; of ClimbMix, what run 4 took from the shards that it read"""
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,17 @@ def energy_kwh(machine: Machine, seconds: float) -> float | None:
 
 
 def gpt2_dollars() -> int:
-    """GPT-2 in February 2019: 32 TPU v3 chips for 168 hours at $8."""
-    return GPT2_CHIPS * GPT2_HOURS * GPT2_CHIP_DOLLARS
+    """GPT-2, announced in February 2019: 32 TPU v3 for 168 hours at $8 an hour.
+
+    The price was that of a device of four chips; had the 32 been chips, it is a quarter.
+    """
+    return int(reported.GPT2_DEVICES * reported.GPT2_HOURS * reported.TPU_DEVICE_DOLLARS)
 
 
 def gpt2_kwh() -> float:
-    """What those chips drew, by averages measured in later trainings on such chips."""
-    return GPT2_CHIPS * GPT2_HOURS * GPT2_CHIP_WATTS / 1000
+    """About what those devices' chips drew, by averages of later trainings; no bound."""
+    chips = reported.GPT2_DEVICES * reported.TPU_DEVICE_CHIPS
+    return chips * reported.GPT2_HOURS * GPT2_CHIP_WATTS / 1000
 
 
 def cost_fall(dollars: float, years: float = 7.0) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 A recipe is everything that was chosen for a run and nothing that follows from the choice (see
 ``nanogpt2.depth`` for that). Each says only how it differs from the one before it. Figures:
-the leaderboard of "time to GPT-2" (A. Karpathy, nanochat, discussion 481 and after).
+the leaderboard of "time to GPT-2" (A. Karpathy, nanochat), as ``nanogpt2.reported`` has it.
 
 Chapter: speedrun.
 """
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from nanogpt2.config import GPTConfig, Layers
 from nanogpt2.errors import UserError
+from nanogpt2.reported import LEADERBOARD
 from nanogpt2.settings import (
     Count,
     Decay,
@@ -64,7 +65,7 @@ class Muon:
     iterations: Annotated[int, Field(ge=1, le=5)] = 5
     """steps of Polar Express, at most 5"""
     weight_decay: Scale = 0.2
-    """base of the cautious weight decay (2411.16085); ``weight_decay_rule`` scales it"""
+    """base of the cautious weight decay (2510.12402); ``weight_decay_rule`` scales it"""
     weight_decay_rule: Literal["depth", "horizon"] = "depth"
     """depth: x (12 / d)^2; horizon: x sqrt(B / 2^19) D_ref / D"""
     weight_decay_schedule: Literal["linear", "cosine"] = "linear"
@@ -84,6 +85,8 @@ class Record:
     core: Number
     date: str
     commit: str
+    runs: int = 1
+    """of which the figures are the mean"""
 
 
 @settings
@@ -94,7 +97,7 @@ class Recipe:
     summary: str
     depth: Layers = 24
     ratio: Annotated[float, Field(gt=0, lt=1e6)] = 12.0
-    """training tokens per scaling parameter; 10.5 is compute-optimal for run 1's model"""
+    """training tokens per scaling parameter; see ``reported.RATIO_OPTIMAL`` for the best one"""
     iterations: Count | None = None
     """number of steps; None: from ``ratio``"""
     batch_tokens: Count | Literal["auto"] = 2**19
@@ -161,7 +164,7 @@ class Recipe:
 RUN1 = Recipe(
     name="run1",
     summary="d24 at 12 tokens per parameter: GPT-2's score in 3.04 hours",
-    record=Record(3.04, 0.74833, 0.2585, "2026-01-29", "348fbb3"),
+    record=Record(*LEADERBOARD["run1"]),
 )
 RUN2 = replace(
     RUN1,
@@ -170,7 +173,7 @@ RUN2 = replace(
     depth=26,
     ratio=8.5,
     precision="fp8",
-    record=Record(2.91, 0.74504, 0.2578, "2026-02-02", "a67eba3"),
+    record=Record(*LEADERBOARD["run2"]),
 )
 RUN3 = replace(
     RUN2,
@@ -178,7 +181,7 @@ RUN3 = replace(
     summary="twice the batch, rates up by sqrt 2",
     ratio=8.25,
     batch_tokens=2**20,
-    record=Record(2.76, 0.74645, 0.2602, "2026-02-05", "2c062aa"),
+    record=Record(*LEADERBOARD["run3"]),
 )
 RUN4 = replace(
     RUN3,
@@ -191,7 +194,7 @@ RUN4 = replace(
     fp8_min_side=128,
     model=replace(RUN3.model, logit_softcap=20.0),
     muon=replace(RUN3.muon, weight_decay_rule="horizon"),
-    record=Record(2.02, 0.71854, 0.2571, "2026-03-04", "324e69c"),
+    record=Record(*LEADERBOARD["run4"]),
 )
 RUN5 = replace(
     RUN4,
@@ -227,7 +230,7 @@ RUN5 = replace(
     warmup_steps=40,
     warmdown_ratio=0.65,
     final_lr=0.05,
-    record=Record(1.80, 0.71808, 0.2690, "2026-03-09", "6ed7d1d"),
+    record=Record(*LEADERBOARD["run5"]),
 )
 RUN6 = replace(
     RUN5,
@@ -245,7 +248,7 @@ RUN6 = replace(
         backout=True,
     ),
     muon=replace(RUN5.muon, momentum_end=0.90),
-    record=Record(1.65, 0.71800, 0.2626, "2026-03-14", "a825e63"),
+    record=Record(*LEADERBOARD["run6"]),
 )
 HEAD = replace(
     RUN6,

@@ -12,7 +12,6 @@ import argparse
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +38,6 @@ RUNS = Path("runs")
 MOST_CPU_RANKS = 256
 SMALLEST_VOCABULARY = 256 + 9
 """what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
-POLL_SECONDS = 0.2
 
 
 # What is asked for
@@ -261,7 +259,7 @@ class Speedrun:
 
     def run(self) -> int:
         """All stages; returns the exit code: 130 or 143 when a signal ended the training."""
-        from nanogpt2.training.distributed import join
+        from nanogpt2.training.ranks import join
 
         with ExitStack() as claim, join(self.asked.device) as ranks:
             self.work.ranks = ranks
@@ -279,7 +277,7 @@ class Speedrun:
     def do(self, stage: Stage) -> None:
         """Run one stage unless its result is on disk and whole; rank 0 decides that for all."""
         main = self.work.ranks.is_main
-        done = self.agree(stage.name, main and self.stamps.valid(stage.name, stage.inputs()))
+        done = self.work.ranks.share(lambda: self.stamps.valid(stage.name, stage.inputs()))
         if main:
             names = [known.name for known in self.stages()]
             place = names.index(stage.name) + 2, len(names) + 1  # the machine was the first
@@ -289,15 +287,6 @@ class Speedrun:
         files = stage.work()
         if main and files is not None:
             self.stamps.write(stage.name, stage.inputs(), files)
-
-    def agree(self, key: str, value: bool) -> bool:
-        """Rank 0's ``value`` on all ranks, which may have to wait for it as long as a download."""
-        ranks = self.work.ranks
-        if ranks.is_main:
-            ranks.post(key, value)
-        while not (known := ranks.collect(key)):
-            time.sleep(POLL_SECONDS)
-        return known[0]
 
     def begin(self) -> None:
         """The first stage: machine, folder and settings fit each other; ``config.json`` says so."""

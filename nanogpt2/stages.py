@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage 
     from nanogpt2.data.source import Text
     from nanogpt2.data.tokenizer import Tokenizer
     from nanogpt2.inference.engine import Engine
-    from nanogpt2.training.distributed import Ranks
+    from nanogpt2.training.ranks import Ranks
     from nanogpt2.training.settings import StepReport
 
 PROMPTS = (
@@ -74,7 +74,7 @@ class Work:
 
     def learned(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint; None while there is none."""
-        from nanogpt2.training.storage import learned
+        from nanogpt2.training.checkpoint import learned
 
         return learned(self.out)
 
@@ -209,7 +209,7 @@ class Work:
         """Train, from the newest checkpoint if there is one; None when a signal ended it."""
         from nanogpt2.evals.held_out import require_held_out
         from nanogpt2.logs import open_log
-        from nanogpt2.training.trainer import Trainer
+        from nanogpt2.training.trainer import train
 
         screen = self.screen
         if self.ranks.is_main:
@@ -225,7 +225,7 @@ class Work:
                 numbers = {k: v for k, v in vars(report).items() if isinstance(v, (int, float))}
                 log.log(report.step, numbers)
 
-            result = Trainer(self.to_train(), self.ranks, on_step, screen.say).run()
+            result = train(self.to_train(), on_step, screen.say, self.ranks)
         log.close()
         if result.stopped_by is None:
             return [self.out / "training.json", self.out / str(result.checkpoint)]
@@ -253,7 +253,8 @@ class Work:
         from nanogpt2.evals.bits_per_byte import bits_per_byte
         from nanogpt2.evals.held_out import held_out_batches
 
-        model, tokenizer, ranks = self.engine().model, self.tokenizer(), self.ranks
+        ranks, tokenizer = self.ranks, self.tokenizer()
+        model = self.engine(ranks).model
         rows, length = self.plan.device_batch_size, model.config.sequence_len
         share = held_out_batches(
             self.held_out(), tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
@@ -279,7 +280,7 @@ class Work:
         bundle = self.find_tasks()
         with self.screen.progress() as advance:
             result = evaluate_core(
-                self.engine().model,
+                self.engine(self.ranks).model,
                 self.tokenizer(),
                 bundle,
                 self.run.core_max_per_task,
@@ -288,11 +289,11 @@ class Work:
         self.screen.say(f"  {result.label}: {result.core:.4f}")
         return self.write("core.json", result.to_dict(published_scores(bundle)))
 
-    def engine(self) -> Engine:
-        """The newest checkpoint's model on this rank's device, ready to write."""
+    def engine(self, ranks: Ranks | None = None) -> Engine:
+        """The newest checkpoint's model on this rank's device; ``ranks`` where all load it."""
         from nanogpt2.inference.engine import load_engine
 
-        return load_engine(self.out, str(self.ranks.device))
+        return load_engine(self.out, str(self.ranks.device), ranks=ranks)
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""

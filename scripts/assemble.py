@@ -21,6 +21,8 @@ from scripts.vendor import vendor
 
 WORDS_PER_MINUTE = 200
 CODE_LINES_PER_MINUTE = 15
+FOLDED = {"hide-input", "remove-input", "remove-cell"}
+"""tags of cells whose code the page does not show unasked"""
 
 
 def assemble(with_api: bool = True) -> None:
@@ -124,7 +126,11 @@ def minutes(markdown: str, code_lines: int = 0) -> int:
 def _insert_costs(cells: list[dict[str, Any]], costs: dict[str, Any]) -> None:
     """Under the title: minutes to read, and what running the chapter cost."""
     prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    code = sum(len("".join(c["source"]).splitlines()) for c in cells if c["cell_type"] == "code")
+    code = sum(
+        len("".join(c["source"]).splitlines())
+        for c in cells
+        if c["cell_type"] == "code" and not FOLDED & set(c["metadata"].get("tags", []))
+    )
     line = (
         f"{_to_read(minutes(prose, code))} · ran in {costs['seconds']:.0f} s on "
         f"{costs['cores']} CPU cores with at most {costs['peak_bytes'] / 2**30:.1f} GiB "
@@ -157,6 +163,7 @@ def _generate(
     url, branch = repository["url"], repository["branch"]
     pages.write(folder, "ladder.md", ladder.ladder_svg(known))
     pages.write(folder, "leaderboard.md", facts.leaderboard())
+    pages.write(folder, "reported.md", facts.reported_table())
     pages.write(folder, "execution.md", pages.execution_table())
     pages.write(folder, "environment.md", pages.environment_table())
     pages.write(folder, "results.md", pages.results_page(url, branch))

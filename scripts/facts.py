@@ -1,26 +1,20 @@
 """The numbers that the book's pages name, computed by the package when the book is built.
 
-Inputs are what was reported (`REPORTED`, with who said so); everything else follows by arithmetic.
+Inputs are what was reported (``nanogpt2.reported``); everything else follows by arithmetic.
 A page takes a number by name, as ``{{ run1_tokens }}``, so that no number is typed twice.
 """
 
 from __future__ import annotations
 
-import nanogpt2
-from nanogpt2.depth import Dial, dial
-from nanogpt2.recipes import RECIPES, get_recipe
+from pathlib import Path
 
-REPORTED = {
-    "gpt2_tpus": 32.0,
-    "gpt2_hours": 168.0,
-    "tpu_dollars_per_hour": 8.0,
-    "gpt2_core": 0.256525,
-    "run1_seconds": 10_949.46713,
-    "run1_core": 0.25851,
-    "run1_bpb": 0.74833,
-    "node_dollars_per_hour": 24.0,
-}
-"""OpenAI's 2019 run as costed in nanochat's discussion 481, and the 29 January 2026 run there"""
+import nanogpt2
+from nanogpt2 import reported
+from nanogpt2.depth import Dial, dial
+from nanogpt2.planning import gpt2_dollars
+from nanogpt2.recipes import RECIPES
+from nanogpt2.reported import LEADERBOARD
+
 YEARS = 7
 """from February 2019 to January 2026, in whole years"""
 
@@ -31,7 +25,17 @@ def badge(kind: str) -> str:
 
 
 def _cost_of_run(hours: float) -> float:
-    return hours * REPORTED["node_dollars_per_hour"]
+    return hours * reported.NODE_DOLLARS_PER_HOUR
+
+
+def _runs(count: int) -> str:
+    return "one run" if count == 1 else f"mean of {count}"
+
+
+def package_lines() -> int:
+    """Lines of the package's Python, comments and docstrings included."""
+    files = Path(nanogpt2.__file__).parent.rglob("*.py")
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
 
 
 def _of_dial(name: str, at: Dial) -> dict[str, str]:
@@ -58,34 +62,58 @@ def _of_dial(name: str, at: Dial) -> dict[str, str]:
 
 def facts() -> dict[str, str]:
     """Every number by name, written as a page shows it."""
-    gpt2_cost = REPORTED["gpt2_tpus"] * REPORTED["gpt2_hours"] * REPORTED["tpu_dollars_per_hour"]
-    run1_hours = REPORTED["run1_seconds"] / 3600
-    fall = gpt2_cost / _cost_of_run(run1_hours)
-    record = get_recipe("run6").record
-    assert record is not None
+    run1_hours = reported.RUN1_SECONDS / 3600
+    fall = gpt2_dollars() / _cost_of_run(run1_hours)
+    by_llmc = gpt2_dollars() / reported.LLMC_DOLLARS
+    last = LEADERBOARD["run6"]
     return {
         "version": str(nanogpt2.__version__),
         "live": badge("live"),
         "recorded": badge("recorded"),
         "reported": badge("reported"),
-        "gpt2_tpus": f"{REPORTED['gpt2_tpus']:.0f}",
-        "gpt2_hours": f"{REPORTED['gpt2_hours']:.0f}",
-        "tpu_dollars_per_hour": f"{REPORTED['tpu_dollars_per_hour']:.0f}",
-        "gpt2_cost": f"{gpt2_cost:,.0f}",
-        "gpt2_core": f"{REPORTED['gpt2_core']}",
-        "run1_seconds": f"{REPORTED['run1_seconds']:,.0f}",
-        "run1_core": f"{REPORTED['run1_core']}",
-        "run1_bpb": f"{REPORTED['run1_bpb']}",
-        "core_margin": f"{REPORTED['run1_core'] - REPORTED['gpt2_core']:.4f}",
-        "node_dollars_per_hour": f"{REPORTED['node_dollars_per_hour']:.0f}",
+        "package_lines": f"{round(package_lines(), -3):,}",
+        "gpt2_tpus": f"{reported.GPT2_DEVICES:.0f}",
+        "gpt2_chips": f"{reported.GPT2_DEVICES * reported.TPU_DEVICE_CHIPS:.0f}",
+        "gpt2_hours": f"{reported.GPT2_HOURS:.0f}",
+        "tpu_dollars_per_hour": f"{reported.TPU_DEVICE_DOLLARS:.0f}",
+        "gpt2_cost": f"{gpt2_dollars():,}",
+        "gpt2_cost_of_chips": f"{gpt2_dollars() / reported.TPU_DEVICE_CHIPS:,.0f}",
+        "gpt2_core": f"{reported.GPT2_CORE}",
+        "run1_core": f"{reported.RUN1_CORE}",
+        "run1_bpb": f"{LEADERBOARD['run1'].val_bpb}",
+        "core_margin": f"{reported.RUN1_CORE - reported.GPT2_CORE:.4f}",
+        "bpb_too_low": f"{reported.BPB_TOO_LOW:.2%}",
+        "node_dollars_per_hour": f"{reported.NODE_DOLLARS_PER_HOUR:.0f}",
         "run1_hours": f"{run1_hours:.2f}",
         "run1_cost": f"{_cost_of_run(run1_hours):.0f}",
-        "run6_hours": f"{record.hours:.2f}",
-        "run6_cost": f"{_cost_of_run(record.hours):.0f}",
+        "run6_hours": f"{last.hours:.2f}",
+        "run6_cost": f"{_cost_of_run(last.hours):.0f}",
         "cost_fall": f"{10 * round(fall / 10):.0f}",
         "cost_per_year": f"{fall ** (-1 / YEARS):.2f}",
-        "gpt2_chip_hours": f"{REPORTED['gpt2_tpus'] * REPORTED['gpt2_hours']:,.0f}",
-        "run1_gpu_hours": f"{8 * run1_hours:.1f}",
+        "llmc_hours": f"{reported.LLMC_HOURS:.0f}",
+        "llmc_cost": f"{reported.LLMC_DOLLARS:.0f}",
+        "llmc_fall": f"{by_llmc:.0f}",
+        "since_llmc_fall": f"{fall / by_llmc:.0f}",
+        "ratio_optimal": f"{reported.RATIO_OPTIMAL}",
+        "ratio_of_all_before": f"{reported.RATIO_OF_ALL_BEFORE:.0f}",
+        "ratio_of_all_after": f"{reported.RATIO_OF_ALL_AFTER:.0f}",
+        "gpt3_core": f"{reported.GPT3_CORE}",
+        "gpt3_parameters_billion": f"{reported.GPT3_PARAMETERS / 1e9:.0f}",
+        "gpt3_tokens_billion": f"{reported.GPT3_TOKENS / 1e9:.0f}",
+        "tpu_chip_watts_low": f"{reported.TPU_CHIP_WATTS_LOW:.0f}",
+        "tpu_chip_watts_high": f"{reported.TPU_CHIP_WATTS_HIGH:.0f}",
+        "dgx_kilowatts": f"{reported.DGX_H100_WATTS / 1000:.1f}",
+        "seeds": f"{reported.SEEDS:.0f}",
+        "seeds_core": f"{reported.SEEDS_CORE}",
+        "seeds_core_sd": f"{reported.SEEDS_CORE_SD}",
+        "seeds_bpb": f"{reported.SEEDS_BPB}",
+        "seeds_bpb_sd": f"{reported.SEEDS_BPB_SD:.5f}",
+        "mup_core": f"{reported.MUP_CORE}",
+        "mup_baseline_core": f"{reported.MUP_BASELINE_CORE}",
+        "run4_core": f"{LEADERBOARD['run4'].core}",
+        "run3_core": f"{LEADERBOARD['run3'].core}",
+        "run3_bpb": f"{LEADERBOARD['run3'].val_bpb:.4f}",
+        "run4_bpb": f"{LEADERBOARD['run4'].val_bpb:.4f}",
         **_of_dial("run1", dial(recipe="run1")),
         **_of_dial("d12", dial(12, "run1")),
     }
@@ -94,8 +122,8 @@ def facts() -> dict[str, str]:
 def leaderboard() -> str:
     """The records as a Markdown table: what was reported, beside what the package computes."""
     rows = [
-        "| run | hours | dollars | CORE | bits per byte | depth | steps | what changed |",
-        "| --- | --: | --: | --: | --: | --: | --: | --- |",
+        "| run | hours | dollars | CORE | of | bits per byte | depth | steps | what changed |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",
     ]
     for recipe in RECIPES.values():
         if recipe.record is None:
@@ -103,7 +131,20 @@ def leaderboard() -> str:
         record, at = recipe.record, dial(recipe=recipe)
         rows.append(
             f"| {recipe.name} | {record.hours:.2f} | {_cost_of_run(record.hours):.0f} | "
-            f"{record.core:.4f} | {record.val_bpb:.5f} | {at.depth} | {at.iterations:,} | "
+            f"{record.core:.4f} | {_runs(record.runs)} | {record.val_bpb:.5f} | {at.depth} | "
+            f"{at.iterations:,} | "
             f"{recipe.summary} |"
+        )
+    return "\n".join(rows)
+
+
+def reported_table() -> str:
+    """Every reported constant as a Markdown table: value, unit, who said it, when."""
+    rows = ["| constant | value | unit | source | date |", "| --- | --: | --- | --- | --- |"]
+    for name, value in reported.constants().items():
+        shown = f"{float(value):,.10g}" if value < 1e7 else f"{float(value):.10g}"
+        rows.append(
+            f"| {name.lower().replace('_', ' ')} | {shown} | {value.unit} | "
+            f"{{cite:t}}`{value.key}` | {value.date} |"
         )
     return "\n".join(rows)

@@ -6,25 +6,45 @@ python -m scripts.notebooks            name what is wrong with any notebook of t
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import statistics
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import run_command
+from nanogpt2.recipes import RECIPES
+from scripts.badges import wrong_badges
 from scripts.paths import ROOT, notebooks
+from scripts.presentation import open_answers
 
 MEDIAN_LINES, MAX_LINES, MAX_COLUMNS = 8, 30, 79
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"kernelspec", "language_info"}
 PARAMETERS = {"DEPTH", "SCALE", "SEED"}
 CHECKED = "lab.check_parameters(DEPTH, SCALE, SEED)"
-# what somebody measured, as far as a pattern can tell: a decimal with a unit of measurement
-MEASURED = re.compile(
-    r"(?<![\w.^])\d+\.\d+\s*(?:\\?%|×|(?:bits per byte|bpb|ms|milliseconds|seconds|tokens/s|"
-    r"(?:times|percent) (?:faster|slower|cheaper|less|more))\b)"
+# what somebody measured, as far as a pattern can tell: a number with a unit of measurement ...
+UNIT = (
+    r"\\?%|×|(?:bits per byte|bpb|ms|milliseconds|seconds|minutes|hours|days|dollars|cents|times|"
+    r"percent|k?Wh?|[MGT]i?B|items|[mb]illion|tokens/s|TFLOP/s|FLOPs|an hour)\b"
+)
+NUMBER = r"(?<![\w.,^/=-])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
+MEASURED = re.compile(rf"{NUMBER}(?=\s*(?:{UNIT}))")
+# ... or a decimal, or a large number that is not round
+LARGE = re.compile(rf"{NUMBER}(?![\w/]|\.\d)")
+# numbers that may be typed: minutes and data of exercises, versions, parts of a text, model names
+EXERCISE = re.compile(r"\*(?:Easy|Medium|Hard),")
+NAMED = re.compile(
+    r"(?:Section|Python|PyTorch(?: from)?|torch|CC BY|Apache|OFL|BSD|version|GPT|OLMo|Llama|Gemma|"
+    r"Qwen)[ -]*\d[\d.]*"
+)
+UNSPOKEN = re.compile(  # code, formulas, links, roles, HTML
+    r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|\{[\w:]+\}`[^`]*`|`[^`\n]*`|\]\([^)]*\)|<[^>\n]*>|"
+    r"\{\{[^}]*\}\}",
+    re.S,
 )
 BADGE = re.compile(r"ng-(?:live|recorded|reported)|\{\{ *(?:live|recorded|reported) *\}\}")
 
@@ -40,6 +60,9 @@ def problems(path: Path) -> list[str]:
     cells = notebook["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     found = [*_clean(notebook, code), *_parameters(code), *_begin(code), *_lengths(code)]
+    with suppress(SyntaxError):
+        found += wrong_badges(source(cell) for cell in code)
+        found += open_answers([(source(c), set(c["metadata"].get("tags", []))) for c in code])
     for cell in cells:
         if cell["cell_type"] == "markdown":
             found += unmarked_numbers(source(cell))
@@ -112,15 +135,53 @@ def _lengths(code: list[dict[str, Any]]) -> list[str]:
     return found
 
 
+@functools.cache
+def settings() -> frozenset[float]:
+    """Every number that stands in a recipe: those are choices, not measurements."""
+
+    def numbers(value: Any) -> Iterator[float]:
+        if isinstance(value, Mapping):
+            for inner in value.values():
+                yield from numbers(inner)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                yield from numbers(inner)
+        elif isinstance(value, (int, float)):
+            yield float(value)
+
+    chosen = [recipe.to_dict() | {"record": None} for recipe in RECIPES.values()]
+    return frozenset(number for recipe in chosen for number in numbers(recipe))
+
+
 def unmarked_numbers(markdown: str) -> list[str]:
-    """Measured-looking numbers in paragraphs that carry no badge."""
-    prose = re.sub(r"```.*?```|\$\$.*?\$\$", "", markdown, flags=re.S)
-    return [
-        f"{match.group(0)!r} looks measured and its paragraph has no badge; print it from the run"
-        for paragraph in re.split(r"\n\s*\n", prose)
-        if not BADGE.search(paragraph)
-        for match in MEASURED.finditer(paragraph)
-    ]
+    """Measured-looking numbers in paragraphs that carry no badge.
+
+    May be typed: whole numbers up to 10,000 without a unit (years, depths, shapes), round ones and
+    powers of two, settings of the recipes, what an exercise asks for, versions and names.
+    """
+    formulas = re.compile(r"```.*?```|\$\$.*?\$\$", re.S)
+    found = []
+    for paragraph in re.split(r"\n\s*\n", formulas.sub("", markdown)):
+        if BADGE.search(paragraph) or EXERCISE.match(paragraph.lstrip()):
+            continue
+        prose = NAMED.sub(" ", UNSPOKEN.sub(" ", paragraph))
+        wrong = {match.group(0): None for match in MEASURED.finditer(prose)}
+        wrong |= {m.group(0): None for m in LARGE.finditer(prose) if _looks_measured(m.group(0))}
+        found += [
+            f"{number!r} looks measured and its paragraph has no badge; print it from the run"
+            for number in wrong
+        ]
+    return found
+
+
+def _looks_measured(written: str) -> bool:
+    value = float(written.replace(",", ""))
+    if value in settings():
+        return False
+    if value != int(value):
+        return True
+    digits = str(int(value)).rstrip("0")
+    return value >= 10_000 and len(digits) > 1 and int(value) & (int(value) - 1) != 0
 
 
 def main() -> int:

@@ -23,7 +23,10 @@ def shape_factor(rows: int, cols: int) -> float:
 
 
 def neuron_axis(rows: int, cols: int) -> int:
-    """The axis NorMuon averages over: the inputs of a neuron where there are as many neurons."""
+    """The axis NorMuon averages over: its paper's, the inputs of a neuron, where rows >= cols.
+
+    For wide matrices the outputs: a variant of modded-nanogpt and nanochat, not of the paper.
+    """
     return -1 if rows >= cols else -2
 
 

@@ -12,8 +12,8 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.files import named_path, require_folder_place
 from nanogpt2.recipes import get_recipe
 from nanogpt2.run import EVAL_TOKENS, Loop, Run, add_options, assignments
+from nanogpt2.training.checkpoint import list_checkpoints
 from nanogpt2.training.settings import StepReport
-from nanogpt2.training.storage import list_checkpoints
 from nanogpt2.training.trainer import train
 
 LOOP = Loop(eval_every=250, eval_tokens=EVAL_TOKENS, checkpoint_every=0)

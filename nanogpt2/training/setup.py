@@ -1,12 +1,13 @@
-"""What is decided before the first step: tokenizer, precision, shape of a batch, the model."""
+"""What is decided before the first step: the tokenizer, and the model in which precision."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,7 +18,10 @@ from nanogpt2.errors import UserError
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.linear import Linear
+from nanogpt2.optim import MuonAdamW, build_optimizer
 from nanogpt2.recipes import Recipe
+from nanogpt2.run import Run
+from nanogpt2.training.ranks import Ranks
 
 STEPS_TO_EARN_COMPILING = {"cuda": 50, "cpu": 5000}
 """a cold compilation costs up to a minute, and saves a tenth of a small step on a processor"""
@@ -25,6 +29,47 @@ FP8_TILE = 16
 """both sides of an fp8 product must be multiples of it"""
 FP8_CAPABILITY = (8, 9)
 """CUDA compute capability (Ada, Hopper) from which tensor cores multiply fp8"""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns."""
+
+    model: GPT
+    forward: nn.Module
+    """the model as the steps call it, compiled where that pays"""
+    optimizer: MuonAdamW
+    precision: str
+    """what products run in: fp32, bf16, fp8"""
+    compiled: bool
+
+
+def build_learner(asked: Run, ranks: Ranks, tell: Callable[[str], None]) -> Learner:
+    """Model and optimizer of the run, at their start values on this rank."""
+    recipe, plan, device = asked.recipe, asked.dial, ranks.device
+    forced = asked.precision != "auto"
+    precision, remark = choose_precision(asked.wanted_precision, device, forced)
+    if remark:
+        tell(remark)
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("high")
+    model = build_model(plan.model, device, precision, asked.seed)
+    if precision == "fp8":
+        switch_on_fp8(model, recipe)
+    compiled = wants_compilation(asked.loop.compile, device, plan.iterations)
+    if not compiled:
+        thin_gradients(model, plan.batch_tokens // ranks.world_size)
+    forward: Any = torch.compile(model, dynamic=False) if compiled else model
+    optimizer = build_optimizer(
+        model,
+        recipe,
+        lr_scale=plan.lr_scale,
+        weight_decay=plan.weight_decay,
+        compiled=compiled,
+        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+    )
+    optimizer.measure_gradient = True
+    return Learner(model, forward, optimizer, precision, compiled)
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:

@@ -16,6 +16,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
 from nanogpt2.lab import recorded
 from nanogpt2.recipes import Recipe
+from nanogpt2.reported import SOURCES, constants
 from scripts import chapters, depends, facts, ladder, pages, rooms
 from scripts.assemble import _below_title, _hide_injected, minutes
 from scripts.paths import BOOK, ROOT, document, notebooks
@@ -36,6 +37,10 @@ FACTS = {
     "d12_total": "286,262,424",
     "cost_fall": "590",
     "cost_per_year": "0.40",
+    "gpt2_cost_of_chips": "10,752",
+    "llmc_fall": "64",
+    "since_llmc_fall": "9",
+    "core_margin": "0.0020",
 }
 
 
@@ -44,18 +49,83 @@ def test_fact(name: str) -> None:
     assert facts.facts()[name] == FACTS[name]
 
 
+def test_readme_says_how_large_the_package_is() -> None:
+    said = re.search(r"about ([\d,]+) lines", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert said
+    lines = int(said.group(1).replace(",", ""))
+    assert abs(lines / facts.package_lines() - 1) < 0.2, facts.package_lines()
+
+
 def test_every_substitution_of_a_page_is_a_fact() -> None:
     known = {*facts.facts(), "repository"}
-    for page in BOOK.rglob("*.md"):
+    for page in [*BOOK.rglob("*.md"), *notebooks()]:
         used = set(re.findall(r"\{\{ *(\w+) *\}\}", page.read_text(encoding="utf-8")))
         assert used <= known, f"{page.name}: {used - known}"
+
+
+def test_every_source_of_a_reported_number_is_in_the_bibliography() -> None:
+    keys = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(), re.M))
+    assert set(SOURCES) <= keys
+    for name, value in constants().items():
+        assert value.key in SOURCES and value.unit and value.date, name
+        assert f"{name.lower().replace('_', ' ')} |" in facts.reported_table()
+
+
+def test_every_citation_is_in_the_bibliography() -> None:
+    keys = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(), re.M))
+    for page in [*BOOK.rglob("*.md"), *notebooks()]:
+        cited = re.findall(r"\{cite(?::t)?\}`([\w,]+)`", page.read_text(encoding="utf-8"))
+        assert {key for group in cited for key in group.split(",")} <= keys, page.name
+
+
+def links(page: Path) -> list[Path]:
+    """The files that a page's links name: relative ones, ``{doc}`` roles, files on GitHub."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    found = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        on_github = re.match(
+            r"https://github\.com/nanogpt2/nanogpt2/(?:blob|tree)/main/(.+)", target
+        )
+        if on_github:
+            found.append(ROOT / on_github.group(1))
+        elif not re.match(r"[a-z]+:|#", target):
+            found.append(page.parent / target.partition("#")[0])
+    for target in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`<>]+)>?`", text):
+        base = ROOT / target[1:] if target.startswith("/") else page.parent / target
+        found.append(
+            next((f for f in (base.with_suffix(s) for s in (".md", ".ipynb")) if f.exists()), base)
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(BOOK.rglob("*.md")), *notebooks(), ROOT / "README.md"], ids=lambda p: p.stem
+)
+def test_links_of_the_sources_lead_to_files(page: Path) -> None:
+    assert [path for path in links(page) if not path.exists()] == []
+
+
+def test_a_link_to_a_file_that_moved_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text(
+        "[a](b.md), {doc}`c`, {doc}`D </book/index>`, [e](#f), [g](https://h.org), [m]"
+        "(https://github.com/nanogpt2/nanogpt2/blob/main/nanogpt2/model/no_such.py)\n"
+    )
+    (tmp_path / "c.md").touch()
+    named = [path.name for path in links(page) if not path.exists()]
+    assert named == ["b.md", "no_such.py"]
 
 
 def test_leaderboard_has_the_six_records() -> None:
     lines = facts.leaderboard().splitlines()[2:]
     assert [line.split("|")[1].strip() for line in lines] == [f"run{i}" for i in range(1, 7)]
-    steps = [line.split("|")[7].strip() for line in lines]
+    steps = [line.split("|")[8].strip() for line in lines]
     assert steps == ["16,704", "14,889", "7,226", "6,612", "6,055", "5,568"]
+    runs = [line.split("|")[5].strip() for line in lines]
+    assert runs == ["one run"] * 3 + ["mean of 7", "mean of 5", "mean of 5"]
 
 
 def test_rungs_lead_from_gpt2_to_run1() -> None:

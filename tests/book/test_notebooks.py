@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.notebooks import MAX_LINES, problems, unmarked_numbers
-from scripts.paths import BOOK, notebooks
+from nanogpt2.reported import LEADERBOARD, RUN4_CORES, constants
+from scripts.badges import wrong_badges
+from scripts.notebooks import MAX_LINES, problems, settings, unmarked_numbers
+from scripts.paths import BOOK, ROOT, notebooks
+from scripts.presentation import FOLDED, REMOVED, open_answers, studies, tag_needed
+from tests.book.answers import shown_answers
 
 
 def cell(kind: str, text: str, name: str, **metadata: Any) -> dict[str, Any]:
@@ -118,9 +123,157 @@ def test_typed_measurements_are_caught(text: str) -> None:
     assert not unmarked_numbers("{{ reported }} " + text)
 
 
-@pytest.mark.parametrize("text", ["Use base 10.5.", "Section 2.3 has it.", "GPT-2 has 1.5B."])
+TYPED = [
+    "Run 1 reached a CORE of 0.25851.",
+    "The deviation was 0.0062.",
+    "The compute-optimal ratio is 10.5.",
+    "It costs 73 dollars.",
+    "GPT-2 cost 43,008, they say.",
+    "At 24 an hour it is cheap.",
+    "All 91,037 items were asked.",
+    "A DGX draws 10.2 kW, a chip 278 W.",
+    "It reached 50% of the peak.",
+    "It read 300 billion tokens.",
+]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_numbers_of_prose_are_caught(text: str) -> None:
+    assert unmarked_numbers(text)
+    assert not unmarked_numbers(text + " {{ reported }}")
+    assert not unmarked_numbers("*Hard, 10 minutes.* " + text)
+
+
+ALLOWED = [
+    "Section 2.3 has it.",
+    "GPT-2 has 1.5B.",
+    "In 2019, at depth 24, rows have 2,048 tokens and 32,768 rows.",
+    "The base went from 10,000 to 500,000.",
+    "Here $\\ell = 0.0123$ and `x = 0.0123`, as in {eq}`eq-0.0123`.",
+    "The momentum rises from 0.85 to 0.97.",
+    "It costs {{ run1_cost }} dollars.",
+    "Python 3.11 and PyTorch 2.13 will do.",
+]
+
+
+@pytest.mark.parametrize("text", ALLOWED)
 def test_plain_numbers_are_not(text: str) -> None:
     assert not unmarked_numbers(text)
+
+
+def test_what_rests_on_reported_numbers_is_not_live() -> None:
+    cells = [
+        "from nanogpt2 import lab, reported\nx = 2 * reported.RUN1_CORE\nz = 1",
+        "y = f'{x:.2f}'\nlab.claim('a', y)",
+        "lab.claim('b', y, 'reported', reported.RUN1_CORE.source)\nlab.claim('c', z)",
+        "def f(a):\n    return a * x\nlab.table(['h'], [[f(1)]])",
+        "y = 1\nlab.claim('d', y)",
+        "lab.claims(lab.claim('e', gpt2_kwh()), lab.claim('g', recipe.record.core))",
+    ]
+    found = wrong_badges(cells)
+    assert len(found) == 4
+    assert all("badge it 'reported'" in line for line in found)
+    assert "choose another" in wrong_badges(["reported = []"])[0]
+
+
+def test_a_notebook_with_a_wrong_badge_is_caught(tmp_path: Path) -> None:
+    notebook = good()
+    text = "from nanogpt2 import reported\nlab.claim('hours', reported.RUN1_SECONDS / 3600)"
+    notebook["cells"] += [cell("code", text, "d", tags=["hide-input"])]
+    assert "badge it 'reported'" in found_in(notebook, tmp_path)
+
+
+STUDY = "from nanogpt2.studies import muon as m\nx = m.measure()"
+CELLS = [
+    ("lab.quiz('why?', ['a', 'b'], 'b', 'so')", REMOVED),
+    ("bet = lab.predict('why?', ['a', 'b'])\nbet", REMOVED),
+    ("held = 3\nbet.reveal(held, 'so')", REMOVED),
+    ("rows = [1]\nlab.table(['a'], [rows])", FOLDED),
+    ("lab.explore(m.frame, a=[1, 2])", FOLDED),
+    ("m.picture('caption')", FOLDED),
+    (STUDY, ""),
+    ("assert m.measure() == 3", ""),
+    ("runs = lab.small_runs(seeds=(0,))", ""),
+]
+
+
+@pytest.mark.parametrize(("source", "tag"), CELLS)
+def test_presentation_must_be_folded_and_questions_removed(source: str, tag: str) -> None:
+    study = (STUDY, set())
+    assert tag_needed(source, studies(STUDY)) == tag
+    assert bool(open_answers([study, (source, set())])) == bool(tag)
+    assert open_answers([study, (source, {tag})]) == []
+    if tag == REMOVED:
+        assert open_answers([study, (source, {FOLDED})])
+
+
+def test_code_that_teaches_must_not_be_folded_away() -> None:
+    source = "for x in range(3):\n    y = x\nlab.claim('y', y)"
+    assert "split it" in open_answers([(source, {FOLDED})])[0]
+    assert open_answers([("lab.claim('y', 3)", {"exercise-check-1"})]) == []
+
+
+def test_a_notebook_that_shows_an_answer_is_caught(tmp_path: Path) -> None:
+    notebook = good()
+    text = "lab.quiz('why?', ['a', 'b'], 'b', 'so')"
+    notebook["cells"] += [cell("code", text, "d")]
+    assert "tag it remove-input" in found_in(notebook, tmp_path)
+
+
+WHY = "Each token adds to the sum, so that a long ending would lose for its length."
+QUIZ = f"<article><div class='ng-quiz' data-whys='{json.dumps([WHY, 'Try another.'])}'></div>"
+CODE = '<pre>lab.quiz("?", "Each token adds to the sum, "\n    "so that a long ending would "\n' + (
+    '    "lose for its length.")</pre>'
+)
+REVEAL = "<div class='ng-reveal'><div class='ng-after' hidden><p>The masked one is slower, as the"
+
+
+def test_an_answer_in_full_view_is_seen() -> None:
+    bs4 = pytest.importorskip("bs4")
+
+    def told(html: str) -> list[str]:
+        return shown_answers(bs4.BeautifulSoup(html, "html.parser"))
+
+    assert told(f"{QUIZ}{CODE}</article>") == [WHY]
+    assert told(f"{QUIZ}<details><summary>code</summary>{CODE}</details></article>") == []
+    assert told(f"{QUIZ}<details open><summary>code</summary>{CODE}</details></article>") == [WHY]
+    closed = f"<article>{REVEAL} clock says.</p></div></div></article>"
+    assert told(closed) == []
+    assert told(closed.replace("</article>", "<p>The masked one is slower, as the clock says.</p>"))
+
+
+def numbers_in_code(path: Path) -> set[float]:
+    """Every number that a Python file, or the code of a notebook, spells out."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    return {
+        float(node.value)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float)
+    }
+
+
+def particular(value: float) -> bool:
+    """Whether a number can hardly stand for anything else."""
+    digits = f"{value:.15g}".replace(".", "").strip("0")
+    return value not in settings() and len(digits) >= (5 if value.is_integer() else 2)
+
+
+PARTICULAR = {float(v) for v in constants().values()} | {*RUN4_CORES}
+PARTICULAR |= {v for row in LEADERBOARD.values() for v in row if isinstance(v, float)}
+PARTICULAR = {value for value in PARTICULAR if particular(value)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((ROOT / "nanogpt2").rglob("*.py")), *(ROOT / "scripts").glob("*.py"), *notebooks()],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_reported_numbers_are_typed_in_one_file(path: Path) -> None:
+    assert {10_949.46713, 0.25851, 0.256525, 0.0062, 0.71854, 10.5} <= PARTICULAR
+    assert path.name == "reported.py" or not numbers_in_code(path) & PARTICULAR
 
 
 @pytest.mark.parametrize("path", sorted(BOOK.rglob("*.md")), ids=lambda path: path.stem)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from scripts.paths import EXECUTED, HTML, ROOT, document, notebooks
+from tests.book.answers import OF_THE_BROWSER, shown_answers
 
 pytestmark = pytest.mark.book
 
@@ -180,6 +181,21 @@ def test_links_lead_somewhere(page: str) -> None:
         if anchor and target.suffix == ".html":
             aimed = soup(target.relative_to(HTML).as_posix())
             assert aimed.find(id=anchor), f"{link['href']} has no such place"
+
+
+@pytest.mark.parametrize("page", ARTICLES)
+def test_no_answer_stands_open(page: str) -> None:
+    """A question's explanation is not on the page, in code either, before a reader commits."""
+    assert shown_answers(soup(page)) == []
+
+
+@pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: path.stem)
+def test_no_answer_is_visible_before_the_reader_commits(
+    notebook: Path, context: Any, site: str
+) -> None:
+    opened = Opened(context, f"{site}/{document(notebook)}.html")
+    assert opened.page.evaluate(OF_THE_BROWSER) == []
+    opened.page.close()
 
 
 def shown_outputs(notebook: Path) -> int:

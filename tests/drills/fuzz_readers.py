@@ -19,6 +19,7 @@ from nanogpt2.data.shards import read_documents, write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
+from nanogpt2.evals.during import Questions
 from nanogpt2.files import read_json, write_json
 from nanogpt2.folder import claimed
 from nanogpt2.model.gpt import GPT
@@ -29,10 +30,10 @@ from nanogpt2.run import Run
 from nanogpt2.settings import override
 from nanogpt2.speedrun import asked_for, parser, record
 from nanogpt2.stamps import Stamps
-from nanogpt2.training.checkpoint import load_model
-from nanogpt2.training.distributed import join
-from nanogpt2.training.resuming import Start, find_start
-from nanogpt2.training.storage import MARKER, describe_file, write_tensors
+from nanogpt2.training.checkpoint import MARKER, describe_file, write_tensors
+from nanogpt2.training.loading import load_model
+from nanogpt2.training.ranks import join
+from nanogpt2.training.start import Start
 from nanogpt2.training.trainer import Trainer, train
 from tests.drills.mutations import mutate
 from tests.drills.tiny_run import TinyData, prepare
@@ -167,8 +168,8 @@ def read_unfinished(folder: Path) -> None:
 def begin_training(settings: Run) -> tuple[Trainer, Start]:
     """What ``train`` does before its first step."""
     with join("cpu") as ranks, claimed(settings.out):
-        trainer = Trainer(settings, ranks, None, lambda line: None)
-        return trainer, find_start(trainer, lambda line: None)
+        trainer = Trainer(settings, ranks, Questions, None, lambda line: None)
+        return trainer, trainer.find_start()
 
 
 READERS: dict[str, Callable[[Path], Any]] = {

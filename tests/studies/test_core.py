@@ -14,11 +14,12 @@ import torch.nn.functional as F
 import nanogpt2
 from nanogpt2.data import bundle
 from nanogpt2.errors import UserError
-from nanogpt2.evals.core.bundle import load_tasks
+from nanogpt2.evals.core.bundle import load_tasks, published_scores
 from nanogpt2.evals.core.results import CoreResult, TaskResult
 from nanogpt2.evals.core.tasks import Kind, Task
 from nanogpt2.lab import small_config
 from nanogpt2.model.gpt import GPT
+from nanogpt2.reported import RUN4_CORES
 from nanogpt2.studies import core
 from nanogpt2.studies.core.measures import grams, guessing
 
@@ -45,8 +46,10 @@ def test_formula_and_bootstrap_agree() -> None:
     right = [i < 120 for i in range(400)]
     result = CoreResult(0.125, {"made": TaskResult(0.3, 0.125, right)})
     draws = core.bootstrap(result, {"made": made}, draws=4000)
-    by_formula = core.error_by_formula({"made": 0.3}, [made])
+    by_formula = core.error_by_formula({"made": 0.3}, [made], {"made": 400})
     assert by_formula == pytest.approx(math.sqrt(0.3 * 0.7 / 400) / 0.8)
+    fewer = core.error_by_formula({"made": 0.3}, [made], {"made": 100})
+    assert fewer == pytest.approx(2 * by_formula)
     assert draws.std() == pytest.approx(by_formula, rel=0.06)
     assert draws.mean() == pytest.approx(0.125, abs=4 * by_formula / math.sqrt(4000))
     assert "95 of 100" in core.bootstrap_figure(draws, 0.125)[1]
@@ -57,6 +60,13 @@ def test_certainty_is_the_normal_tail() -> None:
     samples = np.random.default_rng(0).normal(0.004, 0.0062, (100_000, 4)).mean(1)
     assert core.certainty(0.004, 4, 0.0062) == pytest.approx((samples > 0).mean(), abs=0.005)
     assert "50.0%" in core.seeds_frame(0.0, 8)[1]
+
+
+def test_margins_are_the_leaderboards() -> None:
+    rows = {name: (runs, margin) for name, runs, _, margin in core.margin_rows()}
+    assert rows["run2"] == (1, "+0.0013") and rows["run4"] == (7, "+0.0006")
+    assert rows["run5"] == (5, "+0.0125") and rows["run6"] == (5, "+0.0061")
+    assert np.mean(RUN4_CORES) == pytest.approx(0.25714, abs=1e-5)
 
 
 def test_centering_frame_is_zero_at_chance_and_one_at_best() -> None:
@@ -91,6 +101,12 @@ def test_real_tasks(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f"{row[1]:.6f}" for row in core.size_rows(bundle)][-1] == "0.256525"
     tasks = load_tasks(bundle)
     assert sum(row[2] for row in core.kind_rows(tasks)) == 91_037
+    counts = core.published_counts(tasks)
+    assert sum(counts.values()) == 17_345 and max(counts.values()) == 1000
+    xl = published_scores(bundle)["1.5B"]
+    assert core.error_by_formula(xl, tasks, counts) == pytest.approx(0.0071, abs=5e-5)
+    for label, accuracy in xl.items():  # whole counts over that many items, as the file says
+        assert accuracy * counts[label] == pytest.approx(round(accuracy * counts[label]), abs=1e-2)
     assert {row[0] for row in core.chance_rows(tasks)} == {
         "commonsense_qa", "agi_eval_lsat_ar", "boolq", "bigbench_language_identification",
     }  # fmt: skip

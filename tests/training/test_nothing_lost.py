@@ -12,9 +12,9 @@ from filelock import FileLock
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
-from nanogpt2.training import trainer
-from nanogpt2.training.checkpoint import find_tokenizer
-from nanogpt2.training.storage import list_checkpoints
+from nanogpt2.evals import during
+from nanogpt2.training.checkpoint import list_checkpoints
+from nanogpt2.training.loading import find_tokenizer
 from nanogpt2.training.trainer import train
 from tests.drills.tiny_run import RECIPE, TinyData, curve
 from tests.test_folders import tree
@@ -68,7 +68,7 @@ def test_the_bundle_of_core_is_read_before_the_first_step(
 def test_a_failing_measurement_leaves_a_checkpoint_and_the_way_on(
     tiny_data: TinyData, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    original, told, calls = trainer.bits_per_byte, [], []
+    original, told, calls = during.bits_per_byte, [], []
 
     def fails(*arguments: Any, **named: Any) -> float:
         calls.append(1)
@@ -78,7 +78,7 @@ def test_a_failing_measurement_leaves_a_checkpoint_and_the_way_on(
 
     settings = tiny_data.settings(tmp_path, checkpoint_every=0)
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "bits_per_byte", fails)
+        patched.setattr(during, "bits_per_byte", fails)
         with pytest.raises(UserError, match="went away"):
             train(settings, on_message=told.append)
     assert [folder.name for folder in list_checkpoints(tmp_path)] == [f"step_{step:06d}"]
@@ -91,7 +91,7 @@ def test_the_best_checkpoint_is_kept_though_it_is_saved_before_it_is_measured(
     tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([3.0, 1.0, 2.0, 4.0])  # at steps 6, 12, 18, 24
-    monkeypatch.setattr(trainer, "bits_per_byte", lambda *_, **__: next(scores))
+    monkeypatch.setattr(during, "bits_per_byte", lambda *_, **__: next(scores))
     result = train(tiny_data.settings(tmp_path, checkpoint_every=6, keep_last=1))
     kept = {folder.name for folder in list_checkpoints(tmp_path)}
     assert kept == {"step_000012", "step_000024"} and result.best_val_bpb == 1.0

@@ -14,9 +14,11 @@ from nanogpt2.studies.core.measures import (
     first_choices,
     item_text,
     kind_rows,
+    margin_rows,
     mean_loss,
     overlap_rows,
     overlaps,
+    published_counts,
     size_rows,
 )
 from nanogpt2.studies.core.pictures import bootstrap_figure, centering_frame, seeds_frame

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from nanogpt2.evals.core.bundle import load_tasks, published_scores
 from nanogpt2.evals.core.results import CoreResult
 from nanogpt2.evals.core.statistics import centered, core_of
 from nanogpt2.evals.core.tasks import Kind, Task
+from nanogpt2.reported import GPT2_CORE, GPT2_ITEMS_A_TASK, LEADERBOARD
 
 
 def core_bundle() -> Path:
@@ -50,10 +52,9 @@ def kind_rows(tasks: Sequence[Task]) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for kind in Kind:
         found = [task for task in tasks if task.kind is kind]
+        counts = [len(found), sum(len(task.items) for task in found)]
         names = ", ".join(task.label for task in found)
-        rows.append(
-            [kind.value.replace("_", " "), len(found), sum(len(t.items) for t in found), names]
-        )
+        rows.append([kind.value.replace("_", " "), *counts, names])
     return rows
 
 
@@ -105,13 +106,31 @@ def core_of_guessing(tasks: Sequence[Task], corrected: bool = False) -> tuple[fl
     return at_random, commonest
 
 
-def error_by_formula(accuracies: Mapping[str, float], tasks: Sequence[Task]) -> float:
-    """Standard error of CORE from the examples alone: binomial errors, centered, added."""
+def published_counts(tasks: Sequence[Task]) -> dict[str, int]:
+    """Examples behind GPT-2's published accuracy of each task: the first 1,000, or all it has."""
+    return {task.label: min(len(task.items), int(GPT2_ITEMS_A_TASK)) for task in tasks}
+
+
+def error_by_formula(
+    accuracies: Mapping[str, float], tasks: Sequence[Task], counts: Mapping[str, int]
+) -> float:
+    """Standard error of CORE from the examples alone: binomial errors, centered, added.
+
+    ``counts`` says how many examples each accuracy is of; ``tasks`` have the baselines.
+    """
     parts = [
-        accuracies[t.label] * (1 - accuracies[t.label]) / len(t.items) / (1 - t.baseline) ** 2
+        accuracies[t.label] * (1 - accuracies[t.label]) / counts[t.label] / (1 - t.baseline) ** 2
         for t in tasks
     ]
     return math.sqrt(sum(parts)) / len(tasks)
+
+
+def margin_rows() -> list[list[Any]]:
+    """Rows: record, of how many runs, their mean CORE, how far above GPT-2's."""
+    return [
+        [name, row.runs, f"{row.core:.4f}", f"{row.core - GPT2_CORE:+.4f}"]
+        for name, row in LEADERBOARD.items()
+    ]
 
 
 def bootstrap(result: CoreResult, tasks: Mapping[str, Task], draws: int = 2000) -> np.ndarray:
@@ -129,7 +148,7 @@ def certainty(margin: float, seeds: int, spread: float) -> float:
 
     Runs are normal with standard deviation ``spread``.
     """
-    return 0.5 * (1 + math.erf(margin * math.sqrt(seeds) / spread / math.sqrt(2)))
+    return NormalDist().cdf(margin * math.sqrt(seeds) / spread)
 
 
 def item_text(task: Task, item: Mapping[str, Any]) -> str:

@@ -9,12 +9,22 @@ from nanogpt2.depth import dial
 from nanogpt2.machines import GB, machine_of
 from nanogpt2.planning import RECORD_DEVICES, plan, record_mfu
 from nanogpt2.recipes import get_recipe
+from nanogpt2.reported import (
+    GPT3_PARAMETERS,
+    GPT3_TOKENS,
+    NODE_DOLLARS_PER_HOUR,
+    RUN1_SECONDS,
+    SOURCES,
+)
 
 RECORDS = ("run1", "run2", "run3", "run4", "run5", "run6")
-NODE_DOLLARS = 24.0
-"""an hour of 8xH100, as the announcement of 29 January 2026 counts it"""
 PRICES = (
-    ("29 January 2026", "what the announcement counts with", 24.00, "nanochat, discussion 481"),
+    (
+        NODE_DOLLARS_PER_HOUR.date,
+        "what the announcement counts with",
+        float(NODE_DOLLARS_PER_HOUR),
+        SOURCES[NODE_DOLLARS_PER_HOUR.key],
+    ),
     ("April 2026", "RunPod, Secure Cloud", 22.32, "techplained.aptechsolutions.io"),
     ("April 2026", "Vast.ai, spot, lowest", 12.16, "techplained.aptechsolutions.io"),
     ("May 2026", "hyperscalers, from", 28.00, "mercatus-ai.com"),
@@ -51,7 +61,7 @@ def _span(hours: float) -> str:
 
 def price_rows() -> list[list[str]]:
     """Rows: when, whose, dollars an hour, dollars for run 1's hours, source."""
-    hours = 10_949.46713 / 3600
+    hours = RUN1_SECONDS / 3600
     return [
         [when, whose, f"{price:.2f}", f"{price * hours:.0f}", source]
         for when, whose, price, source in PRICES
@@ -59,7 +69,7 @@ def price_rows() -> list[list[str]]:
 
 
 def leaderboard_rows() -> list[list[Any]]:
-    """Rows: record, steps, FLOPs, hours (reported), dollars, part of the bf16 peak, CORE."""
+    """Rows: record, of how many runs, steps, FLOPs, hours, dollars, part of the peak, CORE."""
     rows = []
     for name in RECORDS:
         recipe = get_recipe(name)
@@ -68,10 +78,11 @@ def leaderboard_rows() -> list[list[Any]]:
         rows.append(
             [
                 name,
+                "one" if told.runs == 1 else f"mean of {told.runs}",
                 f"{at.iterations:,}",
                 f"{at.total_flops:.4e}",
                 f"{told.hours:.2f}",
-                f"{told.hours * NODE_DOLLARS:.0f}",
+                f"{told.hours * NODE_DOLLARS_PER_HOUR:.0f}",
                 f"{record_mfu(name):.1%}",
                 f"{told.core:.4f}",
             ]
@@ -109,10 +120,10 @@ def peak_share(name: str) -> float:
 
 
 def gpt3_hours(low: float = 0.5, high: float = 1.0) -> tuple[float, float]:
-    """Hours of the 8xH100 node for GPT-3's 6 x 175e9 x 300e9 FLOPs.
+    """Hours of the 8xH100 node for GPT-3's FLOPs, six for each pair of parameter and token.
 
     At run 1's speed times ``high``, and times ``low``: models that do not fit a node run slower.
     """
-    flops = 6 * 175e9 * 300e9
+    flops = 6 * GPT3_PARAMETERS * GPT3_TOKENS
     speed = peak_share("run1") * RECORD_DEVICES
     return flops / (speed * high) / 3600, flops / (speed * low) / 3600

@@ -1,0 +1,150 @@
+"""Numbers that others measured or priced, each with its unit, its source and its date.
+
+The one place where such a number is typed: recipes, planner, studies, chapters and pages read it
+from here. A constant is a float, so that it can be reckoned with; what comes out of the reckoning
+is a plain float, and still no measurement of ours (the book marks it *reported*).
+
+Chapters: speedrun, core.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SOURCES = {
+    "karpathy2026nanochat": "nanochat, discussion 481",
+    "karpathy2026leaderboard": "nanochat, LEADERBOARD.md",
+    "karpathy2026log": "nanochat, LOG.md",
+    "karpathy2026gpt3": "nanochat, estimate_gpt3_core.ipynb",
+    "nanochat2026data": "nanochat, speedrun.sh",
+    "nanochat2026bytes": "nanochat, commit 2ce972a",
+    "nanochat2026seeds": "nanochat, pull request 807",
+    "nanochat2026mup": "nanochat, pull request 644",
+    "karpathy2024llmc": "llm.c, discussion 677",
+    "synced2019staggering": "Synced",
+    "patterson2021carbon": "Patterson et al.",
+    "brown2020language": "Brown et al.",
+    "nvidia2023h100": "NVIDIA, data sheets",
+    "li2024datacomp": "DCLM",
+}
+"""key of ``book/references.bib`` -> what a badge calls it"""
+
+
+class Reported(float):
+    """A number with where it is from."""
+
+    unit: str
+    key: str
+    """of its source in ``SOURCES``"""
+    date: str
+    """when it was published or measured: a year, a month or a day"""
+
+    def __new__(cls, value: float, unit: str = "", key: str = "", date: str = "") -> Reported:
+        made = super().__new__(cls, value)
+        made.unit, made.key, made.date = unit, key, date
+        return made
+
+    @property
+    def source(self) -> str:
+        """For a badge: who said it, and when."""
+        return f"{SOURCES[self.key]}, {self.date}"
+
+
+# --- GPT-2 in 2019 ---------------------------------------------------------------------------
+# "32 TPU v3" at $8 an hour: the price is that of a Cloud TPU v3 *device*, which has four chips.
+# The book takes 32 devices, for money and for power alike, and shows the other reading beside it.
+GPT2_DEVICES = Reported(32, "TPU v3", "karpathy2026nanochat", "January 2026")
+GPT2_HOURS = Reported(168, "hours", "karpathy2026nanochat", "January 2026")
+TPU_DEVICE_DOLLARS = Reported(8, "dollars an hour", "synced2019staggering", "27 June 2019")
+TPU_DEVICE_CHIPS = Reported(4, "chips a device", "synced2019staggering", "27 June 2019")
+TPU_CHIP_WATTS_LOW = Reported(245, "W", "patterson2021carbon", "April 2021")
+TPU_CHIP_WATTS_HIGH = Reported(310, "W", "patterson2021carbon", "April 2021")
+"""lowest and highest of the averages over four later trainings: a chip with its share of the host,
+the cooling of the building left out (table 4)"""
+GPT2_CORE = Reported(0.256525, "CORE", "karpathy2026nanochat", "January 2026")
+GPT2_CORE_CORRECTED = Reported(0.2309, "CORE", "li2024datacomp", "5 September 2025")
+"""the same accuracies centered by DCLM's second table of baselines"""
+GPT2_ITEMS_A_TASK = Reported(1000, "items", "karpathy2026nanochat", "January 2026")
+"""GPT-2's published accuracies (355M and up) are over the first of these of each shuffled task"""
+
+# --- the waypoint, and GPT-3 -----------------------------------------------------------------
+LLMC_DOLLARS = Reported(672, "dollars", "karpathy2024llmc", "July 2024")
+LLMC_HOURS = Reported(24, "hours", "karpathy2024llmc", "July 2024")
+GPT3_PARAMETERS = Reported(175e9, "parameters", "brown2020language", "May 2020")
+GPT3_TOKENS = Reported(300e9, "tokens", "brown2020language", "May 2020")
+GPT3_CORE = Reported(0.427, "CORE", "karpathy2026gpt3", "January 2026")
+"""an estimate, from six tasks that both papers have in common; GPT-3 was never asked CORE"""
+
+# --- run 1 -----------------------------------------------------------------------------------
+RUN1_SECONDS = Reported(10_949.46713, "seconds", "karpathy2026leaderboard", "29 January 2026")
+RUN1_CORE = Reported(0.25851, "CORE", "karpathy2026leaderboard", "29 January 2026")
+RUN1_FLOPS = Reported(4.330784131228946e19, "FLOPs", "karpathy2026leaderboard", "29 January 2026")
+NODE_DOLLARS_PER_HOUR = Reported(24, "dollars an hour", "karpathy2026nanochat", "January 2026")
+"""8xH100, as the announcement counts it"""
+RATIO_OPTIMAL = Reported(10.5, "tokens a parameter", "karpathy2026log", "27 January 2026")
+"""compute-optimal, by matrices and head; fitted with bigram embeddings on, which left again"""
+RATIO_OF_ALL_BEFORE = Reported(8, "tokens a parameter", "karpathy2026log", "17 January 2026")
+RATIO_OF_ALL_AFTER = Reported(4, "tokens a parameter", "karpathy2026log", "17 January 2026")
+"""best ratio by *all* parameters, before and after value embeddings came"""
+BPB_TOO_LOW = Reported(0.0005, "of the value", "nanochat2026bytes", "3 July 2026")
+"""bits per byte of these runs read low by about this share: a slip in counting, mended later"""
+
+# --- machines --------------------------------------------------------------------------------
+H100_PEAK = Reported(989e12, "FLOP/s in bf16", "nvidia2023h100", "2023")
+H100_WATTS = Reported(700, "W", "nvidia2023h100", "2023")
+DGX_H100_WATTS = Reported(10_200, "W", "nvidia2023h100", "2023")
+"""the most that a whole DGX H100 draws"""
+
+# --- noise -----------------------------------------------------------------------------------
+SEEDS = Reported(20, "runs", "nanochat2026seeds", "2026")
+SEEDS_CORE = Reported(0.2389, "CORE", "nanochat2026seeds", "2026")
+SEEDS_CORE_SD = Reported(0.0062, "CORE", "nanochat2026seeds", "2026")
+SEEDS_BPB = Reported(0.7373, "bits per byte", "nanochat2026seeds", "2026")
+SEEDS_BPB_SD = Reported(0.00023, "bits per byte", "nanochat2026seeds", "2026")
+"""one configuration, later than run 1's, run with seeds alone differing: means and deviations"""
+RUN4_CORES = (0.25373, 0.2584, 0.25489, 0.2568, 0.25732, 0.26765, 0.25119)
+"""the seven runs whose mean is record 4 (leaderboard, 4 March 2026)"""
+MUP_CORE = Reported(0.1481, "CORE", "nanochat2026mup", "2026")
+MUP_BASELINE_CORE = Reported(0.1602, "CORE", "nanochat2026mup", "2026")
+
+# --- data ------------------------------------------------------------------------------------
+SHARD_CHARACTERS = Reported(250e6, "characters a shard", "nanochat2026data", "January 2026")
+SHARD_BYTES = Reported(100e6, "bytes a shard", "nanochat2026data", "January 2026")
+CHARACTERS_PER_TOKEN = Reported(4.8, "characters a token", "nanochat2026data", "January 2026")
+CROPPED = Reported(0.346, "of the tokens", "karpathy2026log", "13 January 2026")
+"""cropped away by best-fit packing at rows of 2,048"""
+CLIMBMIX_SHARDS = Reported(150, "shards", "karpathy2026log", "4 March 2026")
+"""read by run 4, about"""
+
+
+class Row(NamedTuple):
+    """A line of the leaderboard: 8xH100, training time alone."""
+
+    hours: float
+    val_bpb: float
+    core: float
+    date: str
+    commit: str
+    runs: int
+    """of which the figures are the mean"""
+
+
+LEADERBOARD = {
+    "run1": Row(3.04, 0.74833, 0.2585, "2026-01-29", "348fbb3", 1),
+    "run2": Row(2.91, 0.74504, 0.2578, "2026-02-02", "a67eba3", 1),
+    "run3": Row(2.76, 0.74645, 0.2602, "2026-02-05", "2c062aa", 1),
+    "run4": Row(2.02, 0.71854, 0.2571, "2026-03-04", "324e69c", 7),
+    "run5": Row(1.80, 0.71808, 0.2690, "2026-03-09", "6ed7d1d", 5),
+    "run6": Row(1.65, 0.71800, 0.2626, "2026-03-14", "a825e63", 5),
+}
+"""the records (karpathy2026leaderboard)"""
+
+
+def constants() -> dict[str, Reported]:
+    """Every constant of this file by its name."""
+    return {name: value for name, value in globals().items() if isinstance(value, Reported)}
+
+
+def run1_dollars() -> float:
+    """What the training of run 1 cost, at the announcement's price."""
+    return NODE_DOLLARS_PER_HOUR * RUN1_SECONDS / 3600
