@@ -172,9 +172,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def difference(begun: Any, now: Mapping[str, Any]) -> str | None:
     """Where two identities part (muon.lr is 0.02 there and 0.03 here); None: it is the same run."""
-    before = dict(flat(begun))
+    before = dict(flat(begun)) if isinstance(begun, Mapping) else {}
     for name, value in flat(now):
         if before.get(name, "not set") != value:
             there, here = (str(v)[:60] for v in (before.get(name, "not set"), value))

@@ -321,7 +321,7 @@ def check_same_run(run: Run) -> None:
         return
     known = read_json(path, "name another --out, or delete the folder")
     begun = known.get("identity") if isinstance(known, dict) else None
-    if what := difference(begun or {}, run.identity()):
+    if what := difference(begun, run.identity()):
         raise UserError(
             f"{run.out} holds another run ({what}); name another --out, or delete that folder"
         )

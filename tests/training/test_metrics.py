@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
-from nanogpt2.training.metrics import peak_resident
+from nanogpt2.training.metrics import peak_flops, peak_resident
 
 
 def test_peak_memory_is_at_least_what_is_resident() -> None:
@@ -22,3 +23,17 @@ def test_peak_memory_where_there_is_no_module_resource(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(psutil, "Process", lambda: told)
     assert peak_resident() == 12345
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16"),
+    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA L40", None), ("Tesla T4", None)],
+)
+def test_a_peak_is_the_one_that_the_planner_knows(
+    name: str, bf16: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    device = torch.device("cuda")
+    assert peak_flops(device) == bf16 and peak_flops(device, "fp32") is None
+    assert peak_flops(device, "fp8") == (bf16 and 2 * bf16)
+    assert peak_flops(torch.device("cpu")) is None
