@@ -1,8 +1,8 @@
 """Windowed causal attention out of `scaled_dot_product_attention` alone: runs on every device.
 
 All scores within anybody's reach are computed, and a mask hides what a window excludes: correct
-everywhere, and no faster for the window. ``fast.banded`` cuts the same work into blocks. Chapter:
-sliding windows.
+everywhere, and no faster for the window. ``fast.banded`` cuts the same work into blocks.
+Chapter: windows.
 """
 
 from __future__ import annotations
