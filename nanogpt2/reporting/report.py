@@ -157,18 +157,10 @@ def core_part(run: Run) -> dict[str, Any] | None:
         f"with the corrected table of chances it is {found['core_corrected']:.4f}, "
         f"and GPT-2's {GPT2_CORE_CORRECTED}."
     )
-    tasks = [
-        {
-            "label": label,
-            "accuracy": f"{task['accuracy']:.4f}",
-            "centered": f"{task['centered']:+.4f}",
-        }
-        for label, task in found["tasks"].items()
-    ]
     from nanogpt2.evals.core.report import core_figure  # matplotlib, where there is a figure
 
     figure = core_figure(found, found.get("published"))
-    return {"sentence": sentence, "tasks": tasks, "figure": Markup(figure)}
+    return {"sentence": sentence, "tasks": found["tasks"], "figure": Markup(figure)}
 
 
 def sections(run: Run) -> list[dict[str, Any]]:
