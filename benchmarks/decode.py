@@ -90,7 +90,7 @@ def measure(
 
     def read() -> None:
         cache = KVCache(model.config, 1, prompt_tokens, model.device)
-        prefill(model, cache, texts[:1])
+        prefill(model, cache, texts[0])
 
     row(f"prefill, {prompt_tokens} tokens", prompt_tokens / seconds(read), "tokens/s")
     speeds = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanogpt2.files import write_json
+from nanogpt2.machines import cores
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
 
     return {
         "device": describe_device(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }

@@ -1,7 +1,7 @@
 """nanogpt2: the trainer behind the book, from documents to a model as good as GPT-2.
 
-Rooms stand in the order data flows through them: ``config``, ``depth``, ``recipes``, ``data``,
-``kernels``, ``model``, ``optim``, ``inference``, ``evals``, ``training``, ``planning``,
+Rooms stand in the order data flows through them: ``config``, ``recipes``, ``depth``, ``run``,
+``data``, ``kernels``, ``model``, ``optim``, ``inference``, ``evals``, ``training``, ``planning``,
 ``speedrun``, ``lab``, ``studies``; each imports only from those before it. What a script of one's
 own needs of them stands here too, and is imported when it is first asked for: ``--help`` and the
 planner should not wait for torch.
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from nanogpt2.model.gpt import GPT
     from nanogpt2.optim import build_optimizer
     from nanogpt2.recipes import Recipe, get_recipe
-    from nanogpt2.training.checkpoint import load_model
+    from nanogpt2.run import Loop, Run
     from nanogpt2.training.fit import fit
-    from nanogpt2.training.trainer import TrainSettings, train
+    from nanogpt2.training.loading import load_model
+    from nanogpt2.training.trainer import train
 
     __version__: str
 
@@ -31,9 +32,10 @@ __all__ = [
     "GPT",
     "Engine",
     "GPTConfig",
+    "Loop",
     "Recipe",
+    "Run",
     "Tokenizer",
-    "TrainSettings",
     "__version__",
     "bits_per_byte",
     "build_optimizer",
@@ -49,16 +51,17 @@ _HOMES = {
     "GPT": "model.gpt",
     "Engine": "inference.engine",
     "GPTConfig": "config",
+    "Loop": "run",
     "Recipe": "recipes",
+    "Run": "run",
     "Tokenizer": "data.tokenizer",
-    "TrainSettings": "training.settings",
     "bits_per_byte": "evals.bits_per_byte",
     "build_optimizer": "optim",
     "dial": "depth",
     "evaluate_core": "evals.core",
     "fit": "training.fit",
     "get_recipe": "recipes",
-    "load_model": "training.checkpoint",
+    "load_model": "training.loading",
     "text_batches": "data.texts",
     "train": "training.trainer",
 }

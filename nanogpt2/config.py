@@ -8,14 +8,17 @@ the ladder that the book climbs. Chapter: ladder.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from nanogpt2.errors import UserError
-from nanogpt2.fields import check_fields, check_range
+from nanogpt2.settings import Count, Number, Numbers, Scale, from_dict, settings
 
 MOST_LAYERS = 1 << 16
 """a number that is far too large must not take the memory to say so"""
+Layers = Annotated[int, Field(ge=1, lt=MOST_LAYERS)]
 FULL_WINDOW, SHORT_WINDOW = "L", "S"
 
 
@@ -23,32 +26,32 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-@dataclass(frozen=True)
+@settings
 class GPTConfig:
     """Sizes and switches of a model; raises UserError when they contradict each other."""
 
-    sequence_len: int = 2048
+    sequence_len: Count = 2048
     """T, the context length in tokens"""
-    vocab_size: int = 32768
+    vocab_size: Count = 32768
     """V; tables hold it rounded up to a multiple of 64, logits are cropped back to it"""
-    n_layer: int = 12
+    n_layer: Layers = 12
     """L"""
-    n_head: int = 6
+    n_head: Count = 6
     """H, query heads"""
-    n_kv_head: int = 6
+    n_kv_head: Count = 6
     """K, key/value heads; fewer than H is grouped-query attention (Ainslie et al., 2305.13245)"""
-    n_embd: int = 768
+    n_embd: Count = 768
     """C, the width of the residual stream"""
     window_pattern: str = "SSSL"
     """tiled over the layers: L sees everything, S a short window; the last layer is always L"""
-    short_window_divisor: int = 2
+    short_window_divisor: Count = 2
     """S sees T / divisor keys to the left ..."""
-    short_window_multiple: int = 1
+    short_window_multiple: Count = 1
     """... rounded up to a multiple of this (1: rounded down to a whole key)"""
 
     positions: Literal["rope", "learned"] = "rope"
     """rotary positions (Su et al., 2104.09864) or GPT-2's learned table"""
-    rope_base: float = 10_000.0
+    rope_base: Annotated[Number, Field(ge=1)] = 10_000.0
     """the slowest rotary frequency is about 1 / base"""
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm (Zhang and Sennrich, 1910.07467) or LayerNorm (Ba et al., 1607.06450)"""
@@ -60,55 +63,45 @@ class GPTConfig:
     """biases in the linear layers"""
     qk_norm: bool = True
     """RMSNorm on queries and keys after the rotation (Henry et al., 2010.04245)"""
-    qk_scale: float = 1.0
+    qk_scale: Number = 1.0
     """factor on queries and keys after QK-norm"""
     activation: Literal["relu2", "gelu", "swiglu"] = "relu2"
     """squared ReLU (So et al., 2109.08668), GELU (1606.08415) or SwiGLU (Shazeer, 2002.05202)"""
     tied_head: bool = False
     """share the embedding with the head, as GPT-2 does (Press and Wolf, 1608.05859)"""
-    logit_softcap: float = 15.0
+    logit_softcap: Scale = 15.0
     """c in c tanh(z / c) over the logits (Gemma 2, 2408.00118); 0 switches it off"""
     value_embeddings: bool = True
     """gated token embeddings added to the values of every second layer, the last one included"""
-    value_gate_channels: int = 32
+    value_gate_channels: Count = 32
     """how many channels of the attention's input the gate reads"""
-    value_gate_range: float = 2.0
+    value_gate_range: Number = 2.0
     """the gate is range * sigmoid(...)"""
     residual_scalars: bool = True
     """per layer x <- resid_lambda x + x0_lambda x0, with x0 the embedding after its norm"""
     smear: bool = False
     """add a gated part of the previous token's embedding to each token's"""
-    smear_channels: int = 24
+    smear_channels: Count = 24
     """how many channels the smear gate reads"""
     backout: bool = False
     """before the last norm, take back a learned part of the stream as it was half way up"""
 
-    wte_std: float = 1.0
+    wte_std: Scale = 1.0
     """start: standard deviation of the token embedding"""
-    lm_head_std: float = 0.001
+    lm_head_std: Scale = 0.001
     """start: standard deviation of the head"""
-    mlp_start_scale: float = 1.0
+    mlp_start_scale: Scale = 1.0
     """start: factor on the MLP's first matrix"""
-    value_gate_start: float = 0.0
+    value_gate_start: Scale = 0.0
     """start: the value gates are uniform in [0, this); 0 gives a gate of range / 2"""
-    resid_lambda_start: tuple[float, float] = (1.0, 1.0)
+    resid_lambda_start: Numbers = (1.0, 1.0)
     """start: resid_lambda of the first and of the last layer, linear between them"""
-    x0_lambda_start: tuple[float, float] = (0.1, 0.1)
+    x0_lambda_start: Numbers = (0.1, 0.1)
     """start: x0_lambda of the first and of the last layer, linear between them"""
-    backout_start: float = 0.2
+    backout_start: Number = 0.2
     """start: backout_lambda (at the commit of run 6 it may have come up as 0)"""
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        self._check_sizes()
-        self._check_switches()
-
-    def _check_sizes(self) -> None:
-        check_range(self, "sequence_len vocab_size n_head n_kv_head n_embd rope_base", 1)
-        check_range(self, "n_layer", 1, MOST_LAYERS)
-        check_range(self, "short_window_divisor short_window_multiple", 1)
-        check_range(self, "value_gate_channels smear_channels", 1)
-        check_range(self, "wte_std lm_head_std", 0)
         if self.n_embd % self.n_head:
             raise UserError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; "
@@ -134,19 +127,10 @@ class GPTConfig:
                 f"smear_channels {self.smear_channels} exceeds n_embd {self.n_embd}; "
                 "the gate reads the first channels of the stream"
             )
-
-    def _check_switches(self) -> None:
-        for name in ("wte_std", "lm_head_std", "mlp_start_scale", "value_gate_start"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; a spread is at least 0")
         if not self.window_pattern or set(self.window_pattern) - {FULL_WINDOW, SHORT_WINDOW}:
             raise UserError(
                 f"window_pattern is {self.window_pattern!r}; it is made of the letters "
                 "L (full window) and S (short window), for example SSSL"
-            )
-        if self.logit_softcap < 0:
-            raise UserError(
-                f"logit_softcap is {self.logit_softcap}; it must be 0 (off) or positive"
             )
         if self.backout and self.n_layer < 2:
             raise UserError("backout needs at least 2 layers; switch it off or add a layer")
@@ -224,12 +208,4 @@ class GPTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
         """The inverse of ``to_dict``; an unknown name raises UserError."""
-        if not isinstance(values, Mapping):
-            raise UserError("the model configuration is not a group of names and values")
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise UserError(
-                f"the model configuration has unknown fields {', '.join(sorted(unknown))}; "
-                "it was written by another version of nanogpt2, or by hand"
-            )
-        return cls(**values)
+        return from_dict(cls, values, "the model configuration")

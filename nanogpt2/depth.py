@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
@@ -59,6 +60,34 @@ class Dial:
     def n_head(self) -> int:
         """Query heads."""
         return self.model.n_head
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a step's rows are spread: over ranks, then over forward passes."""
+
+    rows: int
+    """of one forward pass on one rank (B)"""
+    passes: int
+    """forward and backward passes a step (gradient accumulation)"""
+    tokens: int
+    """of one step, over all ranks"""
+
+
+def shape_batch(tokens: int, sequence_len: int, world_size: int, most_rows: int) -> Batch:
+    """The largest number of rows up to ``most_rows`` that deals out a batch of ``tokens`` exactly.
+
+    Raises UserError where the batch is no whole number of rows on every rank.
+    """
+    rows, rest = divmod(tokens, sequence_len * world_size)
+    if rest or not rows:
+        raise UserError(
+            f"a batch of {tokens:,} tokens is not a whole number of rows of {sequence_len:,} on "
+            f"each of {world_size} ranks; choose batch_tokens as a multiple of "
+            f"{sequence_len * world_size:,}"
+        )
+    most = max(n for n in range(1, min(most_rows, rows) + 1) if rows % n == 0)
+    return Batch(rows=most, passes=rows // most, tokens=tokens)
 
 
 def model_at(depth: int, recipe: Recipe) -> GPTConfig:
@@ -112,8 +141,13 @@ def flops_per_token(model: GPTConfig) -> int:
     counts = parameter_counts(model)
     head = counts["wte"] if model.tied_head else counts["lm_head"]
     products = counts["matrices"] + head + counts.get("vectors", 0)
+    return 6 * products + attention_flops(model)
+
+
+def attention_flops(model: GPTConfig) -> int:
+    """What attention's scores and mixing are of ``flops_per_token``."""
     seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
-    return 6 * products + 12 * model.n_head * model.head_dim * seen
+    return 12 * model.n_head * model.head_dim * seen
 
 
 def scaling_parameters(model: GPTConfig) -> int:
@@ -128,7 +162,12 @@ def dial(depth: int | None = None, recipe: str | Recipe = "run1") -> Dial:
     Raises UserError for an unknown recipe or a depth below 1.
     """
     recipe = get_recipe(recipe)
-    depth = recipe.depth if depth is None else depth
+    return _dial(recipe.depth if depth is None else depth, recipe)
+
+
+@cache
+def _dial(depth: int, recipe: Recipe) -> Dial:
+    """Computed once in a process, whoever asks: command line, planner, trainer, report."""
     model = model_at(depth, recipe)
     size = scaling_parameters(model)
     horizon = recipe.ratio * size

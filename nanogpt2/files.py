@@ -6,6 +6,8 @@ import argparse
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,7 +23,7 @@ MADE = "nanogpt2.json"
 """the marker in every folder that this program made as a whole: it lists what is in it"""
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -36,7 +38,12 @@ def put_in_place(temporary: Path, path: Path) -> None:
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody has, for what is to become ``path``."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 @contextmanager
@@ -47,15 +54,10 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
+    temporary.touch()  # not mkstemp, whose files may be read by this user only
     try:
         yield temporary
-        # mkstemp's private mode would make results unreadable for a reader's other accounts
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -124,17 +126,17 @@ def atomic_directory(path: Path | str, *inputs: Path | str) -> Iterator[Path]:
     require_replaceable(path, *inputs)
     path = _real(path)  # ``data/../data`` leads nowhere while ``data`` is being replaced
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    temporary = _beside(path)
+    temporary.mkdir()
     old = temporary.with_suffix(".old")
     try:
         yield temporary
         mark(temporary, (p.relative_to(temporary).as_posix() for p in temporary.rglob("*")))
-        os.chmod(temporary, 0o755)
         require_replaceable(path, *inputs)  # once more: the work may have taken hours
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists() and not path.exists():
@@ -189,11 +191,7 @@ def named_path(text: str) -> Path:
 
 def has_utf8_name(path: Path) -> bool:
     """Whether libraries that take paths as UTF-8 can open ``path``; Unix allows any bytes."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return not re.search("[\ud800-\udfff]", str(path))  # lone surrogates, which stand for others
 
 
 def cache_place() -> Path | None:
@@ -237,15 +235,19 @@ def require_folder_place(path: Path, what: str) -> None:
     """Raise UserError unless a folder can be made or filled at ``path``; nothing stays behind."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{what} {path} is a file; name a folder")
-    _require_writable(path.absolute(), f"{what} {path}")
+    _require_writable(path, f"{what} {path}")
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or the nearest above it that exists."""
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
 
 
 def _require_writable(folder: Path, named: str) -> None:
     """UserError unless files can be made in ``folder``, or in the nearest one above that exists."""
-    while not folder.exists() and not folder.is_symlink():
-        folder = folder.parent
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=_nearest(folder)).close()
     except OSError as error:
         raise UserError(
             f"{named} cannot be written ({error.strerror}); name a place that you may write to"
@@ -263,9 +265,7 @@ def sha256_of(path: Path | str) -> str:
 
 def require_free_space(folder: Path | str, needed: int, what: str) -> None:
     """Raise UserError unless the disk that holds ``folder`` has ``needed`` bytes free."""
-    folder = Path(folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = _nearest(_real(Path(folder)))  # a link to nothing yet has a disk too
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

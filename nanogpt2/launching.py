@@ -1,7 +1,7 @@
 """Several processes on this machine, one a GPU: the speedrun starts torch.distributed's launcher.
 
 The launcher (torchrun) starts the ranks, watches them, and ends all when one fails; what ranks do
-for each other lives in ``nanogpt2.training.distributed``. Chapter: zero2.
+for each other lives in ``nanogpt2.training.ranks``. Chapter: zero2.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import socket
 import sys
 import uuid
 from collections.abc import Sequence
+
+from nanogpt2.machines import cores
 
 
 def is_rank() -> bool:
@@ -51,7 +53,7 @@ def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int 
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    threads = max(1, (os.cpu_count() or 1) // ranks)
+    threads = max(1, cores() // ranks)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
         min_nodes=1,

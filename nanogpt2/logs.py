@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from nanogpt2.errors import UserError
 
-KINDS = ("wandb", "trackio", "tensorboard", "none")
 PROJECT = "nanogpt2"
 
 
@@ -32,6 +32,9 @@ class Log(Protocol):
 class NoLog:
     """Nowhere: the files in the run's folder are enough."""
 
+    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
+        pass
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
 
@@ -39,34 +42,16 @@ class NoLog:
         pass
 
 
-class WandbLog:
-    """Weights & Biases. Its run id follows from the folder, so that a resumed run continues it."""
+class TrackedLog:
+    """Weights & Biases, or Trackio, which keeps its runs on this machine: both have such runs."""
 
-    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
-        wandb = _require("wandb")
-        self.run = wandb.init(
-            project=PROJECT,
-            name=folder.name,
-            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16],
-            resume="allow",
-            dir=str(folder),
-            config=dict(configuration),
-        )
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self.run.finish()
-
-
-class TrackioLog:
-    """Trackio, which keeps its runs on this machine; the run bears its folder's name."""
-
-    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
-        trackio = _require("trackio")
-        self.run = trackio.init(
-            project=PROJECT, name=folder.name, resume="allow", config=dict(configuration)
+    def __init__(self, package: str, folder: Path, configuration: Mapping[str, Any]) -> None:
+        more = {}
+        if package == "wandb":  # the id follows from the folder: a resumed run continues its log
+            place = str(folder.resolve()).encode()
+            more = {"dir": str(folder), "id": hashlib.sha256(place).hexdigest()[:16]}
+        self.run = importlib.import_module(package).init(
+            project=PROJECT, name=folder.name, resume="allow", config=dict(configuration), **more
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -80,7 +65,6 @@ class TensorboardLog:
     """TensorBoard event files in the run's own folder ``tensorboard/``."""
 
     def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
-        _require("tensorboard")
         self.writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(
             log_dir=str(folder / "tensorboard")
         )
@@ -95,37 +79,31 @@ class TensorboardLog:
         self.writer.close()
 
 
-def _require(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UserError(
-            f"--log {module} needs the package {module}, which is not installed; "
-            f"install it with `pip install -e '.[{module}]'`, or use --log none"
-        ) from None
+LOGS: dict[str, Callable[[Path, Mapping[str, Any]], Log]] = {
+    "wandb": partial(TrackedLog, "wandb"),
+    "trackio": partial(TrackedLog, "trackio"),
+    "tensorboard": TensorboardLog,
+    "none": NoLog,
+}
+KINDS = tuple(LOGS)
 
 
 def open_log(kind: str, folder: Path, configuration: Mapping[str, Any]) -> Log:
-    """Open the log named ``kind`` for the run in ``folder``.
-
-    Raises:
-        UserError: the kind is unknown, or its package is not installed.
-    """
-    if kind == "none":
-        return NoLog()
-    kinds: dict[str, Callable[[Path, Mapping[str, Any]], Log]] = {
-        "wandb": WandbLog,
-        "trackio": TrackioLog,
-        "tensorboard": TensorboardLog,
-    }
-    if kind not in kinds:
-        raise UserError(f"there is no log {kind!r}; choose one of {', '.join(KINDS)}")
-    return kinds[kind](folder, configuration)
+    """Open the log named ``kind`` for the run in ``folder``; UserError as ``check_log`` raises."""
+    check_log(kind)
+    return LOGS[kind](folder, configuration)
 
 
 def check_log(kind: str) -> None:
-    """Raise UserError before any work if ``open_log`` would: unknown, or not installed."""
-    if kind not in KINDS:
+    """Raise UserError, before any work, where there is no such log or it is not installed."""
+    if kind not in LOGS:
         raise UserError(f"there is no log {kind!r}; choose one of {', '.join(KINDS)}")
-    if kind != "none":
-        _require(kind)
+    if kind == "none":
+        return
+    try:
+        importlib.import_module(kind)
+    except ImportError:
+        raise UserError(
+            f"--log {kind} needs the package {kind}, which is not installed; "
+            f"install it with `pip install -e '.[{kind}]'`, or use --log none"
+        ) from None

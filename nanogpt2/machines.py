@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nanogpt2.errors import UserError
 from nanogpt2.reported import NODE_DOLLARS_PER_HOUR
@@ -154,15 +156,43 @@ def processor() -> Machine:
     """This machine's processor, with the memory that is free now."""
     import psutil
 
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return Machine(
         "cpu",
         devices=1,
         memory_bytes=psutil.virtual_memory().available,
-        peak_flops=cores * CORE_FLOPS,
-        watts=cores * CORE_WATTS,
+        peak_flops=cores() * CORE_FLOPS,
+        watts=cores() * CORE_WATTS,
     )
+
+
+def cores(root: Path = Path("/")) -> int:
+    """Processor cores that this process may keep busy: what its affinity mask (``taskset``) and its
+    container's quota of processor time (cgroups, below ``root``) leave of the machine's."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    here = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min(here, _quota(root))))
+
+
+def _quota(root: Path) -> float:
+    """Cores' worth of time that the groups of this process may take; inf without a limit."""
+    least = math.inf
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, kinds, group = line.split(":", 2)  # 0::/a/b, or 3:cpu,cpuacct:/a/b in version 1
+            base = root / "sys/fs/cgroup" / ("cpu" if "cpu" in kinds.split(",") else "")
+            for folder in (base / group.strip("/"), *(base / group.strip("/")).parents):
+                with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
+                    least = min(least, _limit(folder))
+    return least
+
+
+def _limit(folder: Path) -> float:
+    """Of one group: "max 100000" or "150000 100000" (microseconds of time, in each period)."""
+    if (folder / "cpu.max").exists():
+        quota, period = (folder / "cpu.max").read_text().split()
+    else:
+        quota, period = ((folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
+    return math.inf if quota == "max" or int(quota) < 0 else int(quota) / int(period)
 
 
 def this_machine(device: str = "auto") -> Machine:

@@ -9,6 +9,7 @@ Chapters: zero2, speedrun.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from nanogpt2.config import GPTConfig
@@ -49,17 +50,13 @@ def matrix_shapes(model: GPTConfig) -> dict[tuple[int, int], int]:
     width, kv, hidden = model.n_embd, model.kv_dim, model.mlp_dim
     into_mlp = 2 if model.activation == "swiglu" else 1
     gates = sum(model.has_value_embedding(layer) for layer in range(model.n_layer))
-    shapes: dict[tuple[int, int], int] = {}
-    for shape, count in (
-        ((width, width), 2 * model.n_layer),  # queries, output
-        ((kv, width), 2 * model.n_layer),  # keys, values
-        ((hidden, width), into_mlp * model.n_layer),
-        ((width, hidden), model.n_layer),
-        ((model.n_kv_head, model.value_gate_channels), gates),
-    ):
-        if count:
-            shapes[shape] = shapes.get(shape, 0) + count
-    return shapes
+    shapes = Counter[tuple[int, int]]()
+    shapes[width, width] += 2 * model.n_layer  # queries, output
+    shapes[kv, width] += 2 * model.n_layer  # keys, values
+    shapes[hidden, width] += into_mlp * model.n_layer
+    shapes[width, hidden] += model.n_layer
+    shapes[model.n_kv_head, model.value_gate_channels] += gates
+    return dict(+shapes)  # those there are
 
 
 def table_shapes(model: GPTConfig) -> list[tuple[int, int]]:

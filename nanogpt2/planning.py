@@ -16,12 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from nanogpt2 import reported
-from nanogpt2.depth import Dial, dial
+from nanogpt2.depth import Batch, Dial, dial, shape_batch
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
 from nanogpt2.memory import Memory, memory_per_rank
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
 from nanogpt2.reported import RUN1_SECONDS
+from nanogpt2.run import add_set, assignments
+from nanogpt2.settings import override
 
 RECORD_DEVICES, RECORD_PEAK = 8, float(reported.H100_PEAK)
 """the records' node: 8xH100"""
@@ -150,7 +152,6 @@ def plan(
     machine: Machine,
     *,
     mfu: float | None = None,
-    device_batch_size: int | None = None,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
 
@@ -159,7 +160,6 @@ def plan(
         depth: layers.
         machine: from ``machines.machine_of`` or ``machines.this_machine``.
         mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``.
-        device_batch_size: most rows in a forward pass; None: the recipe's.
 
     Raises:
         UserError: an unknown recipe, a depth below 1, an mfu that is no part.
@@ -169,14 +169,13 @@ def plan(
         raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
     resolved = dial(depth, recipe)
     mfu = assumed_mfu(recipe, machine) if mfu is None else mfu
-    rows, memory, reasons = _fit(resolved, recipe, machine, device_batch_size)
+    batch, memory, reasons = _fit(resolved, recipe, machine)
     seconds = dollars = kwh = None
     if machine.peak_flops is not None:
         seconds = training_seconds(resolved.total_flops, mfu, machine.devices, machine.peak_flops)
         kwh = energy_kwh(machine, seconds)
         if machine.dollars_per_hour is not None:
             dollars = machine.dollars_per_hour * seconds / 3600
-    passes = resolved.batch_tokens // (resolved.model.sequence_len * machine.devices * rows)
     return Plan(
         recipe=recipe.name,
         machine=machine,
@@ -184,8 +183,8 @@ def plan(
         fits=not reasons,
         reasons=tuple(reasons),
         notes=tuple(_notes(recipe, machine)),
-        device_batch_size=rows,
-        accumulation=max(1, passes),
+        device_batch_size=batch.rows,
+        accumulation=batch.passes,
         memory=memory,
         disk_bytes=_disk_bytes(resolved, recipe, memory, machine.devices),
         mfu=mfu,
@@ -195,37 +194,31 @@ def plan(
     )
 
 
-def _fit(
-    resolved: Dial, recipe: Recipe, machine: Machine, most_rows: int | None
-) -> tuple[int, Memory, list[str]]:
-    """The most rows of a forward pass that fit, the memory they take, and why it does not fit."""
-    model, reasons = resolved.model, []
+def _fit(resolved: Dial, recipe: Recipe, machine: Machine) -> tuple[Batch, Memory, list[str]]:
+    """The batch by the most rows that fit, the memory they take, and why it does not fit."""
+    model, tokens = resolved.model, resolved.batch_tokens
     bf16 = recipe.precision != "fp32" and machine.bf16
     tables = bf16 and not machine.is_processor
 
     def memory(rows: int) -> Memory:
         return memory_per_rank(model, recipe, machine.devices, rows, bf16, tables)
 
-    row_of_all = model.sequence_len * machine.devices
-    rows, rest = divmod(resolved.batch_tokens, row_of_all)
-    if rest or not rows:
+    most, usable = recipe.device_batch_size, USABLE * machine.memory_bytes
+    reasons: list[str] = []
+    try:
+        batch = shape_batch(tokens, model.sequence_len, machine.devices, most)
+        while batch.rows > 1 and memory(batch.rows).peak > usable:
+            batch = shape_batch(tokens, model.sequence_len, machine.devices, batch.rows - 1)
+    except UserError as error:
+        reasons.append(f"{error}, or other devices")
+        batch = Batch(rows=1, passes=1, tokens=tokens)
+    needed = memory(batch.rows)
+    if needed.peak > usable:
         reasons.append(
-            f"a batch of {resolved.batch_tokens:,} tokens is no whole number of rows of "
-            f"{model.sequence_len:,} on each of {machine.devices} devices; "
-            f"choose batch_tokens as a multiple of {row_of_all:,}, or other devices"
+            f"one row at a time needs {needed.peak / GB:.1f} GB and a device has "
+            f"{usable / GB:.1f} GB to give; choose a smaller depth, or devices with more memory"
         )
-        rows = 1
-    most = min(rows, most_rows or recipe.device_batch_size)
-    usable = USABLE * machine.memory_bytes
-    for candidate in range(most, 0, -1):
-        if rows % candidate == 0 and memory(candidate).peak <= usable:
-            return candidate, memory(candidate), reasons
-    needed = memory(1)
-    reasons.append(
-        f"one row at a time needs {needed.peak / GB:.1f} GB and a device has "
-        f"{usable / GB:.1f} GB to give; choose a smaller depth, or devices with more memory"
-    )
-    return 1, needed, reasons
+    return batch, needed, reasons
 
 
 def _notes(recipe: Recipe, machine: Machine) -> Iterator[str]:
@@ -241,9 +234,15 @@ def _notes(recipe: Recipe, machine: Machine) -> Iterator[str]:
         yield f"no run was recorded on {machine.kind}; the time assumes {UNTRIED_MFU:.0%} of peak"
 
 
+def shards_needed(data: str, tokens: int) -> int:
+    """Training shards of a downloaded data set that hold so many tokens; 0 without a download."""
+    held = TOKENS_PER_SHARD.get(data)
+    return math.ceil(tokens / held) if held else 0
+
+
 def _disk_bytes(resolved: Dial, recipe: Recipe, memory: Memory, ranks: int) -> int:
-    tokens = TOKENS_PER_SHARD.get(recipe.data)
-    shards = 0 if tokens is None else math.ceil(resolved.tokens / tokens) + 1  # and validation
+    shards = shards_needed(recipe.data, resolved.tokens)
+    shards += shards > 0  # and validation
     return shards * SHARD_BYTES + 2 * (memory.parameters + ranks * memory.optimizer)
 
 
@@ -294,20 +293,40 @@ def _against(ours: float, theirs: float, plan: Plan) -> str:
 
 
 def describe(plan: Plan) -> Iterator[tuple[str, str]]:
-    """The plan for people, as (name, value)."""
-    resolved, memory = plan.dial, plan.memory
-    yield "recipe", f"{plan.recipe}, depth {plan.depth}, on {plan.machine.describe()}"
-    yield "parameters", f"{resolved.parameters['total']:,}"
-    yield "length", f"{resolved.iterations:,} steps of {resolved.batch_tokens:,} tokens"
-    flops = repr(float(resolved.total_flops)).replace("e+", "e")
-    yield "arithmetic", f"{flops} FLOPs, {resolved.flops_per_token:,} per token"
-    verdict = "yes" if plan.fits else "no: " + "; ".join(plan.reasons)
-    yield "fits", verdict
-    yield "batch", f"{plan.device_batch_size} rows a pass, {plan.accumulation} passes a step"
-    for name in ("parameters", "gradients", "optimizer", "activations", "step"):
-        about = "about " if name in ("activations", "step") else ""
-        yield f"  {name}", f"{about}{getattr(memory, name) / GB:.2f} GB"
-    yield "memory", f"about {memory.peak / GB:.1f} GB of {plan.machine.memory_bytes / GB:.0f} GB"
+    """The plan for people, as (name, value): what follows from the depth, then what it costs."""
+    resolved, model, memory = plan.dial, plan.dial.model, plan.memory
+    known = RECIPES.get(plan.recipe)
+    yield "recipe", f"{plan.recipe}, depth {plan.depth}" + (f": {known.summary}" if known else "")
+    window = f"{model.window_pattern} (short {model.short_window:,})"
+    yield (
+        "model",
+        f"{model.n_layer} layers, width {model.n_embd:,}, {model.n_head} heads, "
+        f"context {model.sequence_len:,}, windows {window}, vocabulary {model.vocab_size:,}",
+    )
+    counts = dict(resolved.parameters)
+    total = counts.pop("total")
+    parts = "; ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
+    yield "parameters", f"{total:,} ({parts})"
+    yield (
+        "batch",
+        f"{resolved.batch_tokens:,} tokens: {plan.device_batch_size} rows a pass, "
+        f"{plan.accumulation} passes a step",
+    )
+    yield "steps", f"{resolved.iterations:,}"
+    yield "tokens", f"{resolved.tokens:,}"
+    rounded = repr(float(resolved.total_flops)).replace("e+", "e")
+    flops = f"{resolved.total_flops:,}" + (f" ({rounded})" if "e" in rounded else "")
+    yield "FLOPs", f"{flops}; {resolved.flops_per_token:,} per token"
+    yield (
+        "rates",
+        f"learning-rate scale {resolved.lr_scale:.6g}, "
+        f"Muon's weight decay {resolved.weight_decay:.6g}",
+    )
+    yield "machine", plan.machine.describe()
+    yield "fits", "yes" if plan.fits else "no: " + "; ".join(plan.reasons)
+    held = ", ".join(f"{name} {value / GB:.2f}" for name, value in asdict(memory).items())
+    room = plan.machine.memory_bytes / GB
+    yield "memory", f"about {memory.peak / GB:.1f} GB of {room:.0f} GB ({held})"
     yield "disk", f"about {plan.disk_bytes / GB:.1f} GB"
     if plan.seconds is not None:
         yield "time", f"about {_duration(plan.seconds)} of training, at {plan.mfu:.1%} of peak"
@@ -344,30 +363,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--recipe", help=f"{', '.join(RECIPES)} (default: what speedrun would choose)")
-    add("--depth", type=int, help="layers (default: the recipe's)")
+    add("--depth", help="layers (default: the recipe's)")
+    add_set(parser)
     add("--machine", default="auto", help="auto, cpu, or an accelerator such as H100 or A100")
     add("--devices", type=int, help="how many of them (default: 1, or what is here)")
     add("--memory", type=float, help="GB of each device (default: as it comes)")
     add("--dollars-per-hour", type=float, help="price of the whole machine")
     add("--mfu", type=float, help="part of the peak arithmetic to reckon with, such as 0.4")
-    add("--device-batch-size", type=int, help="most rows per forward pass (default: the recipe's)")
+    add("--device-batch-size", help="most rows per forward pass (default: the recipe's)")
     add("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    if arguments.device_batch_size is not None and arguments.device_batch_size < 1:
-        raise UserError("device_batch_size must be at least 1")
     machine = _machine(arguments)
-    made = plan(
-        arguments.recipe or recipe_for(machine),
-        arguments.depth,
-        machine,
-        mfu=arguments.mfu,
-        device_batch_size=arguments.device_batch_size,
-    )
+    recipe = get_recipe(arguments.recipe or recipe_for(machine))
+    made = plan(override(recipe, assignments(arguments)), None, machine, mfu=arguments.mfu)
     if arguments.json:
         print(json.dumps(asdict(made), indent=2))
     else:
         for name, value in describe(made):
-            print(f"{name:<14}{value}")
+            print(f"{name:<12}{value}")
     return 0 if made.fits else 1
 
 

@@ -9,53 +9,62 @@ Chapter: speedrun.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, get_type_hints
+from dataclasses import asdict, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
-from nanogpt2.config import MOST_LAYERS, GPTConfig
+from pydantic import Field
+
+from nanogpt2.config import GPTConfig, Layers
 from nanogpt2.errors import UserError
-from nanogpt2.fields import check_fields, check_range
 from nanogpt2.reported import LEADERBOARD
+from nanogpt2.settings import (
+    Count,
+    Decay,
+    Decays,
+    Natural,
+    Number,
+    Scale,
+    from_dict,
+    override,
+    settings,
+)
+
+SIZES = ("n_layer", "n_embd", "n_head", "n_kv_head")
+Side = Annotated[int, Field(ge=1, lt=2**16)]
 
 
-@dataclass(frozen=True)
+@settings
 class AdamWGroup:
     """How AdamW treats one kind of parameter (Loshchilov and Hutter, 1711.05101)."""
 
-    lr: float
-    betas: tuple[float, float] = (0.8, 0.95)
-    weight_decay: float = 0.0
+    lr: Scale
+    betas: Decays = (0.8, 0.95)
+    weight_decay: Scale = 0.0
     width_scaled: bool = True
     """multiply lr by (width / 768) ** -0.5"""
     batch_scaled: bool = True
     """multiply lr by sqrt(batch / rates_batch_tokens)"""
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_range(self, "lr weight_decay", 0)
-        check_range(self, "betas", 0, 1)
 
-
-@dataclass(frozen=True)
+@settings
 class Muon:
     """How Muon treats the matrices inside the blocks; see ``nanogpt2.optim.muon``."""
 
-    lr: float = 0.02
-    momentum: tuple[float, float] = (0.85, 0.95)
+    lr: Scale = 0.02
+    momentum: Decays = (0.85, 0.95)
     """start and end of the warm-up of the momentum"""
-    momentum_steps: int = 300
+    momentum_steps: Natural = 300
     """length of that warm-up"""
-    momentum_end: float | None = None
+    momentum_end: Decay | None = None
     """momentum at the last step, reached linearly over the warm-down of the learning rate"""
-    beta2: float = 0.95
+    beta2: Decay = 0.95
     """decay of NorMuon's second moment (Li et al., 2510.05491)"""
-    divisor: float = 1.02
+    divisor: Annotated[Number, Field(ge=0.1)] = 1.02
     """safety factor on the Frobenius norm before Polar Express (Amsel et al., 2505.16932)"""
-    iterations: int = 5
+    iterations: Annotated[int, Field(ge=1, le=5)] = 5
     """steps of Polar Express, at most 5"""
-    weight_decay: float = 0.2
+    weight_decay: Scale = 0.2
     """base of the cautious weight decay (2510.12402); ``weight_decay_rule`` scales it"""
     weight_decay_rule: Literal["depth", "horizon"] = "depth"
     """depth: x (12 / d)^2; horizon: x sqrt(B / 2^19) D_ref / D"""
@@ -66,49 +75,43 @@ class Muon:
     fix_norm: bool = False
     """Muon+: scaled to Frobenius norm sqrt(min(rows, cols)) after it"""
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_range(self, "lr weight_decay momentum_steps", 0)
-        check_range(self, "momentum momentum_end beta2", 0, 1)
-        check_range(self, "divisor", 0.1)
 
-
-@dataclass(frozen=True)
+@settings
 class Record:
     """What was reported for a run on 8xH100; time leaves out evaluations."""
 
-    hours: float
-    val_bpb: float
-    core: float
+    hours: Scale
+    val_bpb: Scale
+    core: Number
     date: str
     commit: str
     runs: int = 1
     """of which the figures are the mean"""
 
 
-@dataclass(frozen=True)
+@settings
 class Recipe:
     """All choices of a run. The defaults are those of the 29 January 2026 run."""
 
     name: str
     summary: str
-    depth: int = 24
-    ratio: float = 12.0
+    depth: Layers = 24
+    ratio: Annotated[float, Field(gt=0, lt=1e6)] = 12.0
     """training tokens per scaling parameter; see ``reported.RATIO_OPTIMAL`` for the best one"""
-    iterations: int | None = None
+    iterations: Count | None = None
     """number of steps; None: from ``ratio``"""
-    batch_tokens: int | Literal["auto"] = 2**19
+    batch_tokens: Count | Literal["auto"] = 2**19
     """tokens per step; auto: 2^round(log2(2^19 (D / D_ref)^0.383)) (2505.13738)"""
-    rates_batch_tokens: int = 2**19
+    rates_batch_tokens: Count = 2**19
     """the batch at which the rates are as they stand; at others they are scaled by the root"""
-    device_batch_size: int = 16
+    device_batch_size: Count = 16
     """rows per forward pass on one device; the rest is gradient accumulation"""
     data: Literal["embedded", "fineweb-edu", "climbmix"] = "fineweb-edu"
     precision: Literal["bf16", "fp8", "fp32"] = "bf16"
-    fp8_min_side: int = 16
+    fp8_min_side: Natural = 16
     """fp8 leaves linear layers alone that have a side shorter than this"""
-    head_dim: int = 128
-    aspect: int = 64
+    head_dim: Side = 128
+    aspect: Side = 64
     """width per layer, before rounding up to a multiple of ``head_dim``"""
     model: GPTConfig = GPTConfig()
     """switches, sequence length and vocabulary; depth sets the other sizes"""
@@ -128,31 +131,25 @@ class Recipe:
     vectors: AdamWGroup = AdamWGroup(0.005)
     """gains and biases, where a switch brings them back"""
 
-    warmup_steps: int = 0
-    warmdown_ratio: float = 0.5
+    warmup_steps: Natural = 0
+    warmdown_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
     """the last part of the run over which the learning rate falls linearly ..."""
-    final_lr: float = 0.0
+    final_lr: Scale = 0.0
     """... to this part of its peak"""
 
     record: Record | None = field(default=None, compare=False)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_range(self, "depth", 1, MOST_LAYERS)
-        check_range(self, "head_dim aspect", 1, 1 << 16)
-        check_range(self, "device_batch_size", 1)
-        check_range(self, "warmup_steps final_lr", 0)
-        if not self.ratio > 0:
-            raise UserError(f"ratio is {self.ratio}; tokens per parameter must be positive")
-        check_range(self, "ratio", 0, 1e6)
-        if self.iterations is not None and self.iterations < 1:
-            raise UserError(f"iterations is {self.iterations}; a run has at least 1 step")
-        if self.batch_tokens != "auto" and self.batch_tokens < 1:
-            raise UserError(f"batch_tokens is {self.batch_tokens}; give auto or at least 1")
-        if not 1 <= self.muon.iterations <= 5:
-            raise UserError(f"muon.iterations is {self.muon.iterations}; Polar Express has 1 to 5")
-        if not 0 <= self.warmdown_ratio <= 1:
-            raise UserError(f"warmdown_ratio is {self.warmdown_ratio}; it is between 0 and 1")
+    BARE: ClassVar = ("model",)
+    """groups whose fields may be set without the group's name"""
+    ALIASES: ClassVar = {"steps": "iterations"}
+    CLOSED: ClassVar = {
+        **dict.fromkeys(("name", "summary", "record"), "names the recipe and changes nothing"),
+        **dict.fromkeys(
+            (f"{group}{size}" for group in ("", "model.") for size in SIZES),
+            "follows from the depth; set depth, aspect or head_dim instead",
+        ),
+    }
+    """fields that may not be set, and why"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -161,38 +158,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """The inverse of ``to_dict``; unknown names raise UserError."""
-        return _from_dict(cls, values)
-
-
-_Data = TypeVar("_Data")
-
-
-def _from_dict(cls: type[_Data], values: Mapping[str, Any]) -> _Data:
-    nested = {
-        "model": GPTConfig.from_dict,
-        "muon": lambda v: _from_dict(Muon, v),
-        "record": lambda v: v and _from_dict(Record, v),
-    }
-    if not isinstance(values, Mapping):
-        raise UserError(f"a group of settings is {values!r}; it must give names and values")
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    unknown = set(values) - set(known)
-    if unknown:
-        raise UserError(
-            f"the recipe has unknown fields {', '.join(sorted(unknown))}; "
-            "it was written by another version of nanogpt2, or by hand"
-        )
-    built = {}
-    for name, value in values.items():
-        if cls is Recipe and name in nested:
-            value = nested[name](value)
-        elif cls is Recipe and isinstance(value, Mapping):
-            value = _from_dict(AdamWGroup, value)
-        built[name] = value
-    try:
-        return cls(**built)
-    except TypeError as error:  # a field that has no default is missing
-        raise UserError(f"the recipe is incomplete ({error})") from None
+        return from_dict(cls, values, "the recipe")
 
 
 RUN1 = Recipe(
@@ -323,80 +289,3 @@ def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
     if recipe is None:
         raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return override(recipe, {field: str(value) for field, value in changes.items()})
-
-
-def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:
-    """``recipe`` with fields set from text, as ``--set name=value`` gives them.
-
-    A name is a field of the recipe (``ratio``), of its model (``rope_base``) or of a group
-    (``muon.lr``, ``wte.betas=0.9,0.99``). Raises UserError for a name or a value that does not fit.
-    """
-    for name, text in assignments.items():
-        head, _, rest = name.partition(".")
-        own = {f.name for f in fields(Recipe)} - {"name", "summary", "record", "model"}
-        model = {f.name for f in fields(GPTConfig)}
-        if head == "model" and rest in model:
-            head, rest = rest, ""
-        if head in {"n_layer", "n_embd", "n_head", "n_kv_head"} and not rest:
-            raise UserError(f"{head} follows from the depth; set depth, aspect or head_dim instead")
-        if head in own:
-            recipe = _assign(recipe, head, rest, text, name)
-        elif head in model and not rest:
-            recipe = replace(recipe, model=_assign(recipe.model, head, "", text, name))
-        else:
-            close = difflib.get_close_matches(name, sorted(own | model), 1)
-            hint = f"did you mean {close[0]}?" if close else "see nanogpt2.recipes.Recipe"
-            raise UserError(f"there is no setting {name!r}; {hint}")
-    return recipe
-
-
-def set_field(owner: _Data, name: str, text: str) -> _Data:
-    """A frozen dataclass with one field set from text; UserError for a value that does not fit."""
-    return _assign(owner, name, "", text, name)
-
-
-def _assign(owner: _Data, name: str, rest: str, text: str, full: str) -> _Data:
-    old = getattr(owner, name)
-    if is_dataclass(old) and not isinstance(old, type):
-        names = [f.name for f in fields(old)]
-        if rest not in names:
-            raise UserError(f"there is no setting {full!r}; {name} has {', '.join(names)}")
-        return replace(owner, **{name: _assign(old, rest, "", text, full)})  # type: ignore[type-var]
-    if rest:
-        raise UserError(f"there is no setting {full!r}; {name} is a plain value")
-    kind = str(get_type_hints(type(owner))[name])
-    return replace(owner, **{name: _parse(text, kind, full)})  # type: ignore[type-var]
-
-
-def _parse(text: str, kind: str, name: str) -> Any:
-    """``text`` as a value of the annotated ``kind``."""
-    low = text.strip().lower()
-    if "bool" in kind:
-        if low in {"true", "yes", "on", "1"}:
-            return True
-        if low in {"false", "no", "off", "0"}:
-            return False
-        raise UserError(f"{name} is {text!r}; it is true or false")
-    try:
-        if "tuple" in kind:
-            first, second = (float(part) for part in text.strip("()[] ").split(","))
-            return (first, second)
-        if low == "none" and "None" in kind:
-            return None
-        if "Literal" in kind:
-            choices = [part.strip(" '\"") for part in kind[kind.index("Literal[") + 8 :].split("]")]
-            allowed = [part.strip(" '\"") for part in choices[0].split(",")]
-            if text in allowed:
-                return text
-            if "int" not in kind:
-                raise UserError(f"{name} is {text!r}; choose one of {', '.join(allowed)}")
-        if "int" in kind:
-            return int(text)
-        if "float" in kind:
-            return float(text)
-    except UserError:
-        raise
-    except ValueError:
-        wanted = "two numbers with a comma between them" if "tuple" in kind else "a number"
-        raise UserError(f"{name} is {text!r}; it must be {wanted}") from None
-    return text

@@ -8,30 +8,202 @@ launcher; under torchrun it is one of the ranks. Chapter: speedrun.
 
 from __future__ import annotations
 
-import json
+import argparse
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nanogpt2 import planning
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import MADE, made_here, mark, read_json, require_free_space, write_json
 from nanogpt2.folder import claimed
-from nanogpt2.launching import is_rank, launch, rank
-from nanogpt2.options import RunPlan, describe, make_plan, record
+from nanogpt2.launching import is_rank, launch, rank, world_size
+from nanogpt2.logs import KINDS, check_log
+from nanogpt2.machines import Machine, processor, this_machine
+from nanogpt2.planning import Plan, recipe_for
+from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.console import Screen
 from nanogpt2.reporting.credits import credits
 from nanogpt2.reporting.machine import describe_machine
-from nanogpt2.reporting.report import flat
+from nanogpt2.run import Loop, Run, add_options, assignments, difference
 from nanogpt2.stages import PROMPTS, SAMPLING, Work
 from nanogpt2.stamps import Stamps
 
-POLL_SECONDS = 0.2
+RUNS = Path("runs")
+MOST_CPU_RANKS = 256
+SMALLEST_VOCABULARY = 256 + 9
+"""what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
+
+
+# What is asked for
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m nanogpt2.speedrun",
+        description="From documents to a trained model and its report. Stages whose results are on "
+        "disk and whole are skipped, and an unfinished training goes on from its last checkpoint.",
+    )
+    add_options(made, "auto", Loop())
+    add = made.add_argument
+    add(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out with the settings it was started with",
+    )
+    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    add("--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)")
+    add("--cpu-ranks", type=int, metavar="N", help="N processes on the processor, as on N GPUs")
+    add(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start lost ranks again up to N times, from the last checkpoint (default: 0)",
+    )
+    add("--core-max-per-task", type=int, metavar="N", help="examples of each task (default: all)")
+    return made
+
+
+def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
+    """The run of a command line, and what it would take here; UserError says what is wrong."""
+    _check(options)
+    machine, named = _machine(options), assignments(options)
+    if options.resume:
+        run = _recorded(options, options.out or RUNS / recipe_for(machine).name)
+    else:
+        by_machine = options.recipe in (None, "auto")
+        recipe = recipe_for(machine) if by_machine else get_recipe(options.recipe)
+        out = options.out or RUNS / recipe.name
+        run = Run(recipe, out, options.data, seed=options.seed or 0)
+    run = replace(
+        run,
+        device="cpu" if options.cpu_ranks else options.device,
+        core_bundle=options.core_bundle,
+        core_max_per_task=options.core_max_per_task,
+        more_data=options.more_data,
+        log=options.log,
+        max_restarts=options.max_restarts,
+    ).assign(named)
+    if run.recipe.model.vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
+            f"tokens need {SMALLEST_VOCABULARY}"
+        )
+    plan = planning.plan(run.recipe, None, machine)
+    return replace(run, loop=run.loop.over(run.dial)), plan
+
+
+def _check(options: argparse.Namespace) -> None:
+    check_log(options.log)
+    ranks = options.cpu_ranks
+    if ranks is not None and ranks < 1:
+        raise UserError(f"--cpu-ranks is {ranks}; it must be at least 1")
+    if ranks is not None and ranks > MOST_CPU_RANKS:
+        raise UserError(
+            f"--cpu-ranks is {ranks}; a rehearsal has at most {MOST_CPU_RANKS}: every "
+            "rank is a process with a copy of the model"
+        )
+    for name in ("data", "core_bundle"):
+        folder = getattr(options, name)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"--{name.replace('_', '-')} {folder}: there is no such folder")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file; name a folder")
+
+
+def _machine(options: argparse.Namespace) -> Machine:
+    """What the run finds here; several ranks on a processor share it."""
+    kind, _, index = options.device.partition(":")
+    if options.cpu_ranks or (kind == "auto" and not _has_gpu()):
+        machine = processor()
+    else:
+        machine = this_machine(kind)
+    ranks = world_size() or options.cpu_ranks or (1 if index else machine.devices)
+    return machine.with_devices(ranks)
+
+
+def _has_gpu() -> bool:
+    """Whether it is worth asking torch; without any driver a dry run need not wait for it."""
+    drivers = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
+
+
+def _recorded(options: argparse.Namespace, out: Path) -> Run:
+    """The run in ``out`` as its ``config.json`` has it, for ``--resume``.
+
+    UserError when there is no run, or when the command line contradicts its record.
+    """
+    names = ("recipe", "depth", "seed")
+    given = [name for name in names if getattr(options, name) is not None]
+    if given:
+        raise UserError(
+            f"--resume takes its settings from {out}/config.json; leave out --{given[0]}, "
+            "or start another run without --resume"
+        )
+    path = out / "config.json"
+    if not path.is_file():
+        raise UserError(f"{out} holds no run to resume; name its folder with --out")
+    config = read_json(path, "it cannot be resumed; start another run")
+    try:
+        known = {"recipe": config["recipe"], "loop": config["settings"], "seed": config["seed"]}
+        precision, data = config["identity"]["precision"], config["data_dir"]
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{path} was not written by this version of nanogpt2; start another run"
+        ) from None
+    run = Run.from_dict({**known, "precision": precision, "out": "."})
+    if options.data is not None and not data:
+        raise UserError(f"the run in {out} learns from {run.recipe.data}; leave out --data")
+    return replace(run, out=out, data=options.data or data)  # it may have been moved
+
+
+def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
+    """``config.json``: all that the report, ``--resume`` and a curious reader need."""
+    return {
+        "name": run.recipe.name,
+        "summary": run.recipe.summary,
+        "command": command,
+        "recipe": run.recipe.to_dict(),
+        "dial": asdict(run.dial),
+        "settings": asdict(run.loop),
+        "data": str(run.data or run.recipe.data),
+        "data_dir": str(run.data.resolve()) if run.data else None,
+        "seed": run.seed,
+        "identity": run.identity(),
+        "machine": machine,
+    }
+
+
+def describe(run: Run, plan: Plan) -> Iterator[str]:
+    """What will be done, in lines for people: sizes, length, costs, places."""
+    several = ", started by torch.distributed's launcher" if plan.machine.devices > 1 else ""
+    places = {
+        "precision": run.wanted_precision,
+        "data": str(run.data or run.recipe.data),
+        "processes": f"{plan.machine.devices}{several}",
+        "folder": str(run.out),
+    }
+    for name, value in (*planning.describe(plan), *places.items()):
+        yield f"{name:<12}{value}"
+
+
+def outline(run: Run, plan: Plan) -> Iterator[str]:
+    """The stages in lines for people, with what is done already."""
+    speedrun = Speedrun(run, plan, command="")
+    yield "1  check the machine"
+    for number, stage in enumerate(speedrun.stages(), start=2):
+        done = speedrun.stamps.valid(stage.name, stage.inputs())
+        yield f"{number}  {stage.title}{' (is done)' if done else ''}"
+
+
+# The stages
 
 
 @dataclass(frozen=True)
@@ -51,61 +223,45 @@ class Stage:
 class Speedrun:
     """The stages of one run, in order."""
 
-    def __init__(self, plan: RunPlan, command: str) -> None:
-        self.plan, self.command, self.out = plan, command, plan.out
-        self.stamps = Stamps(plan.out)
+    def __init__(self, run: Run, plan: Plan, command: str) -> None:
+        self.asked, self.plan, self.command, self.out = run, plan, command, run.out
+        self.stamps = Stamps(run.out)
         self.screen = Screen(quiet=rank() > 0)
-        self.work = Work(plan, self.screen)
+        self.work = Work(run, plan, self.screen)
 
     def stages(self) -> list[Stage]:
         """All but the first, which looks at the machine anew each time."""
-        plan, work, made = self.plan, self.work, self.stamps.made
-        tokenizer = plan.recipe.model.vocab_size
-        core = [str(plan.core_bundle), plan.core_max_per_task]
+        run, work, made = self.asked, self.work, self.stamps.made
+        core = [str(run.core_bundle), run.core_max_per_task]
+
+        def tokenizer() -> Any:
+            return [made("data"), run.recipe.model.vocab_size]
+
+        def train() -> Any:
+            return [made("tokenizer"), run.identity()]
+
+        def scores() -> Any:
+            return [work.trained(), core]
+
+        def sample() -> Any:
+            return [work.trained(), PROMPTS, SAMPLING]
+
         stages = [
             Stage("data", "get the data", work.wanted_data, work.get_data),
-            Stage(
-                "tokenizer",
-                "train the tokenizer",
-                lambda: [made("data"), tokenizer],
-                work.train_tokenizer,
-            ),
-            Stage(
-                "train",
-                "train the model",
-                lambda: [made("tokenizer"), plan.identity()],
-                work.train_model,
-                together=True,
-            ),
-            Stage(
-                "evaluate",
-                "evaluate bits per byte",
-                work.trained,
-                work.evaluate,
-                together=True,
-            ),
-            Stage(
-                "core",
-                "evaluate CORE",
-                lambda: [work.trained(), core],
-                work.evaluate_core,
-                together=True,
-            ),
-            Stage(
-                "sample",
-                "let it write",
-                lambda: [work.trained(), PROMPTS, SAMPLING],
-                work.sample,
-            ),
+            Stage("tokenizer", "train the tokenizer", tokenizer, work.train_tokenizer),
+            Stage("train", "train the model", train, work.train_model, together=True),
+            Stage("evaluate", "evaluate bits per byte", work.trained, work.evaluate, together=True),
+            Stage("core", "evaluate CORE", scores, work.evaluate_core, together=True),
+            Stage("sample", "let it write", sample, work.sample),
             Stage("report", "write the report", work.report_inputs, work.report),
         ]
-        return [stage for stage in stages if stage.name != "core" or plan.wants_core]
+        return [stage for stage in stages if stage.name != "core" or run.wants_core]
 
     def run(self) -> int:
         """All stages; returns the exit code: 130 or 143 when a signal ended the training."""
-        from nanogpt2.training.distributed import join
+        from nanogpt2.training.ranks import join
 
-        with ExitStack() as claim, join(self.plan.device) as ranks:
+        with ExitStack() as claim, join(self.asked.device) as ranks:
             self.work.ranks = ranks
             if ranks.is_main:
                 claim.enter_context(claimed(self.out))
@@ -121,7 +277,7 @@ class Speedrun:
     def do(self, stage: Stage) -> None:
         """Run one stage unless its result is on disk and whole; rank 0 decides that for all."""
         main = self.work.ranks.is_main
-        done = self.agree(stage.name, main and self.stamps.valid(stage.name, stage.inputs()))
+        done = self.work.ranks.share(lambda: self.stamps.valid(stage.name, stage.inputs()))
         if main:
             names = [known.name for known in self.stages()]
             place = names.index(stage.name) + 2, len(names) + 1  # the machine was the first
@@ -132,65 +288,43 @@ class Speedrun:
         if main and files is not None:
             self.stamps.write(stage.name, stage.inputs(), files)
 
-    def agree(self, key: str, value: bool) -> bool:
-        """Rank 0's ``value`` on all ranks, which may have to wait for it as long as a download."""
-        ranks = self.work.ranks
-        if ranks.is_main:
-            ranks.post(key, value)
-        while not (known := ranks.collect(key)):
-            time.sleep(POLL_SECONDS)
-        return known[0]
-
     def begin(self) -> None:
         """The first stage: machine, folder and settings fit each other; ``config.json`` says so."""
-        plan, stages = self.plan, self.stages()
+        run, plan, stages = self.asked, self.plan, self.stages()
         self.screen.stage(1, len(stages) + 1, "check the machine")
         machine = describe_machine()
         self.screen.say(f"  {machine.get('gpus') or machine['processor']}, {machine['memory']}")
-        check_same_run(self.out, plan.identity())
+        check_same_run(run)
         valid = {stage.name: self.stamps.valid(stage.name, stage.inputs()) for stage in stages}
         self.work.check_folders({name for name, done in valid.items() if not done})
-        require_free_space(self.out, plan.outlook.disk_bytes, "the run")
-        if not plan.outlook.fits and not plan.outlook.machine.is_processor:
-            raise UserError(f"the run does not fit this machine: {plan.outlook.reasons[0]}")
+        require_free_space(self.out, plan.disk_bytes, "the run")
+        if not plan.fits and not plan.machine.is_processor:
+            raise UserError(f"the run does not fit this machine: {plan.reasons[0]}")
         if made_here(self.out) != {MADE}:
             mark(self.out)
-        config = record(plan, self.command, machine)
-        config |= {"credits": credits(plan.recipe.data, plan.data), "sampling": SAMPLING}
+        config = record(run, self.command, machine)
+        config |= {"credits": credits(run.recipe.data, run.data), "sampling": SAMPLING}
         path = self.out / "config.json"
         known = read_json(path) if valid["train"] else {}
         if known:  # the machine that trained is the one to report; the data may lie elsewhere now
             config = known | {name: config[name] for name in ("data", "data_dir")}
         if config != known:
             write_json(path, config)
-        for line in describe(plan):
+        for line in describe(run, plan):
             self.screen.say(f"  {line}")
 
 
-def check_same_run(out: Path, identity: dict[str, Any]) -> None:
-    """UserError when ``out`` holds a run that learned something else: it would be overwritten."""
-    if not (out / "config.json").is_file():
+def check_same_run(run: Run) -> None:
+    """UserError when ``run.out`` holds a run that learned something else: it would be lost."""
+    path = run.out / "config.json"
+    if not path.is_file():
         return
-    plain = json.loads(json.dumps(identity))  # as the file has it: no tuples
-    known = read_json(out / "config.json", "name another --out, or delete the folder")
+    known = read_json(path, "name another --out, or delete the folder")
     begun = known.get("identity") if isinstance(known, dict) else None
-    before, now = dict(flat(begun or {})), dict(flat(plain))
-    different = [name for name in now if before.get(name) != now[name]]
-    if different:
-        name = different[0]
+    if what := difference(begun or {}, run.identity()):
         raise UserError(
-            f"{out} holds another run ({name} is {before.get(name, 'not set')} there and "
-            f"{now[name]} here); name another --out, or delete that folder"
+            f"{run.out} holds another run ({what}); name another --out, or delete that folder"
         )
-
-
-def outline(plan: RunPlan) -> Iterator[str]:
-    """The stages in lines for people, with what is done already."""
-    run = Speedrun(plan, command="")
-    yield "1  check the machine"
-    for number, stage in enumerate(run.stages(), start=2):
-        done = run.stamps.valid(stage.name, stage.inputs())
-        yield f"{number}  {stage.title}{' (is done)' if done else ''}"
 
 
 def _terminated(number: int, frame: Any) -> NoReturn:
@@ -200,19 +334,21 @@ def _terminated(number: int, frame: Any) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(arguments)
     try:
-        plan = make_plan(arguments)
+        run, plan = asked_for(options)
     except UserError:
         if rank() > 0:
             return 2  # rank 0 was told the same, and says so
         raise
-    if plan.dry_run:
+    if options.dry_run:
         if rank() == 0:
-            print(*describe(plan), "", *outline(plan), sep="\n")
+            print(*describe(run, plan), "", *outline(run, plan), sep="\n")
         return 0
-    if plan.ranks > 1 and not is_rank():
-        return launch(plan.ranks, "nanogpt2.speedrun", arguments, plan.max_restarts)
-    return Speedrun(plan, shlex.join(["python", "-m", "nanogpt2.speedrun", *arguments])).run()
+    if plan.machine.devices > 1 and not is_rank():
+        return launch(plan.machine.devices, "nanogpt2.speedrun", arguments, run.max_restarts)
+    command = shlex.join(["python", "-m", "nanogpt2.speedrun", *arguments])
+    return Speedrun(run, plan, command).run()
 
 
 if __name__ == "__main__":

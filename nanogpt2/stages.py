@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanogpt2.errors import UserError
 from nanogpt2.files import made_here, read_json, require_replaceable, sha256_of, write_json
-from nanogpt2.options import EVAL_TOKENS, RunPlan, shards_needed
+from nanogpt2.planning import Plan, shards_needed
 from nanogpt2.reporting.console import Screen
+from nanogpt2.run import EVAL_TOKENS, Run
 
 if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage that uses them
     from torch import Tensor
@@ -21,8 +23,8 @@ if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage 
     from nanogpt2.data.source import Text
     from nanogpt2.data.tokenizer import Tokenizer
     from nanogpt2.inference.engine import Engine
-    from nanogpt2.training.distributed import Ranks
-    from nanogpt2.training.settings import StepReport, TrainSettings
+    from nanogpt2.training.ranks import Ranks
+    from nanogpt2.training.settings import StepReport
 
 PROMPTS = (
     "The state of the Union is",
@@ -44,19 +46,18 @@ class Work:
     exit_code = 0
     """of the command, when a signal ended the training"""
 
-    def __init__(self, plan: RunPlan, screen: Screen) -> None:
-        self.plan, self.screen, self.out = plan, screen, plan.out
-        self.data_dir = plan.data or plan.out / "data"
-        self.tokenizer_dir = plan.out / "tokenizer"
+    def __init__(self, run: Run, plan: Plan, screen: Screen) -> None:
+        self.run, self.plan, self.screen, self.out = run, plan, screen, run.out
+        self.data_dir, self.tokenizer_dir = run.data_dir, run.tokenizer_dir
 
     def check_folders(self, undone: Collection[str]) -> None:
         """UserError where a stage that is not done would replace what it did not make.
 
         Or where the run has learned something, with other text or another tokenizer than lies here.
         """
-        data, known = self.plan.data, self.learned()
+        data, known = self.run.data, self.learned()
         if data is None and "data" in undone:
-            if self.plan.recipe.data == "embedded":
+            if self.run.recipe.data == "embedded":
                 require_replaceable(self.data_dir)
             elif self.data_dir.exists() and not made_here(self.data_dir):
                 raise UserError(
@@ -73,7 +74,7 @@ class Work:
 
     def learned(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint; None while there is none."""
-        from nanogpt2.training.storage import learned
+        from nanogpt2.training.checkpoint import learned
 
         return learned(self.out)
 
@@ -98,23 +99,27 @@ class Work:
         now, known = Text.of(folder), self.learned()
         if known is None or "text" not in known:
             return now
-        return continued(Text.from_record(known["text"]), now, self.plan.more_data)
+        return continued(Text.from_record(known["text"]), now, self.run.more_data)
 
     def held_out(self) -> list[Path]:
         """The shards that the run is measured on."""
         return self.check_text(self.data_dir).paths(self.data_dir, "held_out")
+
+    def shards_needed(self) -> int:
+        """How many training shards of its downloaded data set the run reads."""
+        return shards_needed(self.run.recipe.data, self.run.dial.tokens)
 
     def wanted_data(self) -> Any:
         """What the data stage should have made: of one's own folder, the files as they are.
 
         CORE's tasks count only while they are still to be fetched: no model learns from them.
         """
-        if self.plan.data is None:
-            wanted: list[Any] = [self.plan.recipe.data, shards_needed(self.plan)]
+        if self.run.data is None:
+            wanted: list[Any] = [self.run.recipe.data, self.shards_needed()]
         else:
             from nanogpt2.data.shards import find_shards
 
-            shards = find_shards(self.plan.data)
+            shards = find_shards(self.run.data)
             wanted = sorted([shards.name(file), file.stat().st_size] for file in shards.files)
         return [*wanted, "and CORE's tasks"] if self.lacks_tasks() else wanted
 
@@ -122,14 +127,13 @@ class Work:
         """Whether CORE will be measured with tasks that are not on the disk."""
         from nanogpt2.data.bundle import kept_bundle
 
-        plan = self.plan
-        return plan.wants_core and not (plan.core_bundle or kept_bundle())
+        return self.run.wants_core and not (self.run.core_bundle or kept_bundle())
 
     def find_tasks(self) -> Path:
         """The folder of CORE's tasks, fetched if need be."""
         from nanogpt2.data.bundle import find_bundle
 
-        return find_bundle(self.plan.core_bundle, TASKS_CURE)
+        return find_bundle(self.run.core_bundle, TASKS_CURE)
 
     def get_data(self) -> list[Path]:
         """Write the embedded corpus, download the recipe's shards, or check one's own.
@@ -140,18 +144,18 @@ class Work:
         from nanogpt2.data.shards import find_shards, open_shard
         from nanogpt2.evals.core.bundle import load_tasks
 
-        if self.plan.wants_core:
+        if self.run.wants_core:
             if self.lacks_tasks():
                 self.screen.say("  fetching CORE's tasks (162 MB)")
             load_tasks(self.find_tasks())
-        if self.plan.data is not None:
+        if self.run.data is not None:
             shards = find_shards(self.data_dir)
             for shard in shards.files:
                 open_shard(shard)
             if self.learned() is None:  # afterwards it is what the run began with
                 self.screen.say(f"  {shards.describe()}")
             return []
-        if self.plan.recipe.data == "embedded":
+        if self.run.recipe.data == "embedded":
             if missing := missing_packages():
                 self.screen.say(f"  {missing}")
             write_embedded_corpus(self.data_dir, check=self.check_text)
@@ -160,9 +164,9 @@ class Work:
 
             with self.screen.progress() as advance:
                 download_dataset(
-                    self.plan.recipe.data,
+                    self.run.recipe.data,
                     self.data_dir,
-                    shards_needed(self.plan),
+                    self.shards_needed(),
                     lambda done, total: advance(done, total, "bytes"),
                 )
             self.check_text(self.data_dir)
@@ -189,41 +193,30 @@ class Work:
 
         with self.screen.progress() as advance:
             texts = told(text_sample(self.data_dir, TOKENIZER_CHARACTERS))
-            Tokenizer.train(texts, self.plan.recipe.model.vocab_size).save(self.tokenizer_dir)
+            Tokenizer.train(texts, self.run.recipe.model.vocab_size).save(self.tokenizer_dir)
         return [self.tokenizer_dir]
 
-    def settings(self) -> TrainSettings:
-        """What the training loop is given."""
-        from nanogpt2.training.settings import TrainSettings
-
-        plan = self.plan
-        loop = {name: value for name, value in vars(plan.loop).items() if value is not None}
-        return TrainSettings(
-            recipe=plan.recipe,
-            data_dir=self.data_dir,
-            tokenizer_dir=self.tokenizer_dir,
-            out_dir=self.out,
-            device=plan.device,
-            device_batch_size=plan.outlook.device_batch_size,
-            precision=plan.precision,
-            seed=plan.seed,
-            core_bundle=self.find_tasks() if plan.loop.core_every else None,
-            more_data=plan.more_data,
-            **loop,
+    def to_train(self) -> Run:
+        """The run as the training loop is given it: its tasks fetched, its rows such as fit."""
+        rows = self.plan.device_batch_size
+        return replace(
+            self.run,
+            recipe=replace(self.run.recipe, device_batch_size=rows),
+            core_bundle=self.find_tasks() if self.run.loop.core_every else None,
         )
 
     def train_model(self) -> list[Path] | None:
         """Train, from the newest checkpoint if there is one; None when a signal ended it."""
         from nanogpt2.evals.held_out import require_held_out
         from nanogpt2.logs import open_log
-        from nanogpt2.training.trainer import Trainer
+        from nanogpt2.training.trainer import train
 
         screen = self.screen
         if self.ranks.is_main:
-            require_held_out(self.held_out(), self.tokenizer(), self.plan.dial.model.sequence_len)
+            require_held_out(self.held_out(), self.tokenizer(), self.run.dial.model.sequence_len)
             self.note_identity()
         log = open_log(
-            self.plan.log if self.ranks.is_main else "none", self.out, self.plan.identity()
+            self.run.log if self.ranks.is_main else "none", self.out, self.run.identity()
         )
         with screen.progress() as advance:
 
@@ -232,7 +225,7 @@ class Work:
                 numbers = {k: v for k, v in vars(report).items() if isinstance(v, (int, float))}
                 log.log(report.step, numbers)
 
-            result = Trainer(self.settings(), self.ranks, on_step, screen.say).run()
+            result = train(self.to_train(), on_step, screen.say, self.ranks)
         log.close()
         if result.stopped_by is None:
             return [self.out / "training.json", self.out / str(result.checkpoint)]
@@ -260,8 +253,9 @@ class Work:
         from nanogpt2.evals.bits_per_byte import bits_per_byte
         from nanogpt2.evals.held_out import held_out_batches
 
-        model, tokenizer, ranks = self.engine().model, self.tokenizer(), self.ranks
-        rows, length = self.plan.outlook.device_batch_size, model.config.sequence_len
+        ranks, tokenizer = self.ranks, self.tokenizer()
+        model = self.engine(ranks).model
+        rows, length = self.plan.device_batch_size, model.config.sequence_len
         share = held_out_batches(
             self.held_out(), tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
         )
@@ -286,20 +280,20 @@ class Work:
         bundle = self.find_tasks()
         with self.screen.progress() as advance:
             result = evaluate_core(
-                self.engine().model,
+                self.engine(self.ranks).model,
                 self.tokenizer(),
                 bundle,
-                self.plan.core_max_per_task,
+                self.run.core_max_per_task,
                 progress=lambda done, total: advance(done, total, "examples"),
             )
         self.screen.say(f"  {result.label}: {result.core:.4f}")
         return self.write("core.json", result.to_dict(published_scores(bundle)))
 
-    def engine(self) -> Engine:
-        """The newest checkpoint's model on this rank's device, ready to write."""
+    def engine(self, ranks: Ranks | None = None) -> Engine:
+        """The newest checkpoint's model on this rank's device; ``ranks`` where all load it."""
         from nanogpt2.inference.engine import load_engine
 
-        return load_engine(self.out, str(self.ranks.device))
+        return load_engine(self.out, str(self.ranks.device), ranks=ranks)
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""
@@ -324,7 +318,7 @@ class Work:
         names = ("metrics.jsonl", "evaluation.json", "core.json", "samples.json")
         paths = [self.out / name for name in names]
         files = [sha256_of(path) if path.is_file() else "" for path in paths]
-        return [metadata.version("nanogpt2"), self.plan.identity(), self.trained(), files]
+        return [metadata.version("nanogpt2"), self.run.identity(), self.trained(), files]
 
     def report(self) -> list[Path]:
         """Write report.html and report.md."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nanogpt2.files import read_json
 from nanogpt2.lab.records import Record, recorded
-from nanogpt2.lab.style import COLOURS, figure, style, svg
+from nanogpt2.reporting.figures import COLOURS, figure, style, svg
 from scripts.chapters import costs_file
 from scripts.paths import RESULTS, document, notebooks
 

@@ -17,7 +17,7 @@ PREFIX = "nanogpt2."
 NAMED = re.compile(r"Chapters?:\s+(\w+(?:,\s+\w+)*)\.")
 # API page -> the rooms that it shows; "rest" has those that no other page names
 PAGES: dict[str, tuple[str, ...]] = {
-    "config": ("config", "depth", "recipes"),
+    "config": ("reported", "settings", "config", "recipes", "depth", "run"),
     "data": ("data",),
     "kernels": ("kernels",),
     "model": ("model",),
@@ -25,7 +25,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evals": ("evals",),
     "training": ("training",),
-    "speedrun": ("planning", "options", "speedrun", "reporting"),
+    "speedrun": ("planning", "memory", "reporting", "stages", "speedrun"),
     "lab": ("lab",),
     "studies": ("studies",),
     "rest": (),

@@ -47,7 +47,7 @@ def test_json_round_trip():
         ({"n_embd": 6 * 3, "value_gate_channels": 2}, "even head size"),
         ({"window_pattern": "SXL"}, "letters"),
         ({"window_pattern": ""}, "letters"),
-        ({"norm": "batch"}, "it must be rms or layer"),
+        ({"norm": "batch"}, "choose one of rms, layer"),
         ({"logit_softcap": -1.0}, "logit_softcap"),
         ({"value_gate_channels": 1000}, "exceeds n_embd"),
         ({"n_layer": 1, "backout": True}, "at least 2 layers"),

@@ -267,7 +267,7 @@ def test_a_failing_evaluation_leaves_the_model(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr("nanogpt2.training.trainer.bits_per_byte", broken)
+        patched.setattr("nanogpt2.evals.during.bits_per_byte", broken)
         arguments = command(finished / "data", out, "--set", "eval_every=0")
         with pytest.raises(RuntimeError, match="no memory"):
             main(arguments)

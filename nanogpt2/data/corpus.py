@@ -60,16 +60,11 @@ def split_paragraphs(text: str, limit: int = PIECE) -> list[str]:
     Paragraphs stay whole: one that is longer than ``limit`` is a piece by itself.
     """
     pieces: list[str] = []
-    size = 0
-    for paragraph in (part.strip() for part in text.split("\n\n")):
-        if not paragraph:
-            continue
-        if pieces and size + 2 + len(paragraph) <= limit:
-            pieces[-1] += "\n\n" + paragraph
-            size += 2 + len(paragraph)
+    for paragraph in filter(None, map(str.strip, text.split("\n\n"))):
+        if pieces and len(pieces[-1]) + 2 + len(paragraph) <= limit:
+            pieces[-1] += f"\n\n{paragraph}"
         else:
             pieces.append(paragraph)
-            size = len(paragraph)
     return pieces
 
 

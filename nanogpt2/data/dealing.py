@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Literal
 
 Unit = Literal["row group", "document"]
-UNITS: tuple[Unit, ...] = get_args(Unit)
 
 TOLERANCE = 0.02
 """by how much more than the least that a rank gets another may get, in documents an epoch"""

@@ -12,26 +12,16 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.utils import build_hf_headers
 
 from nanogpt2.data.shards import open_shard
-from nanogpt2.data.transfer import (
-    TIMEOUTS,
-    Broken,
-    Remote,
-    check_answer,
-    fetch,
-    fetch_all,
-    in_parallel,
-    persist,
-    short_reason,
-)
+from nanogpt2.data.transfer import TIMEOUT, Remote, fetch, in_parallel, persist
 from nanogpt2.errors import UserError, explain, run_command
 from nanogpt2.files import (
     atomic_directory,
@@ -47,7 +37,11 @@ BUNDLE_URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip
 BUNDLE_SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"
 BUNDLE_BYTES = 1_000_000_000
 """at most, packed or unpacked; the archive has 162 MB"""
-_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, struct.error)
+UNREADABLE = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, OSError,
+    ValueError, RuntimeError,
+)  # fmt: skip
+"""what zipfile raises for an archive that is damaged, encrypted or of another kind"""
 
 
 @dataclass(frozen=True)
@@ -81,33 +75,24 @@ def unzip(archive: Path, folder: Path, limit: int) -> Path:
     """
     try:
         with zipfile.ZipFile(archive) as content, atomic_directory(folder) as temporary:
-            _check_entries(archive, content.infolist(), temporary, limit)
+            for entry in content.infolist():
+                name, root = entry.filename, temporary.resolve()
+                if not (root / name).resolve().is_relative_to(root) or "\\" in name:
+                    why = f"{archive} would write outside its folder ({name})"
+                    raise UserError(f"{why}; do not trust it")
+                if stat.S_ISLNK(entry.external_attr >> 16):
+                    raise UserError(f"{archive} holds a link ({name}); do not trust it")
+            total = sum(entry.file_size for entry in content.infolist())
+            if total > limit:
+                why = f"{archive} unpacks to {total:,} bytes"
+                raise UserError(f"{why}, more than the {limit:,} allowed; do not trust it")
             content.extractall(temporary)
-    except UserError:
-        raise
-    except (*_UNREADABLE, OSError, ValueError, RuntimeError) as error:
-        if explain(error) is not None:  # our own disk, not the archive
+    except UNREADABLE as error:
+        if explain(error) is not None:  # said already, or of our own disk
             raise
         why = f"{archive} is not a whole zip archive ({error})"
         raise UserError(f"{why}; delete it and fetch it again") from None
     return folder
-
-
-def _check_entries(
-    archive: Path, entries: Iterable[zipfile.ZipInfo], folder: Path, limit: int
-) -> None:
-    total = 0
-    for entry in entries:
-        target = (folder / entry.filename).resolve()
-        if not target.is_relative_to(folder.resolve()) or "\\" in entry.filename:
-            raise UserError(
-                f"{archive} would write outside its folder ({entry.filename}); do not trust it"
-            )
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise UserError(f"{archive} holds a link ({entry.filename}); do not trust it")
-        total += entry.file_size
-    if total > limit:
-        raise UserError(f"{archive} unpacks to {total:,} bytes, more than the {limit:,} allowed")
 
 
 def download_dataset(
@@ -130,23 +115,26 @@ def download_dataset(
     missing = [file for file in dataset.names(shards) if not _is_shard(folder / file)]
     if not missing:
         return folder
-    from huggingface_hub.utils import build_hf_headers
-
-    stop = threading.Event()
     foreign = next((file for file in missing if (folder / file).exists()), None)
     if foreign and not made_here(folder):
         raise UserError(
             f"{folder / foreign} is not a readable shard, and this program did not fetch it; "
             "move it away, or name another folder"
         )
-    remotes = in_parallel(
-        [partial(_ask_hub, dataset, file, folder, endpoint, stop) for file in missing], stop
-    )
+    stop, lock = threading.Event(), threading.Lock()
+
+    def ask(file: str) -> Remote:  # the etag of a file in large file storage is its SHA-256
+        url = hf_hub_url(dataset.repository, file, repo_type="dataset", endpoint=endpoint)
+        known = persist(lambda: get_hf_file_metadata(url, timeout=TIMEOUT), url, stop)
+        if known.size is None or len(known.etag or "") != 64:
+            raise UserError(f"{url}: the hub does not tell its size and SHA-256; use --data")
+        return Remote(url, folder / file, known.size, known.etag)
+
+    remotes = in_parallel(ask, missing, stop)
     total, done = sum(r.size or 0 for r in remotes), sum(r.held for r in remotes)
     require_free_space(folder, total - done, f"{len(missing)} shards of {name}")
     if not folder.is_dir() or not any(folder.iterdir()):
         mark(folder)
-    lock = threading.Lock()
 
     def told(n: int) -> None:
         nonlocal done
@@ -154,7 +142,8 @@ def download_dataset(
             done += n
             on_bytes(min(done, total), total)
 
-    fetch_all(remotes, build_hf_headers(), told)
+    headers = build_hf_headers()
+    in_parallel(lambda remote: fetch(remote, headers, told, stop), remotes, stop)
     on_bytes(total, total)
     return folder
 
@@ -164,33 +153,6 @@ def _is_shard(path: Path) -> bool:
         return open_shard(path).num_row_groups > 0
     except UserError:
         return False
-
-
-def _ask_hub(
-    dataset: Dataset, name: str, folder: Path, endpoint: str | None, stop: threading.Event
-) -> Remote:
-    """What the hub knows of a file: address, size, SHA-256."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError
-
-    url = hf_hub_url(dataset.repository, name, repo_type="dataset", endpoint=endpoint)
-    # its first base is the error of whichever HTTP library the hub's own is built on
-    errors: tuple[type[Any], ...] = (*HfHubHTTPError.__bases__, OSError)
-
-    def ask() -> Remote:
-        try:
-            known = get_hf_file_metadata(url, timeout=TIMEOUTS[0])
-        except errors as error:
-            if explain(error) is not None:  # our own disk, where the hub's client keeps its token
-                raise
-            if (answer := getattr(error, "response", None)) is not None:
-                check_answer(url, answer.status_code, answer.headers)
-            raise Broken(short_reason(error)) from None
-        if known.size is None or len(known.etag or "") != 64:
-            raise UserError(f"{url}: the hub does not tell its size and SHA-256; use --data")
-        return Remote(url, folder / name, known.size, known.etag)
-
-    return persist(ask, url, stop)
 
 
 def _is_filled(folder: Path) -> bool:

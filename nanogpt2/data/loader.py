@@ -11,16 +11,19 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
+from itertools import count, groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from nanogpt2.data.dealing import UNITS, Deal, Unit
-from nanogpt2.data.packing import Document, Packer
+from nanogpt2.data.dealing import Deal, Unit
+from nanogpt2.data.packing import Buffer, Document, pack
 from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
@@ -29,16 +32,31 @@ REFILL = 128
 """documents of this rank in one refill of the packing buffer, at most; all of one row group"""
 AHEAD = 8
 """refills that are tokenized ahead"""
+Count = Annotated[int, Field(strict=True, ge=0)]
 OTHER_SHARDS = "the checkpoint was made with other data shards; give the same data folder"
 
 
 class Place(NamedTuple):
     """Where a document, or the next refill, stands."""
 
-    epoch: int
-    shard: int
-    row_group: int
-    document: int
+    epoch: Count
+    shard: Count
+    row_group: Count
+    document: Count
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a batch's state says."""
+
+    next: Place
+    buffer: list[Place]
+    rank: Count
+    world_size: Count
+    unit: Unit | None = "row group"  # states of earlier versions do not say: all dealt row groups
+
+
+_STATE = TypeAdapter(_State)
 
 
 class TokenLoader:
@@ -86,23 +104,23 @@ class TokenLoader:
         if not any(map(sum, self._counts)):
             names = ", ".join(str(path) for path in self.paths[:3]) or "an empty list of shards"
             raise UserError(f"there is no document in {names}; give shards with text in them")
-        self.next_place = Place(0, 0, 0, 0)
-        buffered: list[Place] = []
-        unit: Unit | None = None
+        begin = _State(Place(0, 0, 0, 0), [], rank, world_size, None)
         if state is not None:
-            self.next_place, buffered, unit = self._restore(state, rank, world_size)
-        self.deal = Deal(self._counts, rank, world_size, unit)
+            begin = self._restore(state, rank, world_size)
+        self.next_place = begin.next
+        self.deal = Deal(self._counts, rank, world_size, begin.unit)
         if self.deal.leaves_nothing():
             raise UserError(OTHER_SHARDS)
-        self.packer: Packer[Place] = Packer(self._tokenized(), sequence_len + 1, buffer_size)
-        for document in self._documents_at(buffered):
-            self.packer.buffer.add(document)
+        self.buffer: Buffer[Place] = Buffer()
+        for document in self._documents_at(begin.buffer):
+            self.buffer.add(document)
+        self.rows = pack(self._tokenized(), sequence_len + 1, buffer_size, self.buffer)
 
     def state(self) -> dict[str, Any]:
         """From here a new loader hands out the batch after the last one."""
         return {
             "next": list(self.next_place),
-            "buffer": [list(document.tag) for document in self.packer.buffer.in_order()],
+            "buffer": [list(document.tag) for document in self.buffer.in_order()],
             "rank": self.deal.rank,
             "world_size": self.deal.world_size,
             "unit": self.deal.unit,
@@ -119,8 +137,7 @@ class TokenLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
         while True:
-            rows = [self.packer.row() for _ in range(self.batch_size)]
-            batch = torch.tensor(rows, dtype=torch.long)
+            batch = torch.tensor(list(islice(self.rows, self.batch_size)), dtype=torch.long)
             if self.device.type == "cuda":
                 # torch's pinned-memory pool holds the block until the copy has been read
                 batch = batch.pin_memory().to(self.device, non_blocking=True)
@@ -128,59 +145,42 @@ class TokenLoader:
                 batch = batch.to(self.device)
             yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), self.state()
 
-    def _restore(
-        self, state: dict[str, Any], rank: int, world_size: int
-    ) -> tuple[Place, list[Place], Unit | None]:
-        """The next place, those buffered, and what is dealt (None: what is fair)."""
+    def _restore(self, state: Any, rank: int, world_size: int) -> _State:
+        """Where to continue: what ``state`` says, or after its place where it is of other ranks."""
         try:
-            place, *buffered = (Place(*entry) for entry in (state["next"], *state["buffer"]))
-            if not all(isinstance(n, int) and n >= 0 for p in (place, *buffered) for n in p):
-                raise ValueError
-            same = (state["rank"], state["world_size"]) == (rank, world_size)
-            # states of earlier versions do not say: all dealt row groups
-            unit = state.get("unit", "row group")
-            if unit not in (*UNITS, None):
-                raise ValueError
-        except (AttributeError, KeyError, TypeError, ValueError):
+            known = _STATE.validate_python(state)
+        except ValidationError:
             raise UserError(
                 "the loader's state in the checkpoint is damaged; resume from another checkpoint"
             ) from None
-        if not all(p.shard < len(self.paths) for p in (place, *buffered)):
+        if not all(place.shard < len(self.paths) for place in (known.next, *known.buffer)):
             raise UserError(OTHER_SHARDS)
-        for _, shard, row_group, document in buffered:
+        for _, shard, row_group, document in known.buffer:
             groups = self._counts[shard]
             if row_group >= len(groups) or document >= groups[row_group]:
                 raise UserError(
                     f"{self.paths[shard]} is not the shard that the checkpoint was made with"
                 )
-        return (place, buffered, unit) if same else (place, [], None)
+        same = (known.rank, known.world_size) == (rank, world_size)
+        return known if same else _State(known.next, [], rank, world_size, None)
 
     def _read(self, shard: int, row_group: int, rows: Sequence[int]) -> list[str]:
         path = self.paths[shard]
         return read_row_group(self._open(path), row_group, path, rows)
 
-    def _shares(self) -> Iterator[tuple[Place, range]]:
-        """Row groups, and which of their documents are this rank's and still to come, for ever."""
-        start = self.next_place
-        for epoch in count(start.epoch):
-            for shard, groups in enumerate(self._counts):
-                for row_group in range(len(groups)):
-                    place = Place(epoch, shard, row_group, 0)
-                    if place[:3] < start[:3]:
-                        continue
-                    rows = self.deal.rows(epoch, shard, row_group)
-                    if place[:3] == start[:3]:
-                        rows = rows[bisect_left(rows, start.document) :]
-                    if rows:
-                        yield place, rows
-
     def _refills(self) -> Iterator[tuple[list[Place], list[str]]]:
-        """Documents and their places, for ever."""
-        for group, rows in self._shares():
-            texts = self._read(group.shard, group.row_group, rows)
-            for i in range(0, len(rows), REFILL):
-                places = [group._replace(document=row) for row in rows[i : i + REFILL]]
-                yield places, texts[i : i + REFILL]
+        """This rank's documents that are still to come and their places, for ever."""
+        start = self.next_place
+        groups = [(s, g) for s, counts in enumerate(self._counts) for g in range(len(counts))]
+        for epoch in count(start.epoch):
+            for shard, row_group in groups:
+                here = (epoch, shard, row_group)
+                rows = self.deal.rows(*here) if here >= start[:3] else range(0)
+                if here == start[:3]:
+                    rows = rows[bisect_left(rows, start.document) :]
+                texts = self._read(shard, row_group, rows) if rows else []
+                for i in range(0, len(rows), REFILL):
+                    yield [Place(*here, row) for row in rows[i : i + REFILL]], texts[i : i + REFILL]
 
     def _encode(self, places: list[Place], texts: list[str], threads: int) -> list[Document[Place]]:
         rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=threads)
@@ -205,12 +205,10 @@ class TokenLoader:
 
     def _documents_at(self, places: list[Place]) -> list[Document[Place]]:
         """Read and tokenize again the documents that stood in the buffer."""
-        wanted: dict[tuple[int, int], set[int]] = {}
-        for _, shard, row_group, document in places:
-            wanted.setdefault((shard, row_group), set()).add(document)
         found: dict[tuple[int, ...], str] = {}
-        for (shard, row_group), documents in sorted(wanted.items()):
-            rows = sorted(documents)
+        wanted = sorted({place[1:] for place in places})
+        for (shard, row_group), documents in groupby(wanted, key=itemgetter(0, 1)):
+            rows = [row for _, _, row in documents]
             for row, text in zip(rows, self._read(shard, row_group, rows), strict=True):
                 found[shard, row_group, row] = text
         return self._encode(places, [found[place[1:]] for place in places], self.threads)

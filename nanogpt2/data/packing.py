@@ -8,9 +8,10 @@ and again; when none fits, the shortest is cropped to fill the row, and its rest
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from itertools import count
+from operator import attrgetter, itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 Tag = TypeVar("Tag")
@@ -24,93 +25,62 @@ class Document(NamedTuple, Generic[Tag]):
 
 
 class Buffer(Generic[Tag]):
-    """Documents by length: the longest that fits, and the shortest, in logarithmic time.
+    """Documents sorted by length: the longest that fits, and the shortest, by bisection.
 
     Of documents of one length the earliest comes out first.
     """
 
     def __init__(self) -> None:
-        self._by_length: dict[int, deque[tuple[int, Document[Tag]]]] = {}
-        self._lengths: list[int] = []  # the keys, sorted
-        self._arrivals = 0
-        self._count = 0
+        self._documents: list[tuple[int, int, Document[Tag]]] = []  # (length, arrival, document)
+        self._arrivals = count()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._documents)
 
     def add(self, document: Document[Tag]) -> None:
         """Put a document in."""
-        length = len(document.tokens)
-        if length not in self._by_length:
-            self._by_length[length] = deque()
-            insort(self._lengths, length)
-        self._by_length[length].append((self._arrivals, document))
-        self._arrivals += 1
-        self._count += 1
+        insort(self._documents, (len(document.tokens), next(self._arrivals), document))
 
     def take(self, room: int) -> Document[Tag]:
         """Take out the longest document of at most ``room`` tokens, else the shortest of all."""
-        fits = bisect_right(self._lengths, room)
-        place = fits - 1 if fits else 0
-        length = self._lengths[place]
-        queue = self._by_length[length]
-        _, document = queue.popleft()
-        if not queue:
-            del self._by_length[length], self._lengths[place]
-        self._count -= 1
-        return document
+        fit = bisect_left(self._documents, (room + 1,))  # so many
+        length = self._documents[max(fit - 1, 0)][0]
+        return self._documents.pop(bisect_left(self._documents, (length,)))[2]
 
     def in_order(self) -> list[Document[Tag]]:
         """All documents, earliest first."""
-        everything = [entry for queue in self._by_length.values() for entry in queue]
-        return [document for _, document in sorted(everything, key=lambda entry: entry[0])]
+        return [document for _, _, document in sorted(self._documents, key=itemgetter(1))]
 
 
-class Packer(Generic[Tag]):
-    """Packs documents into rows of ``capacity`` tokens, refilling a buffer from ``batches``.
+def pack(
+    batches: Iterable[list[Document[Tag]]],
+    row_capacity: int,
+    buffer_size: int = 1000,
+    buffer: Buffer[Tag] | None = None,
+) -> Iterator[list[int]]:
+    """Rows of exactly ``row_capacity`` tokens, best fit first.
 
-    ``batches`` yields lists of documents; before each choice the buffer is refilled, one batch at
-    a time, while it holds fewer than ``buffer_size`` documents.
+    Before each choice the ``buffer`` is refilled, one batch at a time, while it holds fewer than
+    ``buffer_size`` documents; empty ones are skipped. A stream that ends is packed until a row
+    cannot be filled any more: what that last, partial row would hold is dropped.
     """
-
-    def __init__(
-        self, batches: Iterator[list[Document[Tag]]], capacity: int, buffer_size: int = 1000
-    ) -> None:
-        self.batches, self.capacity, self.buffer_size = batches, capacity, buffer_size
-        self.buffer: Buffer[Tag] = Buffer()
-        self._exhausted = False
-
-    def _refill(self) -> None:
-        while len(self.buffer) < self.buffer_size and not self._exhausted:
-            batch = next(self.batches, None)
-            if batch is None:
-                self._exhausted = True
-                return
-            for document in batch:
-                if document.tokens:
-                    self.buffer.add(document)
-
-    def row(self) -> list[int] | None:
-        """The next row, or None once what is left cannot fill one (its documents are dropped)."""
+    stream = iter(batches)
+    buffer = Buffer() if buffer is None else buffer
+    while True:
         row: list[int] = []
-        while len(row) < self.capacity:
-            self._refill()
-            if not len(self.buffer):
-                return None
-            room = self.capacity - len(row)
-            row += self.buffer.take(room).tokens[:room]
-        return row
+        while (room := row_capacity - len(row)) > 0:
+            while len(buffer) < buffer_size and (batch := next(stream, None)) is not None:
+                for document in filter(attrgetter("tokens"), batch):
+                    buffer.add(document)
+            if not len(buffer):
+                return
+            row += buffer.take(room).tokens[:room]
+        yield row
 
 
 def pack_rows(
     batches: Iterable[list[list[int]]], row_capacity: int, buffer_size: int = 1000
 ) -> Iterator[list[int]]:
-    """Rows of exactly ``row_capacity`` tokens from batches of tokenized documents.
-
-    A batch is what one refill adds. A stream that ends is packed until a row cannot be filled any
-    more; the documents of that last, partial row are dropped. Empty documents are skipped.
-    """
+    """``pack`` of batches of tokenized documents; a batch is what one refill adds."""
     tagged = ([Document(tokens, None) for tokens in batch] for batch in batches)
-    packer = Packer(tagged, row_capacity, buffer_size)
-    while (row := packer.row()) is not None:
-        yield row
+    return pack(tagged, row_capacity, buffer_size)

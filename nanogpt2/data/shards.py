@@ -117,21 +117,18 @@ def _elsewhere(folder: Path) -> str:
 
 def _count(folder: Path) -> int:
     try:
-        return len(_listed(folder))
+        return len(list(_listed(folder)))
     except (UserError, OSError):  # not the folder that was asked for
         return 0
 
 
-def _listed(folder: Path) -> list[Path]:
-    """The parquet files of ``folder`` and of those of its folders whose names say so."""
-    found: list[Path] = []
+def _listed(folder: Path, named: bool = True) -> Iterator[Path]:
+    """The parquet files of ``folder`` and, if ``named``, of its folders whose names say so."""
     for path in filter(_seen, folder.iterdir()):
         if _is_parquet(path):
-            found += _parts(path)
-        elif path.name.lower() in SPLIT_OF and path.is_dir():
-            files = [file for file in path.iterdir() if _is_parquet(file) and _seen(file)]
-            found += [part for file in files for part in _parts(file)]
-    return found
+            yield from _parts(path)
+        elif named and path.name.lower() in SPLIT_OF and path.is_dir():
+            yield from _listed(path, named=False)
 
 
 def _parts(path: Path) -> list[Path]:
@@ -215,9 +212,8 @@ def _check_column(path: Path, schema: pa.Schema) -> None:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     # a column in which every text is missing has the type null
-    return any(test(kind) for test in (*tests, pa.types.is_null))
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def read_row_group(

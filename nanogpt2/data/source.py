@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from nanogpt2.data.shards import find_shards, split_named
 from nanogpt2.errors import UserError
 from nanogpt2.files import sha256_of
@@ -66,22 +68,15 @@ class Text:
     def from_record(cls, record: Any) -> Text:
         """What ``to_record`` gave; UserError where it is something else."""
         try:
-            train, held_out = (
-                tuple(Shard(str(name), str(digest)) for name, digest in record[split])
-                for split in ("train", "held_out")
-            )
-        except (KeyError, TypeError, ValueError):
+            return TypeAdapter(cls).validate_python(record)
+        except ValidationError:
             raise UserError(
                 "the record of the run's text is damaged; use another checkpoint"
             ) from None
-        return cls(train, held_out)
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "train": [list(s) for s in self.train],
-            "held_out": [list(s) for s in self.held_out],
-        }
+        return {split: [list(shard) for shard in shards] for split, shards in vars(self).items()}
 
     def paths(self, folder: Path | str, split: str) -> list[Path]:
         """Where the shards of ``split`` ("train" or "held_out") lie."""

@@ -165,11 +165,8 @@ class Tokenizer:
         settings = read_json(folder / SETTINGS_FILE, cure)
         ranks = _read_merges(folder / MERGES_FILE, cure)
         try:
-            pattern, special = settings["pattern"], settings["special_tokens"]
-            sizes = settings["token_bytes"]
-            if not all(isinstance(name, str) for name in (pattern, *special)):
-                raise TypeError
-            tokenizer = cls(_encoding(ranks, pattern, special))
+            tokenizer = cls(_encoding(ranks, settings["pattern"], settings["special_tokens"]))
+            agree = tokenizer.token_bytes.tolist() == settings["token_bytes"]
         except UserError:
             raise
         except Exception as error:  # tiktoken's own errors are of many kinds
@@ -177,7 +174,7 @@ class Tokenizer:
             raise UserError(f"{folder / SETTINGS_FILE} is damaged ({reason}); {cure}") from None
         if not tokenizer._keeps_text():
             raise UserError(f"{folder / SETTINGS_FILE}: its pattern loses text; {cure}")
-        if tokenizer.token_bytes.tolist() != sizes:
+        if not agree:
             raise UserError(f"{folder}: merges and bytes per token do not agree; {cure}")
         return tokenizer
 

@@ -1,41 +1,43 @@
 """One file from the network: whole and verified, or not there.
 
-A transfer goes on where it broke off and is tried again while it gets on; size and SHA-256 are
-checked before the file takes its name. The hub's own client continues but checks no hash, and
-pooch checks but does not continue: hence this room. Chapter: data.
+Asking is the hub client's part: tokens, mirrors, proxies, offline mode. What it leaves out stands
+here: a broken transfer goes on from its last byte, in the next process too, and the file takes its
+name when its size and SHA-256 are right. (The client's own downloads start over and check no hash;
+pooch checks the hash and starts over.) Chapter: data.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import requests
-from filelock import FileLock, Timeout
-from requests.exceptions import RequestException
-from urllib3.exceptions import HTTPError
+from filelock import FileLock
+from huggingface_hub import get_session
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from nanogpt2.errors import UserError
+from nanogpt2.errors import UserError, explain
 from nanogpt2.files import put_in_place, sha256_of
 
 ATTEMPTS = 6
 """in a row without a new byte, before giving up"""
-TIMEOUTS = (10.0, 15.0)
+TIMEOUT = 15.0
 """seconds to connect, and to wait for the next byte"""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 300.0
 """seconds before the second attempt, and at most, whatever a server asks for"""
-PIECE = 1 << 20
 PARALLEL = 8
+httpx: Any = sys.modules[HfHubHTTPError.__bases__[0].__module__]
+"""the HTTP library under the hub's client: httpx, or its successor of another name"""
+SETTINGS = "check what is set for the network: HF_ENDPOINT, HF_TOKEN, the proxy, certificates"
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 OnBytes = Callable[[int], None]
 
@@ -61,28 +63,17 @@ class Remote:
         """Bytes of it."""
         return self.partial.stat().st_size if self.partial.exists() else 0
 
-    def is_here(self) -> bool:
-        """Whether the whole file is in its place."""
-        return self.path.is_file() and self._fits(self.path)
-
-    def _fits(self, path: Path) -> bool:
-        return self.size in (None, path.stat().st_size) and (
-            self.sha256 is None or sha256_of(path) == self.sha256
+    def is_at(self, path: Path) -> bool:
+        """Whether the whole file is there."""
+        return (
+            path.is_file()
+            and self.size in (None, path.stat().st_size)
+            and self.sha256 in (None, sha256_of(path))
         )
-
-    def check(self) -> None:
-        """Throw what came away and raise Broken where it is not the file."""
-        if not self._fits(self.partial):
-            self.partial.unlink()
-            raise Broken("what came does not have the size and SHA-256 of the file")
 
 
 class Broken(Exception):
-    """This attempt failed and another may not; ``wait``: seconds that the server asked for."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    """This attempt failed and another may not."""
 
 
 class Stopped(Exception):
@@ -104,32 +95,27 @@ def fetch(
     remote.path.parent.mkdir(parents=True, exist_ok=True)
 
     def attempt() -> None:
-        _receive(remote, headers or {}, on_bytes, stop)
-        remote.check()
+        if not 0 < remote.held == remote.size:
+            _receive(remote, headers or {}, on_bytes, stop)
+        if not remote.is_at(remote.partial):
+            remote.partial.unlink()
+            raise Broken("what came does not have the size and SHA-256 of the file")
 
     lock = remote.path.with_name(f".{remote.path.name}.lock")
-    with _locked(lock, stop):
-        if not remote.is_here():
+    with FileLock(lock).acquire(cancel_check=stop.is_set):
+        if not remote.is_at(remote.path):
             persist(attempt, remote.url, stop, lambda: remote.held)
             put_in_place(remote.partial, remote.path)
     lock.unlink(missing_ok=True)  # whoever still waits for it, or makes it anew, finds the file
     return remote.path
 
 
-def fetch_all(
-    remotes: Sequence[Remote],
-    headers: Mapping[str, str] | None = None,
-    on_bytes: OnBytes = lambda n: None,
-) -> None:
-    """``fetch`` each of them; the first failure stops the others."""
-    stop = threading.Event()
-    in_parallel([partial(fetch, remote, headers, on_bytes, stop) for remote in remotes], stop)
-
-
-def in_parallel(tasks: Sequence[Callable[[], Result]], stop: threading.Event) -> list[Result]:
-    """What the tasks return, ``PARALLEL`` at a time; the first failure sets ``stop``."""
+def in_parallel(
+    task: Callable[[Item], Result], items: Iterable[Item], stop: threading.Event
+) -> list[Result]:
+    """``task`` of each item, ``PARALLEL`` at a time; the first failure sets ``stop``."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        running = [pool.submit(task) for task in tasks]
+        running = [pool.submit(task, item) for item in items]
         try:
             for ended in as_completed(running):
                 ended.result()
@@ -149,16 +135,20 @@ def persist(
     """What ``attempt`` returns, tried again with growing pauses while it gets on.
 
     ``held`` says how far the attempts have got. Raises UserError after ``ATTEMPTS`` in a row that
-    got no further, Stopped when ``stop`` is set.
+    got no further, or at once where no other will; Stopped when ``stop`` is set.
     """
     failures, furthest = 0, held()
-    while True:
-        if stop.is_set():
-            raise Stopped
+    while not stop.is_set():
         try:
             return attempt()
-        except (Broken, RequestException, HTTPError) as error:
-            reason, asked = short_reason(error), getattr(error, "wait", 0.0)
+        except OfflineModeIsEnabled as error:
+            raise UserError(str(error)) from None
+        except (Broken, httpx.HTTPError) as error:
+            reason, asked = _reason(error, url)
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+            if explain(error) is not None:  # said already, or of our own disk
+                raise
+            raise UserError(f"{url} cannot be asked for ({error}); {SETTINGS}") from None
         failures = 1 if held() > furthest else failures + 1
         furthest = max(furthest, held())
         if failures >= ATTEMPTS:
@@ -168,100 +158,70 @@ def persist(
             )
         pause = FIRST_WAIT * 2 ** (failures - 1) * random.uniform(0.5, 1.0)
         stop.wait(min(max(pause, asked), LONGEST_WAIT))
+    raise Stopped
 
 
-def short_reason(error: BaseException) -> str:
-    """The end of an error's message, or what it means for a user."""
-    text = str(error)
-    for word in ("Name or service not known", "name resolution", "Network is unreachable"):
-        if word in text:
-            return "the server's name cannot be resolved, or there is no network"
-    return "connection refused" if "refused" in text else text[-200:] or type(error).__name__
+def _reason(error: Exception, url: str) -> tuple[str, float]:
+    """Why an attempt failed, and how many seconds the server asks to wait before another.
 
-
-def check_answer(url: str, code: int, headers: Mapping[str, str]) -> None:
-    """Raise Broken for a status that may pass, UserError for one that will not."""
-    if code in (408, 425, 429) or code >= 500:
-        raise Broken(f"the server answers {code}", _seconds(headers.get("Retry-After")))
+    Raises UserError for an answer that will always be the same.
+    """
+    answer = getattr(error, "response", None)
+    if answer is None:
+        text = str(error)
+        nameless = ("Name or service not known", "name resolution", "Network is unreachable")
+        if any(words in text for words in nameless):
+            return "the server's name cannot be resolved, or there is no network", 0.0
+        refused = "connection refused" if "refused" in text else text[-200:]
+        return refused or type(error).__name__, 0.0
+    code = answer.status_code
     if code in (401, 403):
         raise UserError(f"{url} may not be read ({code}); log in, or give a token for it")
-    if code >= 400:
+    if code < 500 and code not in (408, 425, 429):
         raise UserError(f"{url} cannot be had: the server answers {code}; check the address")
+    return f"the server answers {code}", _seconds(answer.headers.get("Retry-After", "0"))
 
 
-def _seconds(text: str | None) -> float:
+def _seconds(text: str) -> float:
     """Retry-After: a number of seconds, or a date."""
-    try:
-        return float(text or 0)
-    except ValueError:
-        pass
-    try:
-        return parsedate_to_datetime(str(text)).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return 0.0
-
-
-@contextmanager
-def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Hold the lock, waiting for it no longer than ``stop`` allows."""
-    lock = FileLock(path)
-    while True:
+    for read in (float, lambda date: parsedate_to_datetime(date).timestamp() - time.time()):
         try:
-            lock.acquire(timeout=1.0)
-            break
-        except Timeout:
-            if stop.is_set():
-                raise Stopped from None
-    try:
-        yield
-    finally:
-        lock.release()
+            return read(text)
+        except (ValueError, TypeError):
+            pass
+    return 0.0
 
 
 def _receive(
     remote: Remote, headers: Mapping[str, str], on_bytes: OnBytes, stop: threading.Event
 ) -> None:
-    """Append to the partial file what it lacks; Broken where that ends too early or too late."""
+    """Append to the partial file what it lacks, down to the byte at which the connection breaks."""
     held = remote.held
-    if held and held == remote.size:
-        return
     # identity: a compressed transfer would make sizes and ranges mean something else
     asked = {**headers, "Accept-Encoding": "identity"}
     if held:
         asked["Range"] = f"bytes={held}-"
-    with requests.get(remote.url, headers=asked, stream=True, timeout=TIMEOUTS) as answer:
-        _check_range(remote, answer, held)
-        check_answer(remote.url, answer.status_code, answer.headers)
+    with get_session().stream("GET", remote.url, headers=asked, timeout=TIMEOUT) as answer:
+        from_here = answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")
+        if answer.status_code == 416 or (answer.status_code == 206 and not from_here):
+            remote.partial.unlink(missing_ok=True)
+            raise Broken("the server does not continue from what is held")
+        answer.raise_for_status()
         if answer.status_code != 206:
             held = 0  # the server knows no ranges: from the start
-        announced = answer.raw.length_remaining  # None: it does not say
-        size = remote.size if announced is None else held + announced
+        length = answer.headers.get("Content-Length")
+        size = remote.size if length is None else held + int(length)
         if remote.size not in (None, size):
             raise Broken(f"the server announces {size:,} bytes instead of {remote.size:,}")
         most = remote.limit if size is None else size
         if most > remote.limit:
             raise UserError(f"{remote.url} has {most:,} bytes, more than expected; do not trust it")
         with open(remote.partial, "ab" if held else "wb") as file:
-            while piece := answer.raw.read1(PIECE):  # what has come so far: a break loses none
+            for piece in answer.iter_raw():
                 if stop.is_set():
                     raise Stopped
-                held += len(piece)
-                if held > most:
-                    break
+                if file.tell() + len(piece) > most:
+                    remote.partial.unlink()
+                    raise Broken(f"more than {most:,} bytes came")
                 file.write(piece)
                 on_bytes(len(piece))
-    if held > most:
-        remote.partial.unlink()
-    if held > most or size not in (None, held):
-        raise Broken(f"{held:,} of {most:,} bytes came")
-
-
-def _check_range(remote: Remote, answer: requests.Response, held: int) -> None:
-    """Throw away what is held where the server does not continue from there."""
-    elsewhere = answer.status_code == 206 and (
-        answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        != str(held)
-    )
-    if elsewhere or answer.status_code == 416:
-        remote.partial.unlink(missing_ok=True)
-        raise Broken("the server does not continue from what is held")

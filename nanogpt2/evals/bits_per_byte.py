@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nanogpt2.errors import UserError
+from nanogpt2.model.modes import evaluating
 
 
 @torch.inference_mode()
@@ -40,27 +41,24 @@ def bits_per_byte(
     bytes_of = torch.as_tensor(np.asarray(token_bytes), dtype=torch.int64).to(device)
     share = _share(max_tokens)
     totals = torch.zeros(3, dtype=torch.float64)  # nats, bytes, targets seen
-    training = model.training
-    model.eval()
-    try:
-        seen = 0
-        if share != 0:
-            for inputs, targets, *_ in batches:
-                inputs, targets = inputs.to(device), targets.to(device).flatten()
-                losses = model(inputs, targets.view(inputs.shape), loss_reduction="none").flatten()
-                if share is not None:
-                    losses, targets = losses[: share - seen], targets[: share - seen]
-                seen += targets.numel()
-                length = torch.where(targets >= 0, bytes_of[targets.clamp_min(0)], 0)
-                nats = losses[length > 0].cpu().double().sum().item()  # MPS has no float64
-                totals[0] += nats
-                totals[1] += length.sum().item()
-                totals[2] += targets.numel()
-                if seen == share:
-                    break
-    finally:
-        model.train(training)
-    nats_sum, bytes_sum, count = _sum_over_ranks(totals, device)
+    seen = 0
+    with evaluating(model):
+        for inputs, targets, *_ in batches if share != 0 else ():
+            inputs, targets = inputs.to(device), targets.to(device).flatten()
+            losses = model(inputs, targets.view(inputs.shape), loss_reduction="none").flatten()
+            if share is not None:
+                losses, targets = losses[: share - seen], targets[: share - seen]
+            seen += targets.numel()
+            length = torch.where(targets >= 0, bytes_of[targets.clamp_min(0)], 0)
+            totals[0] += losses[length > 0].cpu().double().sum()  # MPS has no float64
+            totals[1] += length.sum().cpu()
+            totals[2] += targets.numel()
+            if seen == share:
+                break
+    if dist.is_initialized():
+        totals = totals.to(device)
+        dist.all_reduce(totals)
+    nats, bytes_sum, count = totals.tolist()
     if max_tokens is not None and count < max_tokens:
         raise UserError(
             f"the held-out text has {count:,.0f} tokens and {max_tokens:,} were asked for; "
@@ -68,7 +66,7 @@ def bits_per_byte(
         )
     if bytes_sum == 0:
         raise UserError("the held-out text is empty, there is nothing to measure; check the data")
-    return nats_sum / (math.log(2) * bytes_sum)
+    return nats / (math.log(2) * bytes_sum)
 
 
 def _share(max_tokens: int | None) -> int | None:
@@ -77,10 +75,3 @@ def _share(max_tokens: int | None) -> int | None:
         return max_tokens
     each, more = divmod(max_tokens, dist.get_world_size())
     return each + (dist.get_rank() < more)
-
-
-def _sum_over_ranks(totals: Tensor, device: torch.device) -> list[float]:
-    if dist.is_initialized():
-        totals = totals.to(device)
-        dist.all_reduce(totals)
-    return totals.tolist()

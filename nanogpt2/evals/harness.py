@@ -15,9 +15,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
 from nanogpt2.evals.core.fast.layout import Job
-from nanogpt2.evals.core.fast.scoring import GPTScorer, evaluating
+from nanogpt2.evals.core.fast.scoring import GPTScorer
 from nanogpt2.evals.core.prompts import Option
 from nanogpt2.inference.engine import Engine, load_engine
+from nanogpt2.model.modes import evaluating
 
 
 @register_model("nanogpt2")

@@ -11,9 +11,8 @@ import argparse
 import codecs
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,16 +23,11 @@ from nanogpt2.inference.sampling import SEEDS, Sampling
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.model.gpt import GPT
 
+if TYPE_CHECKING:
+    from nanogpt2.data.tokenizer import Tokenizer
+    from nanogpt2.training.ranks import Ranks
 
-class TextTokenizer(Protocol):
-    """What ``Engine`` asks of a tokenizer; ``nanogpt2.data.tokenizer.Tokenizer`` is one."""
-
-    encoding: Any
-    bos_id: int
-    vocab_size: int
-
-    def encode(self, text: str, prepend_bos: bool = False) -> list[int]:
-        """Text to tokens."""
+EMPTY = "the prompt is empty; give at least one character to continue from"
 
 
 class Engine:
@@ -43,7 +37,7 @@ class Engine:
     top_p, seed, stop_tokens (by default ``<|bos|>``, which begins another document).
     """
 
-    def __init__(self, model: GPT, tokenizer: TextTokenizer) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise UserError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the model "
@@ -72,7 +66,7 @@ class Engine:
 
     def _encode(self, prompt: str) -> list[int]:
         if not prompt:
-            raise UserError("the prompt is empty; give at least one character to continue from")
+            raise UserError(EMPTY)
         return self.tokenizer.encode(prompt, prepend_bos=True)
 
     def _bytes(self, token: int) -> bytes:
@@ -87,6 +81,7 @@ def load_engine(
     device: str = "auto",
     dtype: str = "auto",
     tokenizer: Path | str | None = None,
+    ranks: Ranks | None = None,
 ) -> Engine:
     """The newest complete model of a run or checkpoint folder, ready to write on ``device``.
 
@@ -96,13 +91,14 @@ def load_engine(
         dtype: of products, float32 or bfloat16; auto takes bfloat16 where products in it are
             native.
         tokenizer: folder of the model's tokenizer, for a checkpoint that lies alone.
+        ranks: those that all load it now, of which one verifies it.
     """
     # The command stands on rooms above which the engine itself does not reach.
-    from nanogpt2.training.checkpoint import find_tokenizer, load_model
-    from nanogpt2.training.distributed import choose_device
+    from nanogpt2.training.loading import find_tokenizer, load_model
+    from nanogpt2.training.ranks import ALONE, choose_device
 
     chosen = choose_device(device)
-    model = load_model(checkpoint, device=chosen)
+    model = load_model(checkpoint, chosen, ranks or ALONE)
     own = find_tokenizer(checkpoint, tokenizer)
     if dtype == "auto":
         dtype = "bfloat16" if good_at_bf16(chosen) else "float32"
@@ -135,31 +131,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: completions of --prompt on standard output, or a conversation without one."""
-    arguments = _arguments(argv)
-    sampling = Sampling(
-        arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed
-    )  # before the model is read, so that a slip costs no waiting
+    options = _arguments(argv)
+    settings = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    Sampling(**settings)  # checked before the model is read, so that a slip costs no waiting
     for name in ("samples", "max_new_tokens"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"{name} is {getattr(arguments, name)}; it must be at least 1")
-    if "" in (arguments.prompt or ()):
-        raise UserError("the prompt is empty; give at least one character to continue from")
-    engine = load_engine(
-        arguments.checkpoint, arguments.device, arguments.dtype, arguments.tokenizer
-    )
-    if not arguments.prompt:
-        return _interact(engine, arguments.max_new_tokens, sampling)
-    prompts = [readable(text) for text in arguments.prompt for _ in range(arguments.samples)]
-    settings = _settings(arguments.max_new_tokens, sampling)
+        if getattr(options, name) < 1:
+            raise UserError(f"{name} is {getattr(options, name)}; it must be at least 1")
+    if "" in (options.prompt or ()):
+        raise UserError(EMPTY)
+    settings["max_new_tokens"] = options.max_new_tokens
+    engine = load_engine(options.checkpoint, options.device, options.dtype, options.tokenizer)
+    if not options.prompt:
+        return _interact(engine, settings)
+    prompts = [readable(text) for text in options.prompt for _ in range(options.samples)]
     if len(prompts) == 1:
-        _show(engine, prompts[0], settings)
-        return
+        return _show(engine, prompts[0], settings)
     for prompt, text in zip(prompts, engine.complete(prompts, **settings), strict=True):
         print(f"{prompt}{text}\n{'-' * 40}")
-
-
-def _settings(max_new_tokens: int, sampling: Sampling) -> dict[str, Any]:
-    return {"max_new_tokens": max_new_tokens, **vars(sampling)}
 
 
 def _show(engine: Engine, prompt: str, settings: dict[str, Any]) -> None:
@@ -169,7 +157,7 @@ def _show(engine: Engine, prompt: str, settings: dict[str, Any]) -> None:
     print()
 
 
-def _interact(engine: Engine, max_new_tokens: int, sampling: Sampling) -> None:
+def _interact(engine: Engine, settings: dict[str, Any]) -> None:
     """Continue each line that is typed, until end of file; Ctrl-C cuts a continuation short."""
     if sys.stdin is None:
         raise UserError("there is no standard input to read prompts from; give --prompt TEXT")
@@ -183,13 +171,13 @@ def _interact(engine: Engine, max_new_tokens: int, sampling: Sampling) -> None:
         if not prompt.strip():
             continue
         try:
-            _show(engine, prompt, _settings(max_new_tokens, sampling))
+            _show(engine, prompt, settings)
         except KeyboardInterrupt:
             print()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
         # the next line draws anew, and the whole conversation still follows from the seed
-        sampling = replace(sampling, seed=(sampling.seed + 1) % SEEDS)
+        settings["seed"] = (settings["seed"] + 1) % SEEDS
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Chapter: samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,49 +15,20 @@ from nanogpt2.errors import UserError
 from nanogpt2.inference.kv_cache import KVCache
 from nanogpt2.inference.sampling import Sampler, Sampling
 from nanogpt2.model.gpt import GPT
+from nanogpt2.model.modes import evaluating
 
 PREFILL_TOKENS = 1024
 """prompts are read in pieces of this many tokens, which bounds the memory it takes"""
 
 
-def max_positions(model: GPT) -> int:
-    """The longest text the model can read: its rotary tables, or its learned positions."""
-    config = model.config
-    return config.sequence_len if config.positions == "learned" else model.cos.size(0)
-
-
-@contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
-    """Evaluation mode, and back to what it was."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
 @torch.inference_mode()
 def prefill(
-    model: GPT, cache: KVCache, prompts: Sequence[Sequence[int]], chunk: int = PREFILL_TOKENS
+    model: GPT, cache: KVCache, prompt: Sequence[int], chunk: int = PREFILL_TOKENS
 ) -> Tensor:
-    """Read the prompts into ``cache``, ``chunk`` tokens at a time; logits (B, V) after each prompt.
-
-    Prompts may differ in length; none is empty.
-    """
-    longest = max(map(len, prompts))
-    last = torch.empty(len(prompts), model.config.n_embd, dtype=model.compute_dtype)
-    last = last.to(model.device)
-    for start in range(0, longest, chunk):
-        pieces = [list(prompt[start : start + chunk]) for prompt in prompts]
-        width = max(map(len, pieces))
-        idx = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces])
-        cache.expect([len(piece) for piece in pieces])
-        hidden = model.hidden(idx.to(model.device), cache)
-        for row, prompt in enumerate(prompts):
-            if start < len(prompt) <= start + width:
-                last[row] = hidden[row, len(prompt) - 1 - start]
-    return model.logits(last)
+    """Read ``prompt`` into ``cache`` (one row), ``chunk`` tokens at a time; logits (1, V) after."""
+    for piece in torch.tensor([prompt], device=model.device).split(chunk, dim=1):
+        hidden = model.hidden(piece, cache)
+    return model.logits(hidden[:, -1])
 
 
 @torch.inference_mode()
@@ -85,11 +56,16 @@ def generate_steps(
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed), len(prompts))
     _check(model, prompts, max_new_tokens, prefill_chunk)
     stops, alive = frozenset(stop_tokens), list(range(len(prompts)))
-    room = max_positions(model)
+    room = model.max_positions
     capacity = min(room, max(map(len, prompts)) + max_new_tokens)
-    with _evaluating(model):
+    with evaluating(model):
         cache = KVCache(model.config, len(prompts), capacity, model.device)
-        logits = prefill(model, cache, prompts, prefill_chunk)
+        texts, after = [tuple(prompt) for prompt in prompts], {}
+        for text in dict.fromkeys(texts):  # each is read alone, equal ones once
+            alone = KVCache(model.config, 1, len(text), model.device)
+            after[text] = prefill(model, alone, text, prefill_chunk)
+            cache.put([row for row, other in enumerate(texts) if other == text], alone)
+        logits = torch.cat([after[text] for text in texts])
         for step in range(max_new_tokens):
             drawn = sampler(logits, alive)
             going = [row for row, token in enumerate(drawn) if token not in stops]
@@ -109,22 +85,11 @@ def generate_steps(
 
 
 def generate(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int = 128,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    stop_tokens: Iterable[int] = (),
-    prefill_chunk: int = PREFILL_TOKENS,
+    model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int = 128, **settings: Any
 ) -> list[list[int]]:
-    """The new tokens of every prompt; arguments and errors as for ``generate_steps``."""
+    """The new tokens of every prompt; settings and errors as for ``generate_steps``."""
     texts: list[list[int]] = [[] for _ in prompts]
-    steps = generate_steps(
-        model, prompts, max_new_tokens, temperature, top_k, top_p, seed, stop_tokens, prefill_chunk
-    )
-    for step in steps:
+    for step in generate_steps(model, prompts, max_new_tokens, **settings):
         for text, token in zip(texts, step, strict=True):
             if token is not None:
                 text.append(token)
@@ -136,11 +101,10 @@ def _check(
 ) -> None:
     if not prompts:
         raise UserError("there is no prompt; give at least one")
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    if prefill_chunk < 1:
-        raise UserError(f"prefill_chunk is {prefill_chunk}; it must be at least 1")
-    room, vocab_size = max_positions(model), model.config.vocab_size
+    for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")
+    room, vocab_size = model.max_positions, model.config.vocab_size
     for place, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"prompt {place} is empty; give at least one token, such as <|bos|>")

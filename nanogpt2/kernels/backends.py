@@ -24,8 +24,8 @@ from nanogpt2.kernels.cuda import (
     varlen_shares_heads,
 )
 from nanogpt2.kernels.fast.banded import BLOCK, banded_attention
+from nanogpt2.kernels.operator import asked_while_tracing
 from nanogpt2.kernels.portable import masked_attention
-from nanogpt2.kernels.tracing import asked_while_tracing
 from nanogpt2.kernels.windows import plain_attention
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {
@@ -36,10 +36,14 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {
     "banded": banded_attention,
     "sdpa": masked_attention,
 }
-"""Every backend by name: (q_BTHD, k_BSKD, v_BSKD, window, scale) -> (B, T, H, D)"""
+"""Every backend by name: (q_BTHD, k_BSKD, v_BSKD, window) -> (B, T, H, D)"""
 
 _HALF = (torch.bfloat16, torch.float16)
 _TOLERANCE = 0.02  # of the Frobenius norm: bf16 errs by 0.004, a window off by one by 0.1
+
+
+Queries = Literal["all", "last", "one"]
+"""training (as many queries as keys), a prompt added to a cache, or one new token"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,7 @@ class Case:
     head_dim: int
     n_head: int
     n_kv_head: int
-    queries: Literal["all", "last", "one"] = "all"
-    """training (as many queries as keys), a prompt added to a cache, or one new token"""
+    queries: Queries = "all"
     windowed: bool = True
     """some query is kept from a key before it"""
     long: bool = True
@@ -70,9 +73,8 @@ class Case:
         window: int,
     ) -> Case:
         """The case of one call."""
-        kind: Literal["all", "last", "one"] = "all" if queries == keys else "last"
-        kind = "one" if queries == 1 else kind
-        windowed, long = window < keys - 1, queries > BLOCK
+        kind: Queries = "one" if queries == 1 else "all" if queries == keys else "last"
+        long, windowed = queries > BLOCK, window < keys - 1
         return Case(device, dtype, head_dim, n_head, n_kv_head, kind, windowed, long)
 
 
@@ -118,38 +120,35 @@ def ranking(case: Case) -> list[str]:
 @functools.cache
 def probe(backend: str, case: Case) -> str | None:
     """Run ``backend`` on a small case and hold it against float64; what was wrong, or None."""
-    window = 37 if case.windowed else 10_000
-    queries, keys = {"all": (300, 300), "last": (270, 300), "one": (1, 300)}[case.queries]
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            errors = _errors(backend, case, queries, keys, window)
+            errors = _errors(backend, case)
     except Exception as error:  # whatever a package throws is its reason
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"it fails on a small case: {first_line}"
     name, worst = max(errors.items(), key=lambda item: item[1])
-    if not worst < _TOLERANCE:
-        return f"its {name} is off by {worst:.1%} on a small case"
-    return None
+    return None if worst < _TOLERANCE else f"its {name} is off by {worst:.1%} on a small case"
 
 
-def _errors(backend: str, case: Case, queries: int, keys: int, window: int) -> dict[str, float]:
+def _errors(backend: str, case: Case) -> dict[str, float]:
     """Relative errors of the output and, where training uses it, of the gradients."""
+    window = 37 if case.windowed else 10_000
+    queries, keys = {"all": (300, 300), "last": (270, 300), "one": (1, 300)}[case.queries]
+    heads = 2 * (case.n_head // case.n_kv_head)
     generator = torch.Generator().manual_seed(0)
-    groups = case.n_head // case.n_kv_head
-    shapes = [(queries, 2 * groups), (keys, 2), (keys, 2), (queries, 2 * groups)]
-    q, k, v, grad = (
-        torch.randn(2, time, heads, case.head_dim, generator=generator).to(case.device, case.dtype)
-        for time, heads in shapes
+    *inputs, grad = (
+        torch.randn(2, *shape, case.head_dim, generator=generator).to(case.device, case.dtype)
+        for shape in ((queries, heads), (keys, 2), (keys, 2), (queries, heads))
     )
     trains = case.queries == "all"
-    inputs = [x.requires_grad_(trains) for x in (q, k, v)]
-    exact_inputs = [x.detach().cpu().double().requires_grad_(trains) for x in (q, k, v)]
+    exact = [x.cpu().double().requires_grad_(trains) for x in inputs]
+    inputs = [x.requires_grad_(trains) for x in inputs]
     with torch.autocast(case.device, enabled=False):
-        ours = [BACKENDS[backend](*inputs, window, scale=None)]
-    true = [plain_attention(exact_inputs[0], exact_inputs[1], exact_inputs[2], window)]
+        ours = [BACKENDS[backend](*inputs, window)]
+    true = [plain_attention(exact[0], exact[1], exact[2], window)]
     if trains:
         ours += torch.autograd.grad(ours[0], inputs, grad)
-        true += torch.autograd.grad(true[0], exact_inputs, grad.cpu().double())
+        true += torch.autograd.grad(true[0], exact, grad.cpu().double())
     names = ("output", "gradient of q", "gradient of k", "gradient of v")
     return {
         name: float((a.detach().cpu().double() - b.detach()).norm() / b.detach().norm())
@@ -208,13 +207,11 @@ def describe_backends(
     window: int = 1024,
 ) -> list[Verdict]:
     """Who would run training attention of this kind here, who would not, and why; best first."""
-    heads = (n_head, n_head if n_kv_head is None else n_kv_head)
-    shape = (sequence_len, sequence_len, window)
-    case = Case.of(torch.device(device).type, dtype, head_dim, *heads, *shape)
-    chosen = _best(case)
-    rows = []
-    for backend in ranking(case) + [name for name in BACKENDS if name not in ranking(case)]:
+    shape = (head_dim, n_head, n_kv_head or n_head, sequence_len, sequence_len, window)
+    case = Case.of(torch.device(device).type, dtype, *shape)
+    ranked, rows = ranking(case), []
+    for backend in [*ranked, *(name for name in BACKENDS if name not in ranked)]:
         reason = why_not(backend, case) or probe(backend, case)
         agrees = "agrees with float64 on a small case"
-        rows.append(Verdict(backend, reason is None, backend == chosen, reason or agrees))
+        rows.append(Verdict(backend, reason is None, backend == _best(case), reason or agrees))
     return rows

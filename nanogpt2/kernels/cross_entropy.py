@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.fast.chunked_loss import IGNORE, chunked_loss
-from nanogpt2.kernels.tracing import asked_while_tracing
+from nanogpt2.kernels.operator import asked_while_tracing
 
 BACKENDS = ("auto", "plain", "chunked")
 REDUCTIONS = ("mean", "sum", "none")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.kernels.operator import KERNELS, kernel_attention
+from nanogpt2.kernels.operator import KERNELS, windowed_forward
 
 PACKAGES = {
     "fa2": "flash-attn>=2.8.3,<3",
@@ -68,13 +68,14 @@ def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     return function(**{**missing, **given})
 
 
-def _band(package: str, window: int, keys: int) -> dict[str, Any]:
+def _settings(package: str, window: int, k: Tensor) -> dict[str, Any]:
     """The window in the package's words; a window over everything must be said as plain causal."""
     unlimited = None if package == "fa4" else -1
-    everything = window >= keys - 1
+    everything = window >= k.shape[1] - 1
     left = unlimited if everything else window
     right = unlimited if everything and package == "fa4" else 0
     return {
+        "softmax_scale": k.shape[3] ** -0.5,
         "causal": True,
         "is_causal": True,
         "window_size_left": left,
@@ -86,11 +87,9 @@ def _band(package: str, window: int, keys: int) -> dict[str, Any]:
     }
 
 
-def _forward(
-    package: str, q: Tensor, k: Tensor, v: Tensor, window: int, scale: float
-) -> tuple[Tensor, Tensor]:
+def _forward(package: str, q: Tensor, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
     module = _load(package)
-    given = {"q": q, "k": k, "v": v, "softmax_scale": scale, **_band(package, window, k.shape[1])}
+    given = {"q": q, "k": k, "v": v, **_settings(package, window, k)}
     function = module._flash_attn_fwd if package == "fa4" else module._flash_attn_forward
     out, lse, *_ = _call(function, {**given, "return_lse": True, "return_softmax": False})
     return out, lse
@@ -105,13 +104,10 @@ def _backward(
     out: Tensor,
     lse: Tensor,
     window: int,
-    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     module = _load(package)
-    given = {
-        **{"dout": grad.contiguous(), "q": q, "k": k, "v": v, "out": out},
-        **{"softmax_scale": scale, **_band(package, window, k.shape[1])},
-    }
+    given = {"q": q, "k": k, "v": v, "out": out, **_settings(package, window, k)}
+    given["dout"] = grad.contiguous()
     if package == "fa4":
         dq, dk, dv, *_ = _call(module._flash_attn_bwd, {**given, "lse": lse})
         return dq, dk, dv
@@ -125,16 +121,11 @@ for _name in PACKAGES:
 
 
 def flash_attention(
-    q_BTHD: Tensor,
-    k_BSKD: Tensor,
-    v_BSKD: Tensor,
-    window: int,
-    scale: float | None,
-    package: str,
+    q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int, package: str
 ) -> Tensor:
     """Causal attention over a sliding window by one of ``PACKAGES``; (B, T, H, D)."""
     q, k, v = (x.contiguous() for x in (q_BTHD, k_BSKD, v_BSKD))
-    return kernel_attention(q, k, v, window, scale, package)
+    return windowed_forward(q, k, v, window, package)[0]
 
 
 @functools.cache
@@ -145,9 +136,7 @@ def varlen_shares_heads() -> bool:
     return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
-def varlen_attention(
-    q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int, scale: float | None = None
-) -> Tensor:
+def varlen_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int) -> Tensor:
     """FlashAttention-2 over the batch as one ragged sequence, (B T, H, D): a view of our layout."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -158,7 +147,6 @@ def varlen_attention(
     out = attend(
         *(x.flatten(0, 1) for x in (q_BTHD, k_BSKD, v_BSKD)),
         *(starts * T, starts * S, T, S),
-        scale=scale,
         window_size=(-1 if window >= S - 1 else window, 0),
         **shared,
     )

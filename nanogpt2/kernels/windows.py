@@ -26,18 +26,15 @@ def window_mask(
     return sees(query[:, None], key[None, :], window)
 
 
-def plain_attention(
-    q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int, scale: float | None = None
-) -> Tensor:
+def plain_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int) -> Tensor:
     """Every score, one mask, one softmax; (B, T, H, D).
 
-    Each of the K key heads serves H / K query heads; ``scale`` is 1 / sqrt(D) by default.
+    Each of the K key heads serves H / K query heads; scores are divided by sqrt(D).
     """
     _, T, H, D = q_BTHD.shape
     shared = H // k_BSKD.shape[2]
     k_BSHD, v_BSHD = (x.repeat_interleave(shared, dim=2) for x in (k_BSKD, v_BSKD))
-    scale = D**-0.5 if scale is None else scale
-    scores = scale * torch.einsum("bthd,bshd->bhts", q_BTHD, k_BSHD)
+    scores = D**-0.5 * torch.einsum("bthd,bshd->bhts", q_BTHD, k_BSHD)
     hidden = ~window_mask(T, k_BSKD.shape[1], window, q_BTHD.device)
     weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
     return torch.einsum("bhts,bshd->bthd", weights, v_BSHD)

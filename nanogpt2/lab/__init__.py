@@ -7,8 +7,10 @@ it works in a live notebook and in the built page, which has no kernel and no ne
 
 from nanogpt2.lab.changes import changes_table
 from nanogpt2.lab.claims import claim, claims, table
+from nanogpt2.lab.drawing import show
 from nanogpt2.lab.exercises import check, compare_values
 from nanogpt2.lab.explore import explore
+from nanogpt2.lab.pace import live_steps
 from nanogpt2.lab.parameters import check_parameters
 from nanogpt2.lab.plots import bars, curves, heatmap, lines
 from nanogpt2.lab.questions import predict, quiz
@@ -22,4 +24,4 @@ from nanogpt2.lab.small_run import (
     small_run,
     small_runs,
 )
-from nanogpt2.lab.style import figure, show, style
+from nanogpt2.reporting.figures import figure, style

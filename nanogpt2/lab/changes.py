@@ -11,15 +11,42 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from nanogpt2.errors import run_command
 from nanogpt2.lab.claims import table
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
-from nanogpt2.lab.small_run import SmallRun, as_record, compare, small_config, small_runs
+from nanogpt2.lab.small_run import SmallRun, compare, small_config, small_runs
 
 Within = Mapping[str, Callable[[], AbstractContextManager[Any]]]
 More = Callable[[argparse.Namespace], tuple[dict[str, Any], float]]
+
+
+def asked_for(
+    key: str, what: str, argv: Sequence[str] | None = None, **options: int
+) -> tuple[argparse.Namespace, str]:
+    """What ``python -m nanogpt2.studies.KEY`` was given, and the command that says all of it.
+
+    ``options`` are whole-number options with their defaults, beside ``depth`` and ``steps``;
+    ``seeds`` and ``device`` come of themselves.
+    """
+    module = f"nanogpt2.studies.{key}"
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Record: {what}.")
+    numbers = {"depth": 4, "steps": 240, **options}
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--device", default="cpu")
+    at = parser.parse_args(argv)
+    chosen = [f"--{name.replace('_', '-')} {getattr(at, name)}" for name in numbers]
+    chosen += [f"--seeds {' '.join(map(str, at.seeds))}", f"--device {at.device}"]
+    return at, f"python -m {module} {' '.join(chosen)}"
+
+
+def record_changes(*arguments: Any, **settings: Any) -> NoReturn:
+    """``record_command`` as a command: it prints the record's path."""
+    run_command(lambda: print(record_command(*arguments, **settings)))
 
 
 def record_command(
@@ -43,16 +70,7 @@ def record_command(
             of the runs they took.
         options: further whole-number options of the command, with their defaults.
     """
-    module = f"nanogpt2.studies.{key}"
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Record: {what}.")
-    numbers = {"depth": 4, "steps": 240, **options}
-    for name, default in numbers.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", default="cpu")
-    at = parser.parse_args(argv)
-    chosen = [f"--{name.replace('_', '-')} {getattr(at, name)}" for name in numbers]
-    chosen += [f"--seeds {' '.join(map(str, at.seeds))}", f"--device {at.device}"]
+    at, command = asked_for(key, what, argv, **options)
     settings: dict[str, Any] = {"seeds": at.seeds, "steps": at.steps, "device": at.device}
     groups = {"baseline": small_runs(small_config(at.depth), **settings)}
     for change, switches in changes.items():
@@ -63,7 +81,7 @@ def record_command(
     found = {change: asdict(compare(ends[change], ends["baseline"])) for change in changes}
     return record_groups(
         f"{key}-depth{at.depth}",
-        f"python -m {module} {' '.join(chosen)}",
+        command,
         groups,
         what=what,
         seconds=seconds,
@@ -90,11 +108,17 @@ def record_groups(
     runs = [(group, run) for group, found in groups.items() for run in found]
     first, config = runs[0][1], runs[0][1].config
     seeds = [run.seed for run in next(iter(groups.values()))]
-    at_head = as_record(first)
     return record(
         name,
         command=command,
-        configuration={**at_head["configuration"], **configuration, "seeds": seeds},
+        configuration={
+            "config": config.to_dict(),
+            "recipe": {**first.recipe.to_dict(), "record": None},
+            "steps": first.steps,
+            "batch_size": first.batch_size,
+            **configuration,
+            "seeds": seeds,
+        },
         seed=first.seed,
         tokens=first.tokens,
         seconds=seconds + sum(run.seconds for _, run in runs),

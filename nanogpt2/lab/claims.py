@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, Literal
 
+from markupsafe import Markup
+
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, inline, part, plain
+from nanogpt2.lab.page import Html, inline, part, plain, rendered
 from nanogpt2.lab.records import Record
 
 SENTENCE = 24
@@ -71,35 +73,23 @@ def table(
         marks = list(badge)
     if len(marks) != len(headers) or any(len(row) != len(headers) for row in rows):
         raise UserError(f"the table has {len(headers)} headers; give every row and badge as many")
+    cells = [[str(row[0]), *(written(cell, form) for cell in row[1:])] for row in rows]
     # sentences are read from the left, numbers compared from the right
-    columns = list(zip(*rows, strict=True))[1:] or [()] * (len(headers) - 1)
-    aligned = [
-        ' class="ng-words"' if any(len(str(cell)) > SENTENCE for cell in column) else ""
-        for column in columns
-    ]
-    head = "".join(
-        f'<th scope="col"{a}>{inline(h)}{" " + badge_html(m, source) if m else ""}</th>'
-        for h, m, a in zip(headers, marks, ["", *aligned], strict=True)
+    long = [any(len(str(row[i])) > SENTENCE for row in rows) for i in range(len(headers))]
+    badges = [_marked(mark, source) for mark in marks]
+    body = rendered(
+        "table",
+        caption=caption,
+        badge=_marked(badge if isinstance(badge, str) else None, source),
+        columns=list(zip(headers, badges, [False, *long[1:]], strict=True)),
+        rows=cells,
     )
-    lines = "".join(
-        f'<tr><th scope="row">{inline(str(row[0])).replace("_", "_<wbr>")}</th>'
-        + "".join(
-            f"<td{align}>{inline(written(cell, form))}</td>"
-            for cell, align in zip(row[1:], aligned, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    mark = " " + badge_html(badge, source) if isinstance(badge, str) else ""
-    title = f"<caption>{inline(caption)}{mark}</caption>" if caption or mark else ""
-    body = (
-        f'<div class="ng-scroll" tabindex="0" role="region" aria-label="table">'
-        f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-    text = "\n".join(
-        " | ".join([str(row[0]), *(written(c, form) for c in row[1:])]) for row in rows
-    )
-    return Html(part("table", body), f"{' | '.join(headers)}\n{text}")
+    return Html(part("table", body), "\n".join(" | ".join(row) for row in [headers, *cells]))
+
+
+def _marked(badge: Badge | None, source: Record | str | None) -> Markup:
+    """The badge after a blank; nothing where there is none."""
+    return Markup(f" {badge_html(badge, source)}" if badge else "")
 
 
 def badge_html(badge: Badge, source: Record | str | None = None) -> str:

@@ -7,17 +7,15 @@ In a live notebook the same frames sit behind ipywidgets; a page that was execut
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, inline, part, script
-from nanogpt2.lab.style import svg
+from nanogpt2.lab.drawing import image
+from nanogpt2.lab.page import Html, part, rendered, script
 
 MAX_BYTES = 2_000_000
 """of one explorer: a page must stay light on a phone"""
@@ -89,19 +87,18 @@ def explore(
         first = {name: list(options).index(chosen[name]) for name, options in values.items()}
     except ValueError:
         raise UserError(f"explore cannot start at {chosen}; take it from the values") from None
+    places = list(itertools.product(*(range(len(options)) for options in values.values())))
     frames = [
-        _frame(make_frame(**dict(zip(values, combination, strict=True))))
-        for combination in itertools.product(*values.values())
+        image(*make_frame(**{name: values[name][i] for name, i in zip(values, at, strict=True)}))
+        for at in places
     ]
-    at = 0
-    for name, options in values.items():
-        at = at * len(options) + first[name]
-    controls = "".join(_control(name, options, first[name]) for name, options in values.items())
-    store = "".join(f"<template>{frame}</template>" for frame in frames)
-    words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
-    body = (
-        f'<div class="ng-controls">{controls}</div><figure>'
-        f'<div class="ng-stage" aria-live="polite">{frames[at]}</div>{words}</figure>{store}'
+    listed = {name: [_words(option) for option in options] for name, options in values.items()}
+    body = rendered(
+        "explore",
+        controls=[(name.replace("_", " "), listed[name], first[name]) for name in values],
+        frames=frames,
+        first=places.index(tuple(first.values())),
+        caption=caption,
     )
     html = part("explore", body, SCRIPT)
     if len(html) > MAX_BYTES:
@@ -110,26 +107,8 @@ def explore(
             f"may have {MAX_BYTES / 1e6:.0f}; take fewer values or a simpler figure"
         )
     text = f"[explorer: {' x '.join(f'{n} ({len(v)} values)' for n, v in values.items())}]"
-    return Explorer(html, text, lambda: _widgets(frames, values, first))
-
-
-def _frame(frame: Frame) -> str:
-    picture, alt = frame
-    if isinstance(picture, Figure):
-        return svg(picture, alt)
-    if not alt.strip():
-        raise UserError("this frame has no alt text; say in a sentence what it shows")
-    return f'<div role="img" aria-label="{escape(alt, quote=True)}">{picture}</div>'
-
-
-def _control(name: str, options: Sequence[Any], first: int) -> str:
-    words = [_words(option) for option in options]
-    listed = escape(json.dumps(words), quote=True)
-    return (
-        f'<label class="ng-control"><span>{escape(name.replace("_", " "))}</span>'
-        f'<input type="range" min="0" max="{len(words) - 1}" step="1" value="{first}" '
-        f'autocomplete="off" aria-valuetext="{escape(words[first], quote=True)}" '
-        f'data-values="{listed}"><output>{escape(words[first])}</output></label>'
+    return Explorer(
+        html, text, lambda: _widgets(dict(zip(places, frames, strict=True)), listed, first)
     )
 
 
@@ -140,26 +119,25 @@ def _words(value: Any) -> str:
 
 
 def _widgets(
-    frames: list[str], values: Mapping[str, Sequence[Any]], first: Mapping[str, int]
+    frames: Mapping[tuple[int, ...], str],
+    listed: Mapping[str, Sequence[str]],
+    first: Mapping[str, int],
 ) -> Any:
     import ipywidgets
 
     sliders = [
         ipywidgets.SelectionSlider(
-            options=[(_words(option), i) for i, option in enumerate(options)],
+            options=[(words, i) for i, words in enumerate(options)],
             index=first[name],
             description=name.replace("_", " "),
             style={"description_width": "initial"},
         )
-        for name, options in values.items()
+        for name, options in listed.items()
     ]
     view = ipywidgets.HTML()
 
     def turn(_: Any = None) -> None:
-        at = 0
-        for slider in sliders:
-            at = at * len(slider.options) + slider.value
-        view.value = part("frame", frames[at])
+        view.value = part("frame", frames[tuple(slider.value for slider in sliders)])
 
     for slider in sliders:
         slider.observe(turn, "value")

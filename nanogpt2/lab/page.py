@@ -6,10 +6,15 @@ find their parts by class and mark them as wired; no part depends on an id or on
 
 from __future__ import annotations
 
+import json
 import re
-import secrets
+from functools import cache
 from html import escape
 from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
 
 STATIC = resources.files("nanogpt2.lab") / "static"
 """the pages' style and scripts"""
@@ -37,10 +42,33 @@ class Html:
         return self.text
 
 
-def part(kind: str, body: str, script: str = "", attributes: str = "") -> str:
-    """A whole part: its style, ``body`` in a box of class ``ng-kind``, and its script."""
+def part(kind: str, body: str, script: str = "", **data: Any) -> str:
+    """A whole part: its style, ``body`` in a box of class ``ng-kind``, and its script.
+
+    ``data`` are the box's data attributes, what is no text as JSON.
+    """
+    told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in data.items()}
+    attributes = "".join(f' data-{name}="{escape(text)}"' for name, text in told.items())
     wiring = f"<script>{script}</script>" if script else ""
-    return f'<style>{STYLE}</style><div class="ng ng-{kind}" {attributes}>{body}</div>{wiring}'
+    return f'<style>{STYLE}</style><div class="ng ng-{kind}"{attributes}>{body}</div>{wiring}'
+
+
+def rendered(template: str, **values: Any) -> str:
+    """``lab/static/TEMPLATE.html.j2`` with ``values``, whose text is escaped."""
+    return _templates().get_template(f"{template}.html.j2").render(values)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nanogpt2.lab", "static"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"inline": lambda text: Markup(inline(text)), "json": json.dumps}
+    return environment
 
 
 def script(*names: str) -> str:
@@ -58,8 +86,3 @@ def inline(text: str) -> str:
 def plain(text: str) -> str:
     """The same text without its marks."""
     return re.sub(r"`([^`]+)`", r"\1", text)
-
-
-def fresh_name() -> str:
-    """A name no other part of the page has: radio groups and SVG ids need one."""
-    return "ng" + secrets.token_hex(5)

@@ -8,9 +8,10 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from nanogpt2.lab.drawing import show
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.small_run import SmallRun
-from nanogpt2.lab.style import COLOURS, figure, show, style
+from nanogpt2.reporting.figures import COLOURS, DIVERGING, SEQUENTIAL, legend, plotting
 
 LABELS = {
     "bpb": "bits per byte, held out",
@@ -35,8 +36,7 @@ def lines(
     height: float = 2.9,
 ) -> Html:
     """One line for each entry of ``ys`` over the same ``x``."""
-    fig, axes = figure(width, height)
-    with style():
+    with plotting(width, height) as (fig, axes):
         for name, y in ys.items():
             axes.plot(_numbers(x), _numbers(y), label=name)
         _finish(axes, x_label, y_label, log_x, log_y, len(ys) > 1)
@@ -57,8 +57,7 @@ def curves(
 
     ``skip`` leaves out the first evaluations, which would flatten the rest.
     """
-    fig, axes = figure()
-    with style():
+    with plotting() as (fig, axes):
         for index, (name, found) in enumerate(runs.items()):
             group = [found] if isinstance(found, SmallRun) else list(found)
             ys = [run.series(y)[skip if y == "bpb" else 0 :] for run in group]
@@ -84,14 +83,13 @@ def heatmap(
     diverging: bool = False,
 ) -> Html:
     """A matrix as colours, with its scale; diverging maps are centred on zero."""
-    fig, axes = figure(4.6, 3.5)
     numbers = _numbers(values)
     limit = float(abs(numbers).max()) if diverging else None
-    with style():
+    with plotting(4.6, 3.5) as (fig, axes):
         picture = axes.imshow(
             numbers,
-            cmap="PuOr" if diverging else "cividis",
-            vmin=-limit if limit is not None else None,
+            cmap=DIVERGING if diverging else SEQUENTIAL,
+            vmin=None if limit is None else -limit,
             vmax=limit,
             interpolation="none",
             aspect="auto",
@@ -114,8 +112,7 @@ def bars(
     form: str = ".3g",
 ) -> Html:
     """Horizontal bars, each with its number written at its end."""
-    fig, axes = figure(5.6, 0.6 + 0.38 * len(values))
-    with style():
+    with plotting(5.6, 0.6 + 0.38 * len(values)) as (fig, axes):
         drawn = axes.barh(list(values), list(values.values()), color=COLOURS[0], height=0.6)
         axes.bar_label(drawn, labels=[format(v, form) for v in values.values()], padding=4)
         axes.invert_yaxis()
@@ -134,11 +131,11 @@ def _numbers(values: Any) -> Any:
     return np.asarray(values, dtype=float)
 
 
-def _finish(axes: Any, x_label: str, y_label: str, log_x: bool, log_y: bool, legend: bool) -> None:
+def _finish(axes: Any, x_label: str, y_label: str, log_x: bool, log_y: bool, several: bool) -> None:
     axes.set(xlabel=x_label, ylabel=y_label)
     if log_x:
         axes.set_xscale("log")
     if log_y:
         axes.set_yscale("log")
-    if legend:
-        axes.figure.legend(loc="outside upper left", ncols=3)
+    if several:
+        legend(axes.figure)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from nanogpt2.lab.small_data import SmallData
 from nanogpt2.model.gpt import GPT
 
 Hook = Callable[[Any, Tensor, Tensor], Any]
+K = TypeVar("K")
 
 
 @contextmanager
@@ -31,6 +32,18 @@ def hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def watched(modules: Mapping[K, nn.Module]) -> Iterator[dict[K, tuple[Tensor, Tensor]]]:
+    """Within the block, what last went into each module and what came out of it, by key."""
+    seen: dict[K, tuple[Tensor, Tensor]] = {}
+
+    def see(key: K) -> Hook:
+        return lambda _, x, out: seen.update({key: (x, out)})
+
+    with hooked((module, see(key)) for key, module in modules.items()):
+        yield seen
 
 
 @contextmanager

@@ -6,12 +6,11 @@ The choice stays in the reader's own browser (localStorage); nothing is sent any
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, fresh_name, inline, part, plain, script
+from nanogpt2.lab.page import Html, inline, part, plain, rendered, script
+from nanogpt2.reporting.figures import fresh_name
 
 PREDICT, REVEAL = (script("choice", name) for name in ("predict", "reveal"))
 QUIZ = script("quiz")
@@ -27,15 +26,9 @@ class Prediction(Html):
     def reveal(self, answer: int | str, why: str) -> Html:
         """The measured ``answer`` beside the reader's own; hidden until one was given."""
         index = _index(answer, self.choices)
-        body = (
-            '<div class="ng-box"><p class="ng-said" aria-live="polite"></p>'
-            '<button type="button">Show the answer all the same</button>'
-            f'<div class="ng-after" hidden><p><strong>Measured: '
-            f"{inline(self.choices[index])}.</strong> {inline(why)}</p></div></div>"
-        )
-        attributes = f'data-key="{self.key}" data-answer="{index}"'
+        body = rendered("reveal", answer=self.choices[index], why=why)
         text = f"Measured: {plain(self.choices[index])}. {plain(why)}"
-        return Html(part("reveal", body, REVEAL, attributes), text)
+        return Html(part("reveal", body, REVEAL, key=self.key, answer=index), text)
 
 
 def predict(
@@ -51,23 +44,13 @@ def predict(
         why: what explains the answer, shown with it.
     """
     listed = _checked(question, choices)
-    index = "" if answer is None else str(_index(answer, listed))
+    index = None if answer is None else _index(answer, listed)
     key = "nanogpt2:" + hashlib.sha256("|".join([question, *listed]).encode()).hexdigest()[:16]
-    shown = ""
-    if answer is not None:
-        shown = f"<p><strong>{inline(listed[int(index)])}.</strong> {inline(why)}</p>"
-    body = (
-        f'<div class="ng-box"><fieldset><legend>Predict: {inline(question)}</legend>'
-        f"{_radios(listed)}</fieldset>"
-        '<button type="button" class="ng-commit" disabled>Commit to this answer</button>'
-        '<div class="ng-after" aria-live="polite" hidden>'
-        f'<p class="ng-said"></p>{shown}</div>'
-        '<button type="button" class="ng-again" hidden>Choose again</button></div>'
-    )
-    words = escape(json.dumps([plain(choice) for choice in listed]), quote=True)
-    attributes = f'data-key="{key}" data-answer="{index}" data-choices="{words}"'
-    text = f"Predict: {plain(question)} ({' | '.join(map(plain, listed))})"
-    return Prediction(part("predict", body, PREDICT, attributes), text, key, listed)
+    shown = {"question": question, "choices": listed, "answer": index, "why": why}
+    body = rendered("predict", name=fresh_name(), **shown)
+    said, known = list(map(plain, listed)), "" if index is None else index
+    html = part("predict", body, PREDICT, key=key, answer=known, choices=said)
+    return Prediction(html, f"Predict: {plain(question)} ({' | '.join(said)})", key, listed)
 
 
 def quiz(
@@ -86,15 +69,9 @@ def quiz(
         if missing:
             raise UserError(f"the quiz says nothing about {missing[0]!r}; explain every choice")
         whys = [why[choice] for choice in listed]
-    body = (
-        f'<div class="ng-box"><fieldset><legend>{inline(question)}</legend>'
-        f'{_radios(listed)}</fieldset><button type="button">Check</button>'
-        '<p class="ng-said" aria-live="polite"></p></div>'
-    )
-    told = escape(json.dumps([inline(why) for why in whys]), quote=True)
-    attributes = f'data-answer="{index}" data-whys="{told}"'
-    text = f"{plain(question)} ({' | '.join(map(plain, listed))})"
-    return Html(part("quiz", body, QUIZ, attributes), text)
+    body = rendered("quiz", question=question, choices=listed, name=fresh_name())
+    html = part("quiz", body, QUIZ, answer=index, whys=[inline(why) for why in whys])
+    return Html(html, f"{plain(question)} ({' | '.join(map(plain, listed))})")
 
 
 def _checked(question: str, choices: Sequence[str]) -> list[str]:
@@ -110,12 +87,3 @@ def _index(answer: int | str, choices: list[str]) -> int:
     if isinstance(answer, int) and 0 <= answer < len(choices):
         return answer
     raise UserError(f"the answer {answer!r} is none of the choices {choices}")
-
-
-def _radios(choices: list[str]) -> str:
-    name = fresh_name()
-    return "".join(
-        f'<label class="ng-choice"><input type="radio" name="{name}" value="{i}" '
-        f'autocomplete="off"><span>{inline(choice)}</span></label>'
-        for i, choice in enumerate(choices)
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 import nanogpt2
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json, write_json
-from nanogpt2.reporting.machine import processor_name
+from nanogpt2.reporting.machine import commit, processor_name
 
 CURE = "restore it from the repository, or make it again with the command that recorded it"
 
@@ -95,7 +94,7 @@ def record(
         command=command,
         configuration=dict(configuration),
         configuration_hash="",
-        commit=_commit(),
+        commit=commit(changed="+changes") or "unknown",
         device=device or describe_device(),
         torch=torch.__version__,
         seed=seed,
@@ -138,19 +137,3 @@ def describe_device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{processor_name()}, {torch.get_num_threads()} threads"
-
-
-def _commit() -> str:
-    root = Path(nanogpt2.__file__).resolve().parent.parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "--", "nanogpt2") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

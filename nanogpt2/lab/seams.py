@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 SEAMS = (
@@ -27,6 +27,8 @@ SEAMS = (
     "nanogpt2.optim.sharded.gradient_of",
 )
 """names that a study may change, each where the code that uses it looks it up"""
+Patch = AbstractContextManager[Any]
+"""what ``patched`` returns: something is changed within its block"""
 
 
 @contextmanager

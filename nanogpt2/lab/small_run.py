@@ -12,8 +12,8 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -29,6 +29,7 @@ from nanogpt2.files import atomic_directory, read_json, write_json
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.lab.records import digest
 from nanogpt2.lab.small_data import SmallData, cache_folder, code_hash, small_data
+from nanogpt2.lab.timing import torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.recipes import LAPTOP, Recipe
@@ -46,7 +47,7 @@ CODE = (
     "training/fit.py",
     "lab/small_run.py",
 )
-VAL_ROWS = 64
+VAL_ROWS, WEIGHTS = 64, "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class SmallRun:
     def model(self, device: torch.device | str = "cpu") -> GPT:
         """The trained model, ready to evaluate."""
         model = GPT(self.config)
-        model.load_state_dict(load_file(self.folder / "model.safetensors"))
+        model.load_state_dict(load_file(self.folder / WEIGHTS))
         return model.to(device).eval()
 
 
@@ -177,8 +178,12 @@ def small_run(
         if not cached:
             data = small_data(config.vocab_size)
             around = within() if within else nullcontext()
-            with around, _torch_threads(threads), atomic_directory(folder) as temporary:
-                model = _new_model(config, seed, device, dtype, start)
+            with around, torch_threads(threads), atomic_directory(folder) as temporary:
+                model = GPT(config).to(device)
+                model.init_weights(seed)
+                if start is not None:
+                    model.load_state_dict(load_file(start.folder / WEIGHTS))
+                model.compute_dtype = dtype
                 optimizer = build_optimizer(model, recipe, lr_scale=lr_scale)
                 watch = _Watch(model, data, batch_size, val_rows, probe)
                 watch.evaluate({"step": 0})
@@ -192,7 +197,7 @@ def small_run(
                 )
                 result = {"settings": settings, "curve": watch.curve, "seconds": watch.seconds}
                 write_json(temporary / "run.json", result)
-                save_file(model.state_dict(), temporary / "model.safetensors")
+                save_file(model.state_dict(), temporary / WEIGHTS)
     found = read_json(folder / "run.json")
     return SmallRun(
         config, recipe, seed, steps, batch_size, found["curve"], found["seconds"], folder, cached
@@ -250,31 +255,6 @@ class _Watch:
         self.began = time.perf_counter()
 
 
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _new_model(
-    config: GPTConfig,
-    seed: int,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    start: SmallRun | None,
-) -> GPT:
-    model = GPT(config).to(device)
-    model.init_weights(seed)
-    if start is not None:
-        model.load_state_dict(load_file(start.folder / "model.safetensors"))
-    model.compute_dtype = dtype
-    return model
-
-
 def _source(function: Callable[..., Any] | None) -> str:
     if function is None:
         return ""
@@ -309,20 +289,3 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
     alone = min(len(first), len(second)) < 2
     difference = statistics.fmean(first) - statistics.fmean(second)
     return Comparison(difference, spread, not (overlap or alone))
-
-
-def as_record(run: SmallRun) -> dict[str, Any]:
-    """Keyword arguments for ``record``: configuration, seed, tokens, seconds and curve."""
-    configuration = {
-        "config": run.config.to_dict(),
-        "recipe": {**run.recipe.to_dict(), "record": None},
-        "steps": run.steps,
-        "batch_size": run.batch_size,
-    }
-    return {
-        "configuration": json.loads(json.dumps(configuration)),
-        "seed": run.seed,
-        "tokens": run.tokens,
-        "seconds": run.seconds,
-        "curve": run.curve,
-    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,17 @@ def best_seconds(
     """
     taken = [[_seconds(run, device) for run in runs] for _ in range(rounds + 1)]
     return [min(column) for column in zip(*taken[1:], strict=True)]
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """torch computes with ``number`` threads within the block, and as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _seconds(run: Callable[[], Any], device: str = "cpu") -> float:

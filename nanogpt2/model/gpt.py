@@ -178,6 +178,12 @@ class GPT(nn.Module):
         return self.config.window_sizes()
 
     @property
+    def max_positions(self) -> int:
+        """The longest text it can read: its learned positions, or rows of its rotary tables."""
+        learned = self.config.positions == "learned"
+        return self.wpe.num_embeddings if learned else self.cos.size(0)
+
+    @property
     def head_weight(self) -> Tensor:
         """(padded vocabulary, C)."""
         return self.wte.weight if self.config.tied_head else self.lm_head.weight
@@ -200,14 +206,16 @@ class GPT(nn.Module):
         Raises UserError where a position lies beyond the model's positions.
         """
         config, dtype = self.config, self.compute_dtype
-        T = idx.size(1)
-        positions = None if cache is None else cache.positions(T)
+        T, room = idx.size(1), self.max_positions
+        if cache is None and room < T:
+            raise UserError(f"the text has {T} tokens and the model has {room} positions; cut it")
+        positions = slice(T) if cache is None else cache.positions(T)
         x = self.wte(idx).to(dtype)
         rotation = None
         if config.positions == "learned":
-            x = x + self._learned_positions(T, positions).to(dtype)
+            x = x + self.wpe.weight[positions].to(dtype)
         else:
-            rotation = self._rotation(T, positions)
+            rotation = self.cos[positions], self.sin[positions]
         if config.embedding_norm:
             x = self.embedding_norm(x)
         if config.smear:
@@ -260,25 +268,6 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(hidden)
         return self.loss(hidden, targets, loss_reduction)
-
-    def _rotation(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Tensor]:
-        if positions is None:
-            if n_tokens > self.cos.size(0):
-                raise _too_long(n_tokens, self.cos.size(0))
-            return self.cos[:n_tokens], self.sin[:n_tokens]
-        return self.cos[positions], self.sin[positions]
-
-    def _learned_positions(self, n_tokens: int, positions: Tensor | None) -> Tensor:
-        table = self.wpe
-        if positions is None:
-            if n_tokens > self.config.sequence_len:
-                raise _too_long(n_tokens, self.config.sequence_len)
-            return table.weight[:n_tokens]
-        return table(positions)
-
-
-def _too_long(n_tokens: int, limit: int) -> UserError:
-    return UserError(f"the text has {n_tokens} tokens and the model has {limit} positions; cut it")
 
 
 def parameter_kind(name: str, parameter: Tensor) -> str:

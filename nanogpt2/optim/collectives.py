@@ -17,6 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+TORCH_NAMES = {
+    "reduce_scatter": ("reduce_scatter_single", "reduce_scatter_tensor"),
+    "all_gather": ("all_gather_single", "all_gather_into_tensor"),
+    "all_reduce": ("all_reduce",),
+}
+"""torch 2.13 renamed two of them, and warns on the old names"""
+
 
 @dataclass
 class Event:
@@ -30,10 +37,9 @@ class Event:
 
 @dataclass
 class Pending:
-    """A collective under way. It holds both buffers alive until ``wait`` has returned."""
+    """A collective under way. It holds its buffers, the result first, until ``wait`` is done."""
 
-    result: Tensor
-    source: Tensor
+    buffers: tuple[Tensor, ...]
     work: Any = None
 
     def wait(self) -> Tensor:
@@ -41,7 +47,7 @@ class Pending:
         if self.work is not None:
             self.work.wait()
             self.work = None
-        return self.result
+        return self.buffers[0]
 
 
 @dataclass
@@ -66,35 +72,28 @@ class Collectives:
         """This rank's number."""
         return dist.get_rank(self.group) if dist.is_initialized() else 0
 
-    def _count(self, name: str, whole: Tensor) -> None:
-        self.calls[name] += 1
-        self.bytes[name] += whole.numel() * whole.element_size()
-
     def reduce_scatter(self, whole: Tensor) -> Pending:
         """Sum (W n, ...) over the ranks; each rank gets its n rows."""
-        if self.world_size == 1:
-            return Pending(whole, whole)
-        self._count("reduce_scatter", whole)
         part = whole.new_empty(whole.size(0) // self.world_size, *whole.shape[1:])
-        work = _reduce_scatter()(part, whole, group=self.group, async_op=True)
-        return Pending(part, whole, work)
+        return self._start("reduce_scatter", whole, part, whole)
 
     def all_gather(self, whole: Tensor, part: Tensor) -> Pending:
         """Put every rank's ``part`` (n, ...) side by side into ``whole`` (W n, ...)."""
-        if self.world_size == 1:
-            return Pending(whole, part)
-        self._count("all_gather", whole)
-        work = _all_gather()(whole, part, group=self.group, async_op=True)
-        return Pending(whole, part, work)
+        return self._start("all_gather", whole, whole, part)
 
     def all_reduce(self, whole: Tensor, counted: bool = True) -> Pending:
         """Sum over the ranks, in place."""
+        return self._start("all_reduce", whole if counted else None, whole)
+
+    def _start(self, name: str, counted: Tensor | None, *buffers: Tensor) -> Pending:
+        """Start a collective on ``buffers``, output first; the size of ``counted`` is noted."""
         if self.world_size == 1:
-            return Pending(whole, whole)
-        if counted:
-            self._count("all_reduce", whole)
-        work = dist.all_reduce(whole, group=self.group, async_op=True)
-        return Pending(whole, whole, work)
+            return Pending(buffers[-1:])
+        if counted is not None:
+            self.calls[name] += 1
+            self.bytes[name] += counted.nbytes
+        operation = next(getattr(dist, n) for n in TORCH_NAMES[name] if hasattr(dist, n))
+        return Pending(buffers, operation(*buffers, group=self.group, async_op=True))
 
     @contextmanager
     def timed(self, phase: str, name: str) -> Iterator[None]:
@@ -103,15 +102,6 @@ class Collectives:
         yield
         if self.events is not None:
             self.events.append(Event(phase, name, start, time.perf_counter()))
-
-
-def _reduce_scatter() -> Any:
-    # torch 2.13 renamed both and warns on the old names
-    return getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-
-
-def _all_gather() -> Any:
-    return getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 def bounds(count: int, world_size: int, rank: int) -> tuple[int, int]:

@@ -54,40 +54,37 @@ def parameter_groups(
             muon[tuple(parameter.shape)].append((name, parameter))
         else:
             adamw[_adamw_choice(name, kind, config, recipe)].append((name, parameter))
-    groups: list[dict[str, Any]] = []
-    for choice, members in adamw.items():
-        lr = choice.lr * (width_scale if choice.width_scaled else 1.0)
-        groups.append(
-            {
-                "kind": "adamw",
-                "lr": lr * (lr_scale if choice.batch_scaled else 1.0),
-                "betas": choice.betas,
-                "eps": 1e-10,
-                "weight_decay": choice.weight_decay,
-                **_members(members),
-            }
-        )
-    for members in muon.values():
-        settings = recipe.muon
-        groups.append(
-            {
-                "kind": "muon",
-                "lr": settings.lr * lr_scale,
-                "momentum": settings.momentum[0],
-                "beta2": settings.beta2,
-                "weight_decay": weight_decay,
-                "initial_weight_decay": weight_decay,
-                "iterations": settings.iterations,
-                "divisor": settings.divisor,
-                "equalize_rows": settings.equalize_rows,
-                "fix_norm": settings.fix_norm,
-                **_members(members),
-            }
-        )
+    groups: list[dict[str, Any]] = [
+        {
+            "kind": "adamw",
+            "lr": choice.lr
+            * (width_scale if choice.width_scaled else 1.0)
+            * (lr_scale if choice.batch_scaled else 1.0),
+            "betas": choice.betas,
+            "eps": 1e-10,
+            "weight_decay": choice.weight_decay,
+            "named": members,
+        }
+        for choice, members in adamw.items()
+    ]
+    settings = recipe.muon
+    groups += [
+        {
+            "kind": "muon",
+            "lr": settings.lr * lr_scale,
+            "momentum": settings.momentum[0],
+            "beta2": settings.beta2,
+            "weight_decay": weight_decay,
+            "initial_weight_decay": weight_decay,
+            "iterations": settings.iterations,
+            "divisor": settings.divisor,
+            "equalize_rows": settings.equalize_rows,
+            "fix_norm": settings.fix_norm,
+            "named": members,
+        }
+        for members in muon.values()
+    ]
     for group in groups:
         group["initial_lr"] = group["lr"]
+        group["names"], group["params"] = map(list, zip(*group.pop("named"), strict=True))
     return groups
-
-
-def _members(members: Named) -> dict[str, Any]:
-    return {"params": [p for _, p in members], "names": [name for name, _ in members]}

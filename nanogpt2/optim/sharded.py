@@ -15,7 +15,6 @@ On one process nothing travels, and the update is all of it. Chapter: zero2.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,25 +34,26 @@ Share = tuple[str, int, int, dict[str, Tensor]]
 """parameter name, first row, last row + 1, the state of these rows"""
 
 
-class Stack(ABC):
+class Stack:
     """``count`` equal slices (count, ...), dealt out: ceil(count / W) each, the last ranks fewer.
 
-    One that is not ``large`` is replicated: every rank owns, and updates, all of it.
+    Here the slices are the rows of one AdamW parameter. One of fewer than ``SMALL`` elements is
+    replicated: every rank owns, and updates, all of it.
     """
 
-    state: dict[str, Tensor]
-    """of the owned slices; fp32 also for bf16 tables, since a decay of 0.995 needs it"""
-
-    def __init__(
-        self, named: Named, group: dict[str, Any], comm: Collectives, count: int, large: bool = True
-    ) -> None:
+    def __init__(self, named: Named, group: dict[str, Any], comm: Collectives, count: int) -> None:
         self.names, self.params = [name for name, _ in named], [p for _, p in named]
         self.group, self.comm, self.count = group, comm, count
+        large = group["kind"] == "muon" or self.params[0].numel() >= SMALL
         self.dealt = large and comm.world_size > 1
         ranks, rank = (comm.world_size, comm.rank) if self.dealt else (1, 0)
         self.each = -(-count // ranks)
         self.start, self.stop = bounds(count, ranks, rank)
         self.square = torch.zeros(())
+        self.state = {
+            key: torch.zeros(shape, dtype=torch.float32, device=self.params[0].device)
+            for key, shape in self.state_shapes(self.stop - self.start).items()
+        }  # fp32 also for bf16 tables, since a decay of 0.995 needs it
 
     def launch(self) -> None:
         """Phase 1: send the gradients off."""
@@ -66,7 +66,11 @@ class Stack(ABC):
 
     def update(self, steps: Steps, measure: bool) -> None:
         """Phase 2: update the owned slices, and send them off."""
-        g = self._averaged()
+        if self.comm.world_size == 1:
+            g = self.gradients()
+        else:
+            g = self.reduced.wait()[: self.stop - self.start].div_(self.comm.world_size)
+            del self.reduced
         if measure and (self.dealt or self.comm.rank == 0):
             numbers = g.values() if g.is_sparse else g
             self.square = torch.linalg.vector_norm(numbers, dtype=torch.float32).square()
@@ -78,119 +82,84 @@ class Stack(ABC):
             part[: len(w)] = w
             self.gathered = self.comm.all_gather(self.room(w), part)
         else:
-            self._take_in(w)
+            self.put(w)
 
     def finish(self) -> None:
         """Phase 3: take in what the other ranks have updated."""
         if self.dealt:
-            self._take_in(self.gathered.wait()[: self.count])
+            self.put(self.gathered.wait()[: self.count])
             del self.gathered
 
-    def _averaged(self) -> Tensor:
-        """Mean over the ranks of the gradient of the owned slices."""
-        if self.comm.world_size == 1:
-            return self.gradients()
-        g = self.reduced.wait()[: self.stop - self.start]
-        del self.reduced
-        return g.div_(self.comm.world_size)
+    def put(self, whole: Tensor) -> None:
+        """Copy all slices into the parameters, unless they were updated where they stand."""
+        if whole.data_ptr() != self.params[0].data_ptr():
+            each = whole.view(len(self.params), *self.params[0].shape)
+            torch._foreach_copy_([p.data for p in self.params], list(each.unbind()))
 
-    def _take_in(self, whole: Tensor) -> None:
-        if whole.data_ptr() != self.params[0].data_ptr():  # else it was updated where it stands
-            self.put(whole)
+    def state_shapes(self, owned: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each state of ``owned`` slices."""
+        return dict.fromkeys(("exp_avg", "exp_avg_sq"), (owned, *self.params[0].shape[1:]))
 
-    def room(self, w: Tensor) -> Tensor:
-        """Memory for what is gathered of slices like ``w``."""
-        return w.new_empty(self.each * self.comm.world_size, *w.shape[1:])
-
-    @abstractmethod
     def gradients(self) -> Tensor:
         """This rank's gradient of the whole stack; a table's may be sparse."""
-
-    @abstractmethod
-    def slices(self, start: int, stop: int) -> Tensor:
-        """These slices of the parameters; no copy where they lie side by side in memory."""
-
-    @abstractmethod
-    def put(self, whole: Tensor) -> None:
-        """Copy all slices into the parameters."""
-
-    @abstractmethod
-    def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
-        """Update slices ``w`` and their state in place."""
-
-    @abstractmethod
-    def shares(self) -> Iterator[Share]:
-        """What this rank owns."""
-
-
-class Rows(Stack):
-    """One AdamW parameter, by rows."""
-
-    def __init__(
-        self, name: str, p: nn.Parameter, group: dict[str, Any], comm: Collectives
-    ) -> None:
-        super().__init__([(name, p)], group, comm, p.size(0), p.numel() >= SMALL)
-        shape = (self.stop - self.start, *p.shape[1:])
-        self.state = {key: _zeros(shape, p) for key in ("exp_avg", "exp_avg_sq")}
-
-    def room(self, w: Tensor) -> Tensor:
-        even = self.each * self.comm.world_size == self.count
-        return self.params[0].data if even else super().room(w)
-
-    def gradients(self) -> Tensor:
         return gradient_of(self.params[0])
 
     def slices(self, start: int, stop: int) -> Tensor:
+        """These slices of the parameters; no copy where they lie side by side in memory."""
         return self.params[0].data[start:stop]
 
-    def put(self, whole: Tensor) -> None:
-        self.params[0].data.copy_(whole)
+    def room(self, w: Tensor) -> Tensor:
+        """Memory for what is gathered of slices like ``w``: the parameter's own where it fits."""
+        whole = self.each * self.comm.world_size
+        even = whole == len(self.params[0])
+        return self.params[0].data if even else w.new_empty(whole, *w.shape[1:])
 
     def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
+        """Update slices ``w`` and their state in place."""
         scalars = adamw_scalars(self.group, self.group["step"])
         steps.adamw(w, g, *self.state.values(), *scalars, self.group["eps"])
 
     def shares(self) -> Iterator[Share]:
+        """What this rank owns."""
         yield self.names[0], self.start, self.stop, self.state
 
 
 class Matrices(Stack):
-    """Muon matrices of one shape."""
+    """Muon matrices of one shape: each slice is one of them."""
 
-    def __init__(self, named: Named, group: dict[str, Any], comm: Collectives) -> None:
-        super().__init__(named, group, comm, len(named))
-        self.shape, owned = self.params[0].shape, self.stop - self.start
-        second = second_moment_shape(owned, *self.shape)
-        shapes = {"momentum_buffer": (owned, *self.shape), "second_moment": second}
-        self.state = {key: _zeros(shape, self.params[0]) for key, shape in shapes.items()}
+    def state_shapes(self, owned: int) -> dict[str, tuple[int, ...]]:
+        shape = self.params[0].shape
+        second = second_moment_shape(owned, *shape)
+        return {"momentum_buffer": (owned, *shape), "second_moment": second}
 
     def gradients(self) -> Tensor:
         return _stacked([gradient_of(p) for p in self.params])
 
     def slices(self, start: int, stop: int) -> Tensor:
         owned = [p.data for p in self.params[start:stop]]
-        return _stacked(owned) if owned else self.params[0].new_empty(0, *self.shape)
+        return _stacked(owned) if owned else self.params[0].new_empty(0, *self.params[0].shape)
 
-    def put(self, whole: Tensor) -> None:
-        torch._foreach_copy_([p.data for p in self.params], list(whole.unbind()))
+    def room(self, w: Tensor) -> Tensor:
+        return w.new_empty(self.each * self.comm.world_size, *w.shape[1:])
 
     def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
+        scalars = muon_scalars(self.group, *w.shape[1:])
         choices = (self.group[k] for k in ("iterations", "divisor", "equalize_rows", "fix_norm"))
-        steps.muon(w, g, *self.state.values(), *muon_scalars(self.group, *self.shape), *choices)
+        steps.muon(w, g, *self.state.values(), *scalars, *choices)
 
     def shares(self) -> Iterator[Share]:
         for i, name in enumerate(self.names[self.start : self.stop]):
-            yield name, 0, self.shape[0], {k: v[i] for k, v in self.state.items()}
+            yield name, 0, len(self.params[0]), {k: v[i] for k, v in self.state.items()}
 
 
 def stacks_of(group: dict[str, Any], comm: Collectives) -> list[Stack]:
     """What is dealt out of one of the optimizer's groups."""
     named = list(zip(group["names"], group["params"], strict=True))
     if group["kind"] == "adamw":
-        return [Rows(name, p, group, comm) for name, p in named]
-    if in_place(group["params"][0], comm.world_size):
-        return [Matrices([one], group, comm) for one in named]
-    return [Matrices(named, group, comm)]
+        return [Stack([one], group, comm, len(one[1])) for one in named]
+    alone = in_place(group["params"][0], comm.world_size)
+    together = [[one] for one in named] if alone else [named]
+    return [Matrices(some, group, comm, len(some)) for some in together]
 
 
 def gradient_of(p: nn.Parameter) -> Tensor:
@@ -198,10 +167,6 @@ def gradient_of(p: nn.Parameter) -> Tensor:
     if p.grad is None:
         return torch.zeros_like(p)
     return p.grad.coalesce() if p.grad.is_sparse else p.grad
-
-
-def _zeros(shape: tuple[int, ...], p: nn.Parameter) -> Tensor:
-    return torch.zeros(shape, dtype=torch.float32, device=p.device)
 
 
 def _stacked(matrices: list[Tensor]) -> Tensor:

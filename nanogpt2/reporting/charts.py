@@ -1,7 +1,6 @@
-"""Line charts as inline SVG: no script, no network, colours from CSS so that they follow the theme.
+"""The curves of a run as inline SVG: no script, no network, in the book's style.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; a second line is dashed
-besides, so that colour is never the only difference.
+A noisy curve is drawn twice, pale as it was measured and firm as its average.
 """
 
 from __future__ import annotations
@@ -10,28 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 640, 280
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 16, 44
+from nanogpt2.reporting.figures import COLOURS, legend, plotting, svg
+
 MAX_POINTS = 600
-
-STYLE = """
-.chart { font: 12px system-ui, sans-serif; width: 100%; height: auto; }
-.chart text { fill: var(--soft); }
-.chart .grid { stroke: var(--line); stroke-width: 1; }
-.chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.chart .raw { stroke-width: 1; opacity: .35; }
-.chart .c0 { stroke: var(--c0); } .chart .c1 { stroke: var(--c1); stroke-dasharray: 7 4; }
-.chart .dot { fill: var(--c0); }
-.chart text.t0 { fill: var(--c0); } .chart text.t1 { fill: var(--c1); }
-"""
-LIGHT = (
-    "--paper:#ffffff; --ink:#1b1f24; --soft:#57606a; --line:#d8dee4; --c0:#0072b2; --c1:#b8480b;"
-)
-DARK = "--paper:#14171b; --ink:#e6e8eb; --soft:#a3acb6; --line:#31373e; --c0:#56b4e9; --c1:#f0a35e;"
-
 Point = tuple[float, float]
 
 
@@ -72,18 +56,6 @@ def smooth(points: Sequence[Point], span: float | None = None) -> list[Point]:
     return smoothed
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high], about ``count``."""
-    if not high > low:
-        return [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [index * step for index in range(first, last + 1)]
-
-
 def short(value: float) -> str:
     """A number for an axis: 12,000 as 12k, without noise digits."""
     for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -92,36 +64,16 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """Where a point of the data lies on the paper."""
-
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-
-    @classmethod
-    def around(cls, series: Sequence[Series]) -> _Plane:
-        """Room for all curves, of pale ones for the middle 96%: spikes do not set the scale."""
-        xs = [x for s in series for x, _ in s.points]
-        ys = []
-        for s in series:
-            values = sorted(y for _, y in s.points)
-            spikes = len(values) // 50 if s.raw else 0
-            ys += values[spikes : len(values) - spikes]
-        space = (max(ys) - min(ys)) * 0.08 or abs(max(ys)) * 0.1 or 1.0
-        low = min(ys) - space
-        if min(ys) >= 0:
-            low = max(0.0, low)
-        return cls(min(xs), max(max(xs), min(xs) + 1e-9), low, max(ys) + space)
-
-    def place(self, x: float, y: float) -> Point:
-        """Right and down of the upper left corner, in units of the view box."""
-        y = min(max(y, self.y_low), self.y_high)
-        right = (x - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
-        down = (self.y_high - y) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
-        return round(LEFT + right, 1), round(TOP + down, 1)
+def room_for(series: Sequence[Series]) -> tuple[float, float]:
+    """Lowest and highest y; of pale curves the middle 96%: spikes do not set the scale."""
+    ys: list[float] = []
+    for s in series:
+        values = sorted(y for _, y in s.points)
+        spikes = len(values) // 50 if s.raw else 0
+        ys += values[spikes : len(values) - spikes]
+    space = (max(ys) - min(ys)) * 0.08 or abs(max(ys)) * 0.1 or 1.0
+    low = min(ys) - space
+    return max(0.0, low) if min(ys) >= 0 else low, max(ys) + space
 
 
 def line_chart(
@@ -131,14 +83,14 @@ def line_chart(
     y_label: str,
     alt: str,
     identity: str,
-    alone: bool = False,
+    theme: str = "",
 ) -> Markup:
     """An ``<svg>`` of the curves; not finite points are left out, and so is an empty chart.
 
     Args:
         alt: what the chart shows, in a sentence, for those who cannot see it.
-        identity: unique within the page; ids of the title and the description start with it.
-        alone: bring style and background along, for an SVG file of its own.
+        identity: unique within the page; the chart's ids start with it.
+        theme: CSS to bring along, for an SVG file of its own.
     """
     drawn = [
         Series(s.name, thin([p for p in s.points if math.isfinite(p[1])]), s.raw) for s in series
@@ -147,56 +99,18 @@ def line_chart(
     firm = [s for s in drawn if not s.raw]
     if not firm:
         return Markup("")
-    plane = _Plane.around(drawn)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-labelledby="{identity}-t {identity}-d">',
-        f'<title id="{identity}-t">{escape(title)}</title>'
-        f'<desc id="{identity}-d">{escape(alt)}</desc>',
-    ]
-    if alone:
-        dark = f"@media (prefers-color-scheme: dark) {{ svg {{ {DARK} }} }}"
-        parts.append(f"<style>svg {{ {LIGHT} }} {dark} {STYLE}</style>")
-        parts.append(f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" fill="var(--paper)"/>')
-    parts += _axes(plane, x_label, y_label)
-    for s in drawn:
-        colour = firm.index(s) if s in firm else 0
-        parts.append(_curve(s, [plane.place(x, y) for x, y in s.points], colour))
-    if len(firm) > 1:
-        parts += [
-            f'<text class="t{row}" x="{WIDTH - RIGHT - 4}" y="{TOP + 14 + 16 * row}" '
-            f'text-anchor="end">{escape(s.name)}</text>'
-            for row, s in enumerate(firm)
-        ]
-    return Markup("\n".join([*parts, "</svg>"]))
-
-
-def _axes(plane: _Plane, x_label: str, y_label: str) -> list[str]:
-    parts = []
-    for y in ticks(plane.y_low, plane.y_high):
-        _, down = plane.place(plane.x_low, y)
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down}" y2="{down}"/>'
-            f'<text x="{LEFT - 8}" y="{down + 4}" text-anchor="end">{short(y)}</text>'
-        )
-    for x in ticks(plane.x_low, plane.x_high, 6):
-        right, _ = plane.place(x, plane.y_low)
-        parts.append(
-            f'<text x="{right}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{short(x)}</text>'
-        )
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
-    )
-    return parts
-
-
-def _curve(series: Series, places: list[Point], colour: int) -> str:
-    if len(places) == 1:
-        return f'<circle class="dot" cx="{places[0][0]}" cy="{places[0][1]}" r="4"/>'
-    raw = " raw" if series.raw else ""
-    path = " ".join(f"{x:g},{y:g}" for x, y in places)
-    return f'<polyline class="curve c{colour}{raw}" points="{path}"/>'
+    with plotting(6.4, 2.8) as (fig, axes):
+        for s in drawn:
+            place = firm.index(s) if s in firm else 0
+            look: dict[str, Any] = {"color": COLOURS[place], "linestyle": "--" if place else "-"}
+            look |= {"linewidth": 1.0, "alpha": 0.35} if s.raw else {"label": s.name}
+            dot = "o" if len(s.points) == 1 else ""
+            axes.plot(*zip(*s.points, strict=True), marker=dot, **look)
+        axes.set(xlabel=x_label, ylabel=y_label, ylim=room_for(drawn))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: short(value))
+        if len(firm) > 1:
+            legend(fig)
+    head = f"<title>{escape(title)}</title>" + (f"<style>{theme}</style>" if theme else "")
+    before, after = svg(fig, alt, identity).split(">", 1)
+    return Markup(f"{before}>{head}{after}")

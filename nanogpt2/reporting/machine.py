@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from datetime import datetime, timezone
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from nanogpt2.machines import cores
 
 
 def processor_name() -> str:
@@ -22,35 +23,38 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit() -> str | None:
-    """The commit of the source that is running, with ``+`` when files differ from it."""
-    here = Path(__file__).parent
+def commit(*form: str, changed: str = "+") -> str | None:
+    """The commit of the source that is running, with ``changed`` where the package differs from it.
 
-    def git(*arguments: str) -> str:
-        answer = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
+    ``form`` are options of ``git rev-parse``, such as ``--short``; None where git knows nothing.
+    """
+
+    def git(*words: str) -> str:
+        package = Path(__file__).parent.parent
+        answer = subprocess.run(
+            ["git", *words], cwd=package, capture_output=True, text=True, check=True
+        )
+        return answer.stdout.strip()
 
     try:
-        short = git("rev-parse", "--short", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except OSError:  # no git here
+        name = git("rev-parse", *form, "HEAD")
+        return name + (changed if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return f"{short}{'+' if changed else ''}" if short else None
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, GPUs and versions as plain values."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts: dict[str, Any] = {
         "processor": processor_name(),
-        "cores": cores,
+        "cores": cores(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": commit("--short"),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     if torch.cuda.is_available():

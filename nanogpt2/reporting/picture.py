@@ -14,7 +14,7 @@ from pathlib import Path
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reporting.charts import Series, line_chart
-from nanogpt2.reporting.report import describe, duration
+from nanogpt2.reporting.report import describe, duration, theme
 from nanogpt2.reporting.run import Run, load_run
 
 BEGIN, END = "<!-- run: begin -->", "<!-- run: end -->"
@@ -30,8 +30,10 @@ def picture(run: Run) -> tuple[str, str]:
         )
     alt = describe("Validation", "bits per byte", points)
     curve = [Series("validation", points)]
-    svg = line_chart("Validation of a run", curve, "step", "bits per byte", alt, "run", alone=True)
-    return f"{svg}\n", alt
+    look = "background: var(--paper); color: var(--soft); font-family: system-ui, sans-serif"
+    css = f"{theme('svg')}svg {{ {look} }}"
+    chart = line_chart("Validation of a run", curve, "step", "bits per byte", alt, "run", css)
+    return f"{chart}\n", alt
 
 
 def passage(run: Run, image: str, alt: str) -> str:

@@ -7,7 +7,7 @@ and dark follow the reader's system. ``python -m nanogpt2.reporting.report RUN``
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from markupsafe import Markup
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reported import GPT2_CORE, GPT2_CORE_CORRECTED
-from nanogpt2.reporting.charts import DARK, LIGHT, STYLE, Series, line_chart, smooth
 from nanogpt2.reporting.run import Run, load_run
+from nanogpt2.run import flat
 
 CURVES = (
     ("loss", "Training loss", "nats per token", True, "Each step's batch, pale, and its average."),
@@ -91,6 +91,8 @@ def headline(run: Run) -> list[dict[str, str]]:
 
 def charts(run: Run) -> list[dict[str, Any]]:
     """The curves that the metrics hold, each with its caption and its words for the blind."""
+    from nanogpt2.reporting.charts import Series, line_chart, smooth  # they need matplotlib
+
     drawn = []
     for key, title, unit, noisy, caption in CURVES:
         points = run.points(key)
@@ -169,15 +171,6 @@ def core_part(run: Run) -> dict[str, Any] | None:
     return {"sentence": sentence, "tasks": tasks, "figure": Markup(figure)}
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted name, value) of a nested configuration."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def sections(run: Run) -> list[dict[str, Any]]:
     """The tables of the report: the run's figures, its configuration, its machine."""
     dial, config = run.config.get("dial", {}), run.config
@@ -212,7 +205,13 @@ def sections(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _environment() -> jinja2.Environment:
+def theme(root: str) -> str:
+    """The report's colours, light and dark, as CSS for the element ``root``."""
+    return templates().get_template("theme.css.j2").render(root=root)
+
+
+def templates() -> jinja2.Environment:
+    """The report's templates, with their filters."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nanogpt2.reporting"),
         autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
@@ -251,13 +250,9 @@ def render(run: Run) -> dict[str, str]:
         "credits": config.get("credits", []),
         "command": config.get("command", "python -m nanogpt2.speedrun"),
         "version": metadata.version("nanogpt2"),
-        "light": LIGHT,
-        "dark": DARK,
-        "chart_style": STYLE,
     }
-    environment = _environment()
     return {
-        name: environment.get_template(f"{name}.j2").render(facts)
+        name: templates().get_template(f"{name}.j2").render(facts)
         for name in ("report.html", "report.md")
     }
 

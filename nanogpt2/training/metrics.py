@@ -18,44 +18,20 @@ import torch
 
 from nanogpt2.errors import explain
 from nanogpt2.files import atomic_write
+from nanogpt2.machines import find_accelerator
 
 WARMUP_STEPS = 10
 """steps after a start that do not count for the mean speed: compilation, caches, clocks"""
-
-# Dense peak FLOP/s in bf16 from the makers' data sheets; fp8 is twice that where a card has it.
-# The first name found in the card's own name counts.
-PEAK_BF16 = (
-    ("GB300", 2.5e15),
-    ("GB200", 2.5e15),
-    ("B300", 2.25e15),
-    ("B200", 2.25e15),
-    ("H200", 989e12),
-    ("GH200", 989e12),
-    ("H100 NVL", 835e12),
-    ("H100 PCIE", 756e12),
-    ("H100", 989e12),
-    ("H800", 989e12),
-    ("A100", 312e12),
-    ("A800", 312e12),
-    ("L40S", 362e12),
-    ("L4", 121e12),
-    ("A10G", 70e12),
-    ("A10", 125e12),
-    ("RTX 5090", 209.5e12),
-    ("RTX 4090", 165.2e12),
-    ("RTX 3090", 71e12),
-)
 
 
 def peak_flops(device: torch.device, precision: str = "bf16") -> float | None:
     """The device's dense peak in FLOP/s for bf16 or fp8 products; None where it is not known."""
     if device.type != "cuda" or precision == "fp32":
         return None
-    name = torch.cuda.get_device_name(device).upper()
-    peak = next((peak for card, peak in PEAK_BF16 if card in name), None)
-    if peak is None or precision == "bf16":
-        return peak
-    return 2 * peak
+    card = find_accelerator(torch.cuda.get_device_name(device))
+    if card is None or card.peak_bf16 is None:
+        return None
+    return card.peak_bf16 * (2 if precision == "fp8" else 1)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -5,9 +5,7 @@ Parameter names are shared, so that only the wrapper's prefix and the configurat
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,16 @@ from nanogpt2.files import read_json
 
 _NAME = re.compile(r"model_(\d+)\.pt")
 FIELDS = (
-    "sequence_len",
-    "vocab_size",
-    "n_layer",
-    "n_head",
-    "n_kv_head",
-    "n_embd",
-    "window_pattern",
-)
+    "sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "window_pattern",
+)  # fmt: skip
 _PREFIX = "_orig_mod."  # left by torch.compile
 
 
 def _models(path: Path) -> list[Path]:
+    """The models that ``path`` means, the newest one last."""
     files = path.glob("model_*.pt") if path.is_dir() else [path]
-    return sorted((f for f in files if _NAME.fullmatch(f.name)), key=lambda f: _step(f))
-
-
-def _step(file: Path) -> int:
-    match = _NAME.fullmatch(file.name)
-    return int(match[1]) if match else -1
+    steps = {int(match[1]): file for file in files if (match := _NAME.fullmatch(file.name))}
+    return [steps[step] for step in sorted(steps)]
 
 
 def is_nanochat(path: Path) -> bool:
@@ -49,55 +38,20 @@ def is_nanochat(path: Path) -> bool:
 def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     """Configuration and parameters (matrices in fp32) of the file, or of the folder's newest.
 
-    Raises UserError when a part is missing or damaged, or holds anything but tensors.
+    Raises UserError where it holds anything but tensors, and else what Python and torch raise of a
+    part that is missing or damaged: for ``checkpoint.damaged`` to say.
     """
     file = _models(path)[-1]
     meta = file.with_name(file.name.replace("model_", "meta_").replace(".pt", ".json"))
-    values = read_json(meta, "copy it from where the model came from")
-    config = _config(meta, values)
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist; check the name") from None
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OSError,
-        MemoryError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        UnicodeDecodeError,
-    ) as error:
-        reason = str(error).split("\n")[0][:200]
-        raise UserError(
-            f"{file} is damaged or holds more than tensors ({reason}); fetch it again"
-        ) from None
+    model = read_json(meta, "copy it from where the model came from")["model_config"]
+    model = {"window_pattern": "L", **model}  # before windows, every layer saw everything
+    config = GPTConfig.from_dict({name: model[name] for name in FIELDS})
+    weights = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(weights, dict) or not all(_is_plain(t) for t in weights.values()):
         raise UserError(f"{file} is not a dictionary of tensors; give a nanochat base model")
-    return config, {_plain(name): tensor for name, tensor in weights.items()}
+    return config, {str(name).removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
 
 
 def _is_plain(value: Any) -> bool:
     """Whether ``value`` is a tensor with all its numbers in the file; a view may claim more."""
     return isinstance(value, Tensor) and value.layout == torch.strided and value.is_contiguous()
-
-
-def _plain(name: Any) -> str:
-    return str(name).removeprefix(_PREFIX)
-
-
-def _config(meta: Path, values: Any) -> GPTConfig:
-    model = values.get("model_config") if isinstance(values, dict) else None
-    if not isinstance(model, dict):
-        raise UserError(f"{meta} has no model_config; give the meta file of a nanochat base model")
-    missing = [name for name in FIELDS if name not in model and name != "window_pattern"]
-    if missing:
-        raise UserError(f"{meta} does not say {', '.join(missing)}; it is of another model")
-    chosen = {name: model[name] for name in FIELDS if name in model}
-    chosen.setdefault("window_pattern", "L")  # before windows, every layer saw everything
-    return GPTConfig.from_dict(chosen)

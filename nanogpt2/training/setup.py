@@ -1,13 +1,13 @@
-"""What is decided before the first step: tokenizer, precision, shape of a batch, the model."""
+"""What is decided before the first step: the tokenizer, and the model in which precision."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,7 +18,10 @@ from nanogpt2.errors import UserError
 from nanogpt2.kernels.precision import good_at_bf16
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.linear import Linear
+from nanogpt2.optim import MuonAdamW, build_optimizer
 from nanogpt2.recipes import Recipe
+from nanogpt2.run import Run
+from nanogpt2.training.ranks import Ranks
 
 STEPS_TO_EARN_COMPILING = {"cuda": 50, "cpu": 5000}
 """a cold compilation costs up to a minute, and saves a tenth of a small step on a processor"""
@@ -29,31 +32,44 @@ FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """How a step's rows are spread: over ranks, then over forward passes."""
+class Learner:
+    """What learns."""
 
-    rows: int
-    """of one forward pass on one rank (B)"""
-    passes: int
-    """forward and backward passes a step (gradient accumulation)"""
-    tokens: int
-    """of one step, over all ranks"""
+    model: GPT
+    forward: nn.Module
+    """the model as the steps call it, compiled where that pays"""
+    optimizer: MuonAdamW
+    precision: str
+    """what products run in: fp32, bf16, fp8"""
+    compiled: bool
 
 
-def shape_batch(tokens: int, sequence_len: int, world_size: int, most_rows: int) -> Batch:
-    """The largest number of rows up to ``most_rows`` that deals out a batch of ``tokens`` exactly.
-
-    Raises UserError where the batch is no whole number of rows on every rank.
-    """
-    rows, rest = divmod(tokens, sequence_len * world_size)
-    if rest or not rows:
-        raise UserError(
-            f"a batch of {tokens:,} tokens is not a whole number of rows of {sequence_len:,} on "
-            f"each of {world_size} ranks; choose batch_tokens as a multiple of "
-            f"{sequence_len * world_size:,}"
-        )
-    most = max(n for n in range(1, min(most_rows, rows) + 1) if rows % n == 0)
-    return Batch(rows=most, passes=rows // most, tokens=tokens)
+def build_learner(asked: Run, ranks: Ranks, tell: Callable[[str], None]) -> Learner:
+    """Model and optimizer of the run, at their start values on this rank."""
+    recipe, plan, device = asked.recipe, asked.dial, ranks.device
+    forced = asked.precision != "auto"
+    precision, remark = choose_precision(asked.wanted_precision, device, forced)
+    if remark:
+        tell(remark)
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("high")
+    model = build_model(plan.model, device, precision, asked.seed)
+    if precision == "fp8":
+        switch_on_fp8(model, recipe)
+    compiled = wants_compilation(asked.loop.compile, device, plan.iterations)
+    if not compiled:
+        thin_gradients(model, plan.batch_tokens // ranks.world_size)
+    forward: Any = torch.compile(model, dynamic=False) if compiled else model
+    optimizer = build_optimizer(
+        model,
+        recipe,
+        lr_scale=plan.lr_scale,
+        weight_decay=plan.weight_decay,
+        compiled=compiled,
+        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+    )
+    optimizer.measure_gradient = True
+    return Learner(model, forward, optimizer, precision, compiled)
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from struct import pack
 from typing import Any
 
 
@@ -17,8 +19,9 @@ class BadServer(ThreadingHTTPServer):
     Behaviours: "ok", a status code, "drop" (half, then the connection is cut), "stall" (half, then
     silence), "no ranges", "damage" (one byte differs), "more" / "less" (announces more or fewer
     bytes than it sends), "no length" (announces none), "endless" (and sends too many), "elsewhere"
-    (a range that was not asked for). ``heads`` is the script of HEAD requests, which know "ok",
-    "stall" and a status code.
+    (a range that was not asked for), "hold" (half, and the connection stays open), "reset" (half,
+    and the connection is torn down), "page" (a page to log in, as a proxy sends it). ``heads`` is
+    the script of HEAD requests, which know "ok", "stall", "page" and a status code.
     """
 
     daemon_threads = True
@@ -54,11 +57,23 @@ class Handler(BaseHTTPRequestHandler):
         how, content = script.pop(0) if len(script) > 1 else script[0], self.server.files[self.path]
         if how == "stall":
             time.sleep(1.0)
+        if how == "page":
+            return self.page()
         self.send_response(how if isinstance(how, int) else 302)
         self.send_header("Location", f"http://elsewhere.invalid{self.path}")
         self.send_header("X-Linked-Size", str(len(content)))
         self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.end_headers()
+
+    def page(self) -> None:
+        """What is no answer to the question."""
+        body = b"<html>Log in to this network</html>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def do_GET(self) -> None:  # noqa: N802
         """A file, in the way the script says."""
@@ -66,6 +81,8 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append((self.path, asked))
         how = server.script.pop(0) if len(server.script) > 1 else server.script[0]
         content = server.files.get(self.path)
+        if how == "page":
+            return self.page()
         if isinstance(how, int) or content is None:
             self.send_response(how if isinstance(how, int) else 404)
             for name, value in server.headers.items():
@@ -90,11 +107,13 @@ class Handler(BaseHTTPRequestHandler):
         if how not in ("no length", "endless"):
             self.send_header("Content-Length", str(length))
         self.end_headers()
-        if how in ("drop", "stall"):
+        if how in ("drop", "stall", "hold", "reset"):
             self.wfile.write(body[: max(1, len(body) // 2)])
             self.wfile.flush()
-            if how == "stall":
-                time.sleep(1.5)
+            time.sleep({"stall": 1.5, "hold": 60, "reset": 0.1}.get(str(how), 0))
+            if how == "reset":  # closed with bytes still to be sent, the system sends RST
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+                self.rfile.close()
             self.close_connection = True
             self.connection.close()
             return

@@ -18,7 +18,7 @@ from nanogpt2.data.dealing import TOLERANCE, Deal, fair_unit
 from nanogpt2.data.loader import REFILL, TokenLoader
 from nanogpt2.data.shards import open_shard, read_row_group
 from nanogpt2.errors import UserError
-from nanogpt2.training.resuming import position
+from nanogpt2.training.start import position
 from tests.data.layouts import Layout, Numbers, write
 
 UNEVEN: Layout = [[20, 20, 20]] * 3 + [[20, 20, 20, 20]] + [[20, 20, 20]] * 2
@@ -194,7 +194,7 @@ def test_a_loader_that_is_dropped_waits_for_nothing(tmp_path):
     tokenizer = Stuck()
     loader = TokenLoader(write(tmp_path, [[1] * 20]), tokenizer, 1, 1, buffer_size=1)  # type: ignore[arg-type]
     assert next(stream(loader)) == 0
-    loader.packer.batches.close()  # as the garbage collector does
+    loader.rows.close()  # as the garbage collector does
     assert not tokenizer.go.is_set()
     tokenizer.go.set()
 
@@ -229,7 +229,7 @@ def test_no_document_is_skipped_when_the_number_of_ranks_changes(
         end = loader.epoch + 1
         for n in stream(loader):
             read.add(n)
-            if loader.epoch >= end and not len(loader.packer.buffer):
+            if loader.epoch >= end and not len(loader.buffer):
                 break
     assert read == set(range(total(layout)))
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import random
+import re
+import shlex
 import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +23,7 @@ import pytest
 from nanogpt2.data import download, transfer
 from nanogpt2.data.download import download_bundle, download_dataset, unzip
 from nanogpt2.data.shards import write_shard
-from nanogpt2.data.transfer import Remote, fetch, fetch_all
+from nanogpt2.data.transfer import Remote, fetch, in_parallel
 from nanogpt2.errors import UserError, explain
 from nanogpt2.files import MADE, mark
 from tests.data.bad_server import serving
@@ -30,8 +35,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "FIRST_WAIT", 0.002)
-    monkeypatch.setattr(transfer, "TIMEOUTS", (2.0, 0.3))
-    monkeypatch.setattr(download, "TIMEOUTS", (0.3, 0.3))
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
 
 
 def remote(url: str, folder: Path, name: str = "file", sha256: str | None = SHA256) -> Remote:
@@ -58,6 +63,8 @@ def leftovers(folder: Path) -> list[str]:
         ["drop", 416, "ok"],
         ["no length"],
         ["drop"] * 20 + ["ok"],
+        ["reset", "ok"],
+        ["page", "drop", "page", "ok"],
     ],
     ids=lambda script: ",".join(map(str, script[:4])),
 )
@@ -107,7 +114,7 @@ def test_too_long_a_leftover_is_thrown_away(tmp_path: Path) -> None:
         assert fetch(remote(server.url, tmp_path)).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("script", [["damage"], ["less"], ["more"], [500]], ids=str)
+@pytest.mark.parametrize("script", [["damage"], ["less"], ["more"], ["page"], [500]], ids=str)
 def test_what_never_gets_well_is_given_up_in_one_sentence(tmp_path: Path, script: list) -> None:
     with (
         serving({"/file": CONTENT}, *script) as server,
@@ -152,7 +159,9 @@ def test_one_failure_stops_the_others(tmp_path: Path) -> None:
     with serving(files, "ok") as server:
         remotes = [remote(server.url, tmp_path, str(i)) for i in range(20)]
         with pytest.raises(UserError, match="404"):
-            fetch_all([remote(server.url, tmp_path, "absent"), *remotes])
+            asked = [remote(server.url, tmp_path, "absent"), *remotes]
+            stop = threading.Event()
+            in_parallel(lambda one: fetch(one, stop=stop), asked, stop)
     assert len(server.asked) < 21
 
 
@@ -171,6 +180,50 @@ def test_two_processes_on_one_folder_do_not_collide(tmp_path: Path) -> None:
         assert [process.exitcode for process in both] == [0, 0]
         assert len(server.asked) == 1
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_killed_process_is_continued_by_the_next(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    partial = tmp_path / ".file.partial"
+    with serving({"/file": CONTENT}, "hold", "ok") as server:
+        killed = context.Process(target=_fetch, args=(server.url, tmp_path))
+        killed.start()
+        while not partial.exists() or partial.stat().st_size < 100_000:
+            time.sleep(0.01)
+        killed.kill()
+        killed.join(60)
+        held = partial.stat().st_size
+        assert not (tmp_path / "file").exists()
+        fetch(remote(server.url, tmp_path))
+        assert server.asked[1:] == [("/file", f"bytes={held}-")]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert leftovers(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("set_", "words"),
+    [
+        ("HF_HUB_OFFLINE=1", "offline mode is enabled. To disable it"),
+        ("ALL_PROXY=strange://x", "Unknown scheme for proxy.*check what is set for the network"),
+        ("HF_TOKEN=\xe9", "cannot be asked for .*HF_TOKEN"),
+    ],
+)
+def test_what_is_set_for_the_network_is_named(tmp_path: Path, set_: str, words: str) -> None:
+    name, _, value = set_.partition("=")
+    ended = download_command(tmp_path, "http://127.0.0.1:9", {name: value})
+    assert ended.returncode == 2 and re.search(words, ended.stderr.splitlines()[-1])
+    assert "Traceback" not in ended.stderr and not leftovers(tmp_path)
+
+
+def download_command(
+    folder: Path, endpoint: str, environment: dict[str, str], limit: str = "unlimited"
+) -> subprocess.CompletedProcess[str]:
+    """Two shards by the command; no file may grow beyond ``limit`` KiB."""
+    python = f"{shlex.quote(sys.executable)} -m nanogpt2.data.download climbmix --shards 1"
+    command = f"ulimit -f {limit}; exec {python} --out {shlex.quote(str(folder))}"
+    proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+    environment = {**os.environ, **proxies, "HF_ENDPOINT": endpoint, **environment}
+    return subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
 
 
 NAMES = ["shard_00000.parquet", "shard_00001.parquet", "shard_06542.parquet"]
@@ -221,6 +274,45 @@ def test_a_shard_cut_short_is_fetched_again(tmp_path: Path, hub: dict[str, bytes
         download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
         assert [path[-len(NAMES[1]) :] for path, _ in server.asked] == [NAMES[1]]
     assert (tmp_path / NAMES[1]).read_bytes() == list(hub.values())[1]
+
+
+def test_a_disk_that_fills_up_is_told_and_the_rest_continued(
+    tmp_path: Path, hub: dict[str, bytes]
+) -> None:
+    with serving(hub) as server:
+        for limit, code in (("20", 2), ("unlimited", 0)):
+            ended = download_command(tmp_path, server.url, {}, limit)
+            assert ended.returncode == code and "Traceback" not in ended.stderr
+            if code:
+                assert re.search("error: .* larger than allowed here", ended.stderr)
+                assert not list(tmp_path.glob("*.parquet"))
+                held = max(path.stat().st_size for path in tmp_path.glob(".*.partial"))
+        assert held and f"bytes={held}-" in [asked for _, asked in server.asked]
+    assert leftovers(tmp_path) == [MADE, NAMES[0], NAMES[2]]
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [(403, "may not be read .403"), ("page", "does not tell its size and SHA-256")],
+)
+def test_answers_that_are_none_of_the_hubs(
+    tmp_path: Path, hub: dict[str, bytes], head: str | int, words: str
+) -> None:
+    with serving(hub) as server, pytest.raises(UserError, match=words):
+        server.heads = [head]
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+    assert not server.asked and not leftovers(tmp_path)
+
+
+def test_a_shard_that_is_not_the_hubs_is_thrown_away_and_told(
+    tmp_path: Path, hub: dict[str, bytes]
+) -> None:
+    with (
+        serving(hub, "damage") as server,
+        pytest.raises(UserError, match="does not have the size and SHA-256"),
+    ):
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+    assert not list(tmp_path.glob("*.parquet"))
 
 
 def test_what_the_hub_does_not_have_is_told(tmp_path: Path, hub: dict[str, bytes]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.training.storage import list_checkpoints, verify
+from nanogpt2.training.checkpoint import list_checkpoints, verify
 from tests.drills.kill import wait_for
 from tests.drills.tiny_run import TinyData, differences, prepare, start
 

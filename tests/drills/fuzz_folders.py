@@ -24,11 +24,10 @@ from nanogpt2.evals.core.__main__ import check_out
 from nanogpt2.files import MADE, atomic_directory, write_json
 from nanogpt2.files import mark as mark_folder
 from nanogpt2.folder import NAMES, claimed
-from nanogpt2.options import make_plan
 from nanogpt2.reporting.report import write_report
 from nanogpt2.speedrun import Speedrun
 from nanogpt2.stamps import Stamps
-from tests.drills.fuzz_readers import STEPS, Act, begin_training
+from tests.drills.fuzz_readers import STEPS, Act, begin_training, resolve
 from tests.drills.tiny_run import TinyData
 
 ODD = os.fsdecode(b"\xff caf\xe9")
@@ -132,11 +131,11 @@ def _begin(seeds: Path, target: Path, data: Path, g: random.Random) -> None:
     own = [f"--data={data}"] if g.random() < 0.3 else []
     more = g.choice(([], [], ["--resume"]))
     recipe = [] if more else ["--recipe=laptop"]
-    plan = make_plan([*recipe, "--cpu-ranks=1", f"--out={target}", *own, *more])
-    run = Speedrun(plan, "command")
-    with claimed(plan.out):
-        run.begin()
-        run.work.get_data()
+    run, plan = resolve([*recipe, "--cpu-ranks=1", f"--out={target}", *own, *more])
+    speedrun = Speedrun(run, plan, "command")
+    with claimed(run.out):
+        speedrun.begin()
+        speedrun.work.get_data()
 
 
 def _train(seeds: Path, target: Path, data: Path, g: random.Random) -> None:

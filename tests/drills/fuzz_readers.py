@@ -19,18 +19,21 @@ from nanogpt2.data.shards import read_documents, write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.depth import dial
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
+from nanogpt2.evals.during import Questions
 from nanogpt2.files import read_json, write_json
 from nanogpt2.folder import claimed
 from nanogpt2.model.gpt import GPT
-from nanogpt2.options import make_plan, record
-from nanogpt2.recipes import Recipe, get_recipe, override
+from nanogpt2.planning import Plan
+from nanogpt2.recipes import Recipe, get_recipe
 from nanogpt2.reporting.report import write_report
+from nanogpt2.run import Run
+from nanogpt2.settings import override
+from nanogpt2.speedrun import asked_for, parser, record
 from nanogpt2.stamps import Stamps
-from nanogpt2.training.checkpoint import load_model
-from nanogpt2.training.distributed import join
-from nanogpt2.training.resuming import Start, find_start
-from nanogpt2.training.settings import TrainSettings
-from nanogpt2.training.storage import MARKER, describe_file, write_tensors
+from nanogpt2.training.checkpoint import MARKER, describe_file, write_tensors
+from nanogpt2.training.loading import load_model
+from nanogpt2.training.ranks import join
+from nanogpt2.training.start import Start
 from nanogpt2.training.trainer import Trainer, train
 from tests.drills.mutations import mutate
 from tests.drills.tiny_run import TinyData, prepare
@@ -95,8 +98,8 @@ def make_bundle(folder: Path) -> None:
 
 def make_run(folder: Path) -> None:
     """What a speedrun leaves for --resume and for its report."""
-    plan = make_plan(["--recipe", "laptop", "--out", str(folder), "--cpu-ranks", "1"])
-    write_json(folder / "config.json", record(plan, "command", {"cpu": "of some kind"}))
+    run, _ = resolve(["--recipe", "laptop", "--out", str(folder), "--cpu-ranks", "1"])
+    write_json(folder / "config.json", record(run, "command", {"cpu": "of some kind"}))
     lines = [{"step": i, "loss": 5.0 - i, "lr": 1.0, "tokens_per_second": 9.5} for i in (1, 2, 3)]
     lines[-1]["val_bpb"] = 1.5
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -104,6 +107,11 @@ def make_run(folder: Path) -> None:
     write_json(folder / "evaluation.json", {"val_bpb": 1.5, "tokens": 1000})
     write_json(folder / "samples.json", [{"prompt": "Water", "text": " is wet"}])
     Stamps(folder).write("evaluate", [1, "a"], [folder / "evaluation.json"])
+
+
+def resolve(arguments: list[str]) -> tuple[Run, Plan]:
+    """A speedrun's command line, as the command reads it."""
+    return asked_for(parser().parse_args(arguments))
 
 
 def make_unfinished(folder: Path) -> None:
@@ -146,7 +154,7 @@ def read_run(folder: Path) -> None:
     """Its stages, its report, and its settings as --resume takes them."""
     Stamps(folder).valid("evaluate", [1, "a"])
     write_report(folder)
-    make_plan(["--resume", "--out", str(folder), "--cpu-ranks", "1"])
+    resolve(["--resume", "--out", str(folder), "--cpu-ranks", "1"])
 
 
 def read_unfinished(folder: Path) -> None:
@@ -157,11 +165,11 @@ def read_unfinished(folder: Path) -> None:
     next(iter(TokenLoader(data.data_dir, trainer.tokenizer, 4, 32, state=start.data)))
 
 
-def begin_training(settings: TrainSettings) -> tuple[Trainer, Start]:
+def begin_training(settings: Run) -> tuple[Trainer, Start]:
     """What ``train`` does before its first step."""
-    with join("cpu") as ranks, claimed(settings.out_dir):
-        trainer = Trainer(settings, ranks, None, lambda line: None)
-        return trainer, find_start(trainer, lambda line: None)
+    with join("cpu") as ranks, claimed(settings.out):
+        trainer = Trainer(settings, ranks, Questions, None, lambda line: None)
+        return trainer, trainer.find_start()
 
 
 READERS: dict[str, Callable[[Path], Any]] = {

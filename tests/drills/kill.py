@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.training.storage import PARTIAL, list_checkpoints, step_of
+from nanogpt2.training.checkpoint import PARTIAL, list_checkpoints, step_of
 from tests.drills.tiny_run import TinyData, differences, prepare, start
 
 PATIENCE = 60.0

@@ -7,14 +7,14 @@ import multiprocessing
 import os
 import random
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
-from nanogpt2.recipes import RUN1
-from nanogpt2.training.settings import TrainSettings
+from nanogpt2.recipes import RUN1, Recipe
+from nanogpt2.run import Loop, Run
 
 RECIPE = replace(
     RUN1,
@@ -45,20 +45,18 @@ class TinyData:
     data_dir: Path
     tokenizer_dir: Path
 
-    def settings(self, out: Path, **changes: Any) -> TrainSettings:
-        """A run of 24 steps with a checkpoint every 3 and a measurement every 6."""
-        values: dict[str, Any] = {
-            "recipe": RECIPE,
-            "data_dir": self.data_dir,
-            "tokenizer_dir": self.tokenizer_dir,
-            "out_dir": out,
-            "device": "cpu",
-            "compile": "off",
-            "checkpoint_every": 3,
-            "eval_every": 6,
-            "eval_tokens": 512,
-        }
-        return TrainSettings(**{**values, **changes})
+    def settings(self, out: Path, recipe: Recipe = RECIPE, **changes: Any) -> Run:
+        """A run of 24 steps with a checkpoint every 3 and a measurement every 6.
+
+        ``changes`` are fields of the run or its loop, or ``steps`` or ``device_batch_size``.
+        """
+        for name, of_recipe in (("steps", "iterations"), ("device_batch_size",) * 2):
+            if name in changes:
+                recipe = replace(recipe, **{of_recipe: changes.pop(name)})
+        watch = {"compile": "off", "checkpoint_every": 3, "eval_every": 6, "eval_tokens": 512}
+        watch |= {f.name: changes.pop(f.name) for f in fields(Loop) if f.name in changes}
+        values = {"data": self.data_dir, "tokenizer": self.tokenizer_dir, "device": "cpu"}
+        return Run(recipe, out, **{**values, "loop": Loop(**watch), **changes})
 
 
 def prepare(folder: Path) -> TinyData:
@@ -83,7 +81,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(settings: TrainSettings, world_size: int = 1, file_limit: int | None = None) -> list[Any]:
+def start(settings: Run, world_size: int = 1, file_limit: int | None = None) -> list[Any]:
     """The run's ranks as processes; ``file_limit`` bounds the size of the files they can write."""
     port, processes = free_port(), []
     for rank in range(world_size):
@@ -93,17 +91,15 @@ def start(settings: TrainSettings, world_size: int = 1, file_limit: int | None =
     return processes
 
 
-def _rank(
-    settings: TrainSettings, rank: int, world_size: int, port: int, file_limit: int | None
-) -> None:
+def _rank(settings: Run, rank: int, world_size: int, port: int, file_limit: int | None) -> None:
     import torch
 
     from nanogpt2.errors import run_command
     from nanogpt2.training.trainer import train
 
     torch.set_num_threads(1)
-    settings.out_dir.mkdir(parents=True, exist_ok=True)
-    log = os.open(settings.out_dir / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    log = os.open(settings.out / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if file_limit is not None:

@@ -18,8 +18,8 @@ from nanogpt2.evals.core.fast.layout import Job
 from nanogpt2.evals.core.fast.scoring import GPTScorer, Scorer, scorer_for
 from nanogpt2.evals.core.plain import plain_core
 from nanogpt2.evals.core.prompts import Option
-from nanogpt2.evals.core.results import choose
-from nanogpt2.evals.core.tasks import Task
+from nanogpt2.evals.core.results import Score, judge
+from nanogpt2.evals.core.tasks import Kind, Task
 from nanogpt2.model.gpt import GPT
 from tests.distributed import run_ranks
 from tests.evals.conftest import TASKS, small_config, trained_looking
@@ -155,7 +155,9 @@ def test_equal_options_never_win_by_rounding(
     ],
 )
 def test_choice_among_ties_and_empty_spans(losses: list[float], choice: int) -> None:
-    assert choose(losses) == choice == losses.index(min(losses))
+    scores = [Score(loss, False) for loss in losses]
+    outcome = judge(Kind.MULTIPLE_CHOICE, scores, 1)
+    assert (outcome.choice, outcome.correct) == (choice, choice == 1)
 
 
 def test_nothing_to_score_needs_no_model() -> None:
@@ -185,11 +187,11 @@ def test_a_batch_that_does_not_fit_is_halved(
     class Tight(GPTScorer):
         refused = 0
 
-        def measure(self, batch: Any, targets: Any) -> Any:
+        def measure(self, batch: Any) -> Any:
             if batch.size > 300:
                 self.refused += 1
                 raise torch.cuda.OutOfMemoryError("too large")
-            return super().measure(batch, targets)
+            return super().measure(batch)
 
     evaluator = CoreEvaluator(tokenizer, small_bundle, max_per_task=3)
     jobs = [job for chunk in evaluator.chunks(None, 0, 1) for job in chunk]

@@ -15,7 +15,7 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.fast.encoding import PromptBuilder, line_breaks_end_tokens
 from nanogpt2.evals.core.plain import plain_sequences
-from nanogpt2.evals.core.prompts import Option, ProtocolName, shared_length
+from nanogpt2.evals.core.prompts import Option, shared_length
 from nanogpt2.evals.core.tasks import Kind, Task
 
 
@@ -32,7 +32,7 @@ def task_of(kind: Kind, items: list[dict], shots: int = 0, delimiter: str = " ")
     return Task("made", kind, shots, delimiter, 0.25, 0.25, False, items)
 
 
-def built(task: Task, index: int, protocol: ProtocolName, limit: int | None = None) -> list[Option]:
+def built(task: Task, index: int, protocol: str, limit: int | None = None) -> list[Option]:
     return PromptBuilder(Letters(), protocol, limit).options(task.sample(), [index])[0]
 
 
@@ -45,7 +45,7 @@ def text_of(option: Option) -> tuple[str, str]:
 def check_against_plain(bundle: Path, tasks: list[Task], tokenizer: Tokenizer, count: int) -> None:
     described = yaml.safe_load((bundle / "core.yaml").read_text())["icl_tasks"]
     entries = {entry["label"]: entry for entry in described}
-    builder = PromptBuilder(tokenizer, ProtocolName.NANOCHAT, None)
+    builder = PromptBuilder(tokenizer, "nanochat", None)
     for task in tasks:
         sample = task.sample(count)
         for index, options in enumerate(builder.options(sample, range(sample.count))):
@@ -74,7 +74,7 @@ def test_piqa_has_options_that_begin_the_other(core_tasks: list[Task]) -> None:
         if item["choices"][0].startswith(item["choices"][1])
         or item["choices"][1].startswith(item["choices"][0])
     ]
-    built = PromptBuilder(Letters(), ProtocolName.NANOCHAT, None).options(sample, empty)
+    built = PromptBuilder(Letters(), "nanochat", None).options(sample, empty)
     assert built
     for options in built:
         assert any(option.start == len(option.tokens) for option in options)
@@ -85,7 +85,7 @@ PIECES = st.text(st.sampled_from("ab1 ?.'\n\r\t\u00a0\u3000é"), max_size=30)
 
 @given(text=PIECES)
 def test_pieces_are_encoded_as_the_whole(tokenizer: Tokenizer, text: str) -> None:
-    builder = PromptBuilder(tokenizer, ProtocolName.NANOCHAT, None)
+    builder = PromptBuilder(tokenizer, "nanochat", None)
     assert builder.cuts
     assert builder.encode([text])[0].tolist() == tokenizer.encode(text)
 
@@ -100,13 +100,13 @@ def test_unknown_split_patterns_are_not_cut() -> None:
     assert not line_breaks_end_tokens(tokenizer)
     # why: "\n\n" is one token at the end of a text and two before a letter
     assert tokenizer.encode("a\n\n") + tokenizer.encode("b") != tokenizer.encode("a\n\nb")
-    builder = PromptBuilder(tokenizer, ProtocolName.NANOCHAT, None)
+    builder = PromptBuilder(tokenizer, "nanochat", None)
     assert builder.encode(["a\n\nb"])[0].tolist() == tokenizer.encode("a\n\nb")
 
 
 def test_multiple_choice_scores_behind_the_shared_beginning() -> None:
     item = {"query": "Is it?", "choices": ["no", "not so", " ?"], "gold": 0}
-    options = built(task_of(Kind.MULTIPLE_CHOICE, [item, item]), 0, ProtocolName.NANOCHAT)
+    options = built(task_of(Kind.MULTIPLE_CHOICE, [item, item]), 0, "nanochat")
     assert [text_of(o) for o in options] == [
         ("^Is it? ", "no"),
         ("^Is it? ", "not so"),
@@ -116,13 +116,13 @@ def test_multiple_choice_scores_behind_the_shared_beginning() -> None:
 
 def test_an_option_that_begins_the_other_has_nothing_to_score() -> None:
     item = {"query": "Q", "choices": ["yes", "yes, but"], "gold": 1}
-    options = built(task_of(Kind.MULTIPLE_CHOICE, [item, item]), 0, ProtocolName.NANOCHAT)
+    options = built(task_of(Kind.MULTIPLE_CHOICE, [item, item]), 0, "nanochat")
     assert [text_of(o)[1] for o in options] == ["", ", but"]
 
 
 def test_schema_scores_the_shared_end() -> None:
     item = {"context_options": ["Ann saw Bo so Ann", "Ann saw Bo so Bo"], "continuation": "ran."}
-    options = built(task_of(Kind.SCHEMA, [{**item, "gold": 0}] * 2), 0, ProtocolName.NANOCHAT)
+    options = built(task_of(Kind.SCHEMA, [{**item, "gold": 0}] * 2), 0, "nanochat")
     assert [text_of(o) for o in options] == [
         ("^Ann saw Bo so Ann", " ran."),
         ("^Ann saw Bo so Bo", " ran."),
@@ -137,7 +137,7 @@ def test_language_modeling_trims_the_context_and_the_delimiter() -> None:
     task = task_of(Kind.LANGUAGE_MODELING, items, shots=1, delimiter="\nA: ")
     # the second of the shuffled pair shows the other in front
     sample = task.sample()
-    option = PromptBuilder(Letters(), ProtocolName.NANOCHAT, None).options(sample, [0])[0][0]
+    option = PromptBuilder(Letters(), "nanochat", None).options(sample, [0])[0][0]
     shown, asked = (sample.pool[i] for i in (1, 0))
     read, scored = text_of(option)
     before = f"{shown['context'].strip()}\nA: {shown['continuation']}\n\n"
@@ -148,21 +148,21 @@ def test_language_modeling_trims_the_context_and_the_delimiter() -> None:
 def test_dclm_scores_every_token_of_a_choice_and_begins_with_none() -> None:
     item = {"query": "Q: ", "choices": ["aye", "ayes"], "gold": 0}
     task = task_of(Kind.MULTIPLE_CHOICE, [item, item], shots=1, delimiter=" ")
-    options = built(task, 0, ProtocolName.DCLM)
+    options = built(task, 0, "dclm")
     assert [text_of(o) for o in options] == [("Q: aye\nQ:", " aye"), ("Q: aye\nQ:", " ayes")]
 
 
 def test_dclm_schema_scores_the_continuation_alone() -> None:
     item = {"context_options": ["a then", "b then"], "continuation": "it ended", "gold": 1}
-    shown = built(task_of(Kind.SCHEMA, [item, item], shots=1), 0, ProtocolName.DCLM)
+    shown = built(task_of(Kind.SCHEMA, [item, item], shots=1), 0, "dclm")
     assert text_of(shown[0]) == ("b then it ended\na then", " it ended")
-    alone = built(task_of(Kind.SCHEMA, [item, item]), 0, ProtocolName.DCLM)
+    alone = built(task_of(Kind.SCHEMA, [item, item]), 0, "dclm")
     assert [text_of(o) for o in alone] == [("a then", " it ended"), ("b then", " it ended")]
 
 
 def test_dclm_keeps_2048_tokens() -> None:
     item = {"context": "x" * 3000, "continuation": "end"}
-    option = built(task_of(Kind.LANGUAGE_MODELING, [item, item]), 0, ProtocolName.DCLM)[0]
+    option = built(task_of(Kind.LANGUAGE_MODELING, [item, item]), 0, "dclm")[0]
     assert len(option.tokens) == 2048 and text_of(option)[1] == " end"
 
 
@@ -186,4 +186,4 @@ def test_shared_length_is_that_of_the_texts(texts: list[str]) -> None:
         return count
 
     assert shared_length(sequences) == naive(texts)
-    assert shared_length(sequences, from_right=True) == naive([text[::-1] for text in texts])
+    assert shared_length([row[::-1] for row in sequences]) == naive([text[::-1] for text in texts])

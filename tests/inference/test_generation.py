@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanogpt2.errors import UserError
-from nanogpt2.inference.generation import generate, generate_steps, max_positions
+from nanogpt2.inference.generation import generate, generate_steps
 
 PROMPTS = [[5], [7, 8, 9, 10, 11, 12, 13, 14], [3] * 31, [1, 2]]
 
@@ -65,7 +65,7 @@ def test_sampled_text_depends_on_seed_and_place_not_on_company(tiny_model):
 @pytest.mark.parametrize("name", ["gpt2", "run1"])
 def test_a_text_ends_where_the_positions_end(tiny_model, name):
     model = tiny_model(name)
-    room = max_positions(model)
+    room = model.max_positions
     assert room == (24 if name == "gpt2" else 8192)
     if name == "run1":  # a table of 30 positions is as good and quicker
         model = tiny_model("run1", n_head=2, n_kv_head=2)

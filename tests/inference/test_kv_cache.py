@@ -84,31 +84,27 @@ def test_smear_and_windows_matter_in_these_models(tiny_model, name):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_rows_of_different_lengths(tiny_model, data):
-    """Any split of ragged rows into padded pieces gives every row's own logits."""
+    """Rows read alone in any pieces, then put together, give every row's own logits."""
     model = tiny_model(data.draw(st.sampled_from(["run1", "run6"])), n_kv_head=2)
-    rows, passes = 3, data.draw(st.integers(1, 5))
+    rows, got = 3, []
     idx, cache = tokens(rows), KVCache(model.config, rows, LENGTH)
-    got = [[] for _ in range(rows)]
-    for _ in range(passes):
-        width = data.draw(st.sampled_from([1, 1, 2, 5, 11, 19]))
-        left = [LENGTH - sum(len(part) for part in row) for row in got]
-        counts = [data.draw(st.integers(0, min(width, room))) for room in left]
-        padded = torch.full((rows, width), 60)
-        for b, count in enumerate(counts):
-            start = LENGTH - left[b]
-            padded[b, :count] = idx[b, start : start + count]
-        cache.expect(counts)
+    for b in range(rows):
+        pieces = data.draw(st.lists(st.sampled_from([1, 1, 2, 5, 11, 19]), min_size=1, max_size=3))
+        alone = KVCache(model.config, 1, data.draw(st.sampled_from([sum(pieces), LENGTH])))
+        got.append([fed(model, idx[b : b + 1, : sum(pieces)], pieces, alone)[0]])
+        cache.put([b], alone)
+    for _ in range(data.draw(st.integers(0, LENGTH - max(cache.lengths)))):
+        newest = idx[torch.arange(rows), torch.tensor(cache.lengths)]
         with torch.no_grad():
-            logits = model(padded, cache=cache)
-        assert logits.isfinite().all()
-        for b, count in enumerate(counts):
-            got[b].append(logits[b, :count])
+            logits = model(newest[:, None], cache=cache)
+        for b in range(rows):
+            got[b].append(logits[b])
     with torch.no_grad():
         plain = model(idx)
     for b in range(rows):
         row = torch.cat(got[b])
         torch.testing.assert_close(row, plain[b, : len(row)], rtol=0, atol=1e-5)
-    assert cache.lengths.tolist() == [sum(len(part) for part in row) for row in got]
+    assert cache.lengths == [sum(len(part) for part in row) for row in got]
 
 
 def test_select_continues_one_prefix_in_several_ways(tiny_model):
@@ -119,7 +115,7 @@ def test_select_continues_one_prefix_in_several_ways(tiny_model):
     rest = fed(model, idx[:, 30:], [4] + [1] * 26, cache.select([0, 0, 0]))
     with torch.no_grad():
         torch.testing.assert_close(rest, model(idx)[:, 30:], rtol=0, atol=1e-5)
-    assert cache.lengths.tolist() == [30]  # the prefix itself is as it was
+    assert cache.lengths == [30]  # the prefix itself is as it was
 
 
 def test_short_layers_keep_only_what_they_see(tiny_model):
@@ -140,18 +136,19 @@ def test_too_long_a_text_is_refused(tiny_model):
     fed(model, tokens(2, 8), [8], cache)
     with pytest.raises(UserError, match="room for 10 tokens and the text has 11"):
         model(tokens(2, 3), cache=cache)
-    cache.expect([2, 1])  # padding does not count
-    model(tokens(2, 3), cache=cache)
-    assert cache.lengths.tolist() == [10, 9]
+    model(tokens(2, 2), cache=cache)
+    assert cache.lengths == [10, 10]
 
 
-def test_counts_must_fit():
-    cache = KVCache(RECIPES["laptop"].model, 2, 10)
-    with pytest.raises(ValueError, match="3 counts for a cache of 2 rows"):
-        cache.expect([1, 1, 1])
-    cache.expect([1, 4])
-    with pytest.raises(ValueError, match="do not fit a pass of 3 tokens"):
-        cache.positions(3)
+def test_rows_of_different_lengths_are_read_apart(tiny_model):
+    model = tiny_model("run1")
+    cache = KVCache(model.config, 2, 10)
+    for row, length in enumerate((2, 3)):
+        alone = KVCache(model.config, 1, length)
+        fed(model, tokens(1, length), [length], alone)
+        cache.put([row], alone)
+    with pytest.raises(ValueError, match="rows of 2 to 3 tokens go on one token at a time"):
+        model(tokens(2, 2), cache=cache)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

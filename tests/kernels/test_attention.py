@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.errors import UserError
-from nanogpt2.kernels.attention import attention, cached_attention
+from nanogpt2.kernels.attention import attention
 from nanogpt2.kernels.backends import BACKENDS
 from nanogpt2.kernels.fast import banded
 from nanogpt2.kernels.windows import plain_attention
@@ -24,11 +24,8 @@ def test_the_plain_form_is_a_softmax_for_each_query(
 ) -> None:
     for window in windows(31):
         q, k, v, _ = inputs(*lengths, heads)
-        for scale in (None, 0.0, 0.7):
-            true = definition(q, k, v, window, scale)
-            torch.testing.assert_close(
-                plain_attention(q, k, v, window, scale), true, rtol=0, atol=1e-12
-            )
+        true = definition(q, k, v, window)
+        torch.testing.assert_close(plain_attention(q, k, v, window), true, rtol=0, atol=1e-12)
 
 
 @pytest.fixture
@@ -103,30 +100,6 @@ def test_new_tokens_stand_at_the_end_of_the_cache(
         torch.testing.assert_close(ours, definition(q, k, v, window), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("new", [1, 4])
-@pytest.mark.parametrize("window", [0, 3, 100])
-def test_rows_of_a_cache_may_differ_in_length(new: int, window: int) -> None:
-    q, k, v, _ = inputs(new, 12, batch=3)
-    lengths = torch.tensor([12, 4, 9])
-    ours = cached_attention(q, k, v, lengths, window)
-    for row, length in enumerate(lengths.tolist()):
-        one = slice(row, row + 1)
-        true = definition(q[one], k[one, :length], v[one, :length], window)
-        torch.testing.assert_close(ours[one], true, rtol=0, atol=1e-12)
-
-
-def test_padded_queries_of_short_rows_are_finite() -> None:
-    q, k, v, _ = inputs(4, 12)
-    assert cached_attention(q, k, v, torch.tensor([2, 12]), 5).isfinite().all()
-
-
-@pytest.mark.parametrize("backend", PORTABLE)
-def test_scale_replaces_one_over_root_d(backend: str) -> None:
-    q, k, v, _ = inputs(20, 20)
-    ours = attention(q, k, v, 6, backend, scale=0.7)
-    torch.testing.assert_close(ours, definition(q, k, v, 6, 0.7), rtol=0, atol=1e-12)
-
-
 def test_derivatives_of_the_band_by_finite_differences(short_blocks: None) -> None:
     q, k, v, _ = inputs(19, 19, (2, 1), 4, batch=1)
     assert torch.autograd.gradcheck(lambda *qkv: attention(*qkv, 5, "banded"), (q, k, v))
@@ -135,7 +108,7 @@ def test_derivatives_of_the_band_by_finite_differences(short_blocks: None) -> No
 def test_the_band_is_a_well_formed_operator(short_blocks: None) -> None:
     q, k, v, _ = inputs(19, 19, (2, 2), 4)
     op = torch.ops.nanogpt2.windowed_forward.default
-    torch.library.opcheck(op, (q, k, v, 5, 0.5, "banded"))
+    torch.library.opcheck(op, (q, k, v, 5, "banded"))
 
 
 @pytest.mark.parametrize("backend", ("auto", *PORTABLE))

@@ -63,8 +63,8 @@ def test_a_backend_that_disagrees_with_float64_is_not_trusted(
 ) -> None:
     real = backends.BACKENDS["banded"]
 
-    def one_key_short(q: Tensor, k: Tensor, v: Tensor, window: int, scale: Any = None) -> Tensor:
-        return real(q, k, v, window - 1, scale=scale)
+    def one_key_short(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        return real(q, k, v, window - 1)
 
     monkeypatch.setitem(backends.BACKENDS, "banded", one_key_short)
     assert choose("auto", 2048, 2048, 1024) == "sdpa"
@@ -75,8 +75,8 @@ def test_a_backend_that_disagrees_with_float64_is_not_trusted(
 def test_a_backend_with_wrong_gradients_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     real = backends.BACKENDS["banded"]
 
-    def frozen_keys(q: Tensor, k: Tensor, v: Tensor, window: int, scale: Any = None) -> Tensor:
-        return real(q, k.detach() + 0 * k, v, window, scale=scale)
+    def frozen_keys(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        return real(q, k.detach() + 0 * k, v, window)
 
     monkeypatch.setitem(backends.BACKENDS, "banded", frozen_keys)
     with pytest.raises(UserError, match="its gradient of k is off by 100.0%"):
@@ -268,7 +268,7 @@ def test_packages_are_called_in_their_own_words(
     monkeypatch.setattr(cuda, "_load", lambda _: interface)
     for window in (0, 1, 4, 8, 9, 50):
         q, k, v, grad = inputs(*lengths)
-        ours = cuda.flash_attention(q, k, v, window, None, package)
+        ours = cuda.flash_attention(q, k, v, window, package)
         true = definition(q, k, v, window)
         torch.testing.assert_close(ours, true, rtol=0, atol=1e-12)
         found = torch.autograd.grad(ours, (q, k, v), grad)
@@ -280,7 +280,7 @@ def test_packages_stay_opaque_to_torch_compile(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cuda, "_load", lambda _: FA4)
     q, k, v, grad = inputs(9, 9)
     run = torch.compile(
-        lambda q, k, v: cuda.flash_attention(q, k, v, 4, None, "fa4") * 2,
+        lambda q, k, v: cuda.flash_attention(q, k, v, 4, "fa4") * 2,
         dynamic=False,
         fullgraph=True,
         backend="aot_eager",
@@ -297,7 +297,7 @@ def test_varlen_gets_the_batch_as_one_ragged_sequence(
     from torch.nn.attention import varlen
 
     def ragged(
-        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa=False
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size, enable_gqa=False
     ):
         assert enable_gqa == (heads[0] != heads[1]) and window_size[1] == 0
         assert cu_seq_q.dtype == torch.int32
@@ -306,7 +306,7 @@ def test_varlen_gets_the_batch_as_one_ragged_sequence(
             at = slice(cu_seq_q[row], cu_seq_q[row + 1])
             seen = slice(cu_seq_k[row], cu_seq_k[row + 1])
             qkv = (query[None, at], key[None, seen], value[None, seen])
-            rows.append(definition(*qkv, _left(window_size[0]), scale)[0])
+            rows.append(definition(*qkv, _left(window_size[0]))[0])
         return torch.cat(rows)
 
     monkeypatch.setattr(varlen, "varlen_attn", ragged)
@@ -330,8 +330,8 @@ from nanogpt2.kernels import cuda
 with FakeTensorMode():
     q = torch.empty(1, 256, 2, 128, dtype=torch.bfloat16, device="cuda")
     for window in (64, 256):
-        out, lse = cuda._forward("fa4", q, q, q, window, 0.1)
-        cuda._backward("fa4", out, q, q, q, out, lse, window, 0.1)
+        out, lse = cuda._forward("fa4", q, q, q, window)
+        cuda._backward("fa4", out, q, q, q, out, lse, window)
 print("compiled", out.shape)
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 from nanogpt2.errors import UserError
 from nanogpt2.lab.explore import MAX_BYTES, explore
-from nanogpt2.lab.style import figure
+from nanogpt2.reporting.figures import figure
 
 
 def words(**values: object) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt2.lab import small_config, small_data
-from nanogpt2.lab.probing import attending, hooked, looks_ahead
+from nanogpt2.lab.probing import attending, hooked, looks_ahead, watched
 from nanogpt2.model.gpt import GPT
 
 
@@ -33,6 +33,16 @@ def test_each_module_has_the_hook_of_its_own() -> None:
     with hooked((layer, lambda *_, i=i: calls.append(i)) for i, layer in enumerate(layers)):
         nn.Sequential(*layers)(torch.zeros(1))
     assert calls == [0, 1, 2]
+
+
+def test_what_went_in_and_came_out_is_told_by_key() -> None:
+    one, two, x = nn.Linear(3, 2), nn.Linear(2, 1), torch.randn(4, 3)
+    with watched({"one": one, 2: two}) as seen:
+        y = two(one(x))
+    assert list(seen) == ["one", 2] and torch.equal(seen["one"][0], x)
+    assert torch.equal(seen["one"][1], seen[2][0]) and torch.equal(seen[2][1], y)
+    two(one(x + 1))
+    assert torch.equal(seen["one"][0], x)
 
 
 def test_a_model_looks_ahead_where_attention_does() -> None:

@@ -13,7 +13,7 @@ import pytest
 from nanogpt2 import lab
 from nanogpt2.errors import UserError
 from nanogpt2.lab.page import STYLE
-from nanogpt2.lab.style import COLOURS
+from nanogpt2.reporting.figures import COLOURS
 
 DECLARED = re.findall(r"--ng-c\d: (#\w{6})", STYLE)
 DARK_COLOURS = tuple(DECLARED[len(COLOURS) :])

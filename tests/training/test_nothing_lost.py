@@ -12,9 +12,9 @@ from filelock import FileLock
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
-from nanogpt2.training import trainer
-from nanogpt2.training.checkpoint import find_tokenizer
-from nanogpt2.training.storage import list_checkpoints
+from nanogpt2.evals import during
+from nanogpt2.training.checkpoint import list_checkpoints
+from nanogpt2.training.loading import find_tokenizer
 from nanogpt2.training.trainer import train
 from tests.drills.tiny_run import RECIPE, TinyData, curve
 from tests.test_folders import tree
@@ -48,11 +48,11 @@ def test_held_out_text_that_cannot_be_measured_is_told_before_the_first_step(
     write_shard(data / "shard_00009.parquet", documents)
     with pytest.raises(UserError, match=words):
         train(
-            tiny_data.settings(tmp_path / "run", data_dir=data),
+            tiny_data.settings(tmp_path / "run", data=data),
             lambda report: pytest.fail("a step was taken"),
         )
     assert not (tmp_path / "run").exists()
-    blind = tiny_data.settings(tmp_path / "run", data_dir=data, steps=2, eval_every=-1)
+    blind = tiny_data.settings(tmp_path / "run", data=data, steps=2, eval_every=-1)
     assert train(blind).step == 2, "who does not measure needs no held-out text"
 
 
@@ -68,7 +68,7 @@ def test_the_bundle_of_core_is_read_before_the_first_step(
 def test_a_failing_measurement_leaves_a_checkpoint_and_the_way_on(
     tiny_data: TinyData, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    original, told, calls = trainer.bits_per_byte, [], []
+    original, told, calls = during.bits_per_byte, [], []
 
     def fails(*arguments: Any, **named: Any) -> float:
         calls.append(1)
@@ -78,7 +78,7 @@ def test_a_failing_measurement_leaves_a_checkpoint_and_the_way_on(
 
     settings = tiny_data.settings(tmp_path, checkpoint_every=0)
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "bits_per_byte", fails)
+        patched.setattr(during, "bits_per_byte", fails)
         with pytest.raises(UserError, match="went away"):
             train(settings, on_message=told.append)
     assert [folder.name for folder in list_checkpoints(tmp_path)] == [f"step_{step:06d}"]
@@ -91,7 +91,7 @@ def test_the_best_checkpoint_is_kept_though_it_is_saved_before_it_is_measured(
     tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([3.0, 1.0, 2.0, 4.0])  # at steps 6, 12, 18, 24
-    monkeypatch.setattr(trainer, "bits_per_byte", lambda *_, **__: next(scores))
+    monkeypatch.setattr(during, "bits_per_byte", lambda *_, **__: next(scores))
     result = train(tiny_data.settings(tmp_path, checkpoint_every=6, keep_last=1))
     kept = {folder.name for folder in list_checkpoints(tmp_path)}
     assert kept == {"step_000012", "step_000024"} and result.best_val_bpb == 1.0
@@ -104,7 +104,7 @@ def test_another_tokenizer_of_the_same_size_is_refused(
     begun(tiny_data, run)
     before = tree(tmp_path)
     with pytest.raises(UserError, match="of a run with another tokenizer"):
-        train(tiny_data.settings(run, tokenizer_dir=other_tokenizer))
+        train(tiny_data.settings(run, tokenizer=other_tokenizer))
     assert tree(tmp_path) == before
     # nor is it loaded with the model it did not train
     with pytest.raises(UserError, match="trained with another tokenizer"):
@@ -127,8 +127,8 @@ def test_another_seed_or_text_is_another_run(tiny_data: TinyData, tmp_path: Path
     write_shard(data / "shard_00003.parquet", ["some other text, held out"] * 99)
     before = tree(tmp_path)
     for changes, words in (
-        ({"seed": 1}, "another seed"),
-        ({"data_dir": data}, "held-out text, is not in the data folder as it was"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"data": data}, "held-out text, is not in the data folder as it was"),
     ):
         with pytest.raises(UserError, match=words):
             train(tiny_data.settings(run, **changes))
@@ -141,7 +141,7 @@ def test_moved_data_goes_on_to_the_same_end(
     begun(tiny_data, tmp_path / "run")
     data = Path(shutil.copytree(tiny_data.data_dir, tmp_path / "data"))
     (data / "shard_00000.parquet").rename(data / "shard_00000_first.parquet")
-    train(tiny_data.settings(tmp_path / "run", data_dir=data))
+    train(tiny_data.settings(tmp_path / "run", data=data))
     assert curve(tmp_path / "run") == curve(unbroken)
 
 

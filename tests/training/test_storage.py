@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from nanogpt2.errors import UserError
-from nanogpt2.training.storage import (
+from nanogpt2.training.checkpoint import (
     MARKER,
     checkpoint_folder,
     clean_partial,
     describe_file,
     list_checkpoints,
     mark_complete,
-    retain,
     set_aside,
 )
+from nanogpt2.training.saver import retain
 
 NOTES = "this is the one that I liked best"
 SAVED = ("model.safetensors", "state.json", "optimizer_rank00000_of_00001.safetensors")

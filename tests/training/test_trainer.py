@@ -20,10 +20,10 @@ from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.held_out import held_out_batches
 from nanogpt2.model.gpt import GPT
-from nanogpt2.training.checkpoint import find_tokenizer, load_model
+from nanogpt2.training.checkpoint import describe_file, list_checkpoints, read_state
 from nanogpt2.training.command import main
+from nanogpt2.training.loading import find_tokenizer, load_model
 from nanogpt2.training.settings import StepReport, TrainResult
-from nanogpt2.training.storage import list_checkpoints, read_state
 from nanogpt2.training.trainer import train
 from tests.drills.tiny_run import RECIPE, TinyData, curve, differences, start
 
@@ -80,7 +80,7 @@ def test_interrupted_and_continued_is_the_unbroken_run(
 def test_a_signal_during_validation_is_heard_at_once(
     tiny_data: TinyData, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nanogpt2.training import trainer
+    from nanogpt2.evals import during
 
     def slow(*arguments: Any) -> float:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -89,7 +89,7 @@ def test_a_signal_during_validation_is_heard_at_once(
 
     settings = tiny_data.settings(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "bits_per_byte", slow)
+        patched.setattr(during, "bits_per_byte", slow)
         began = time.monotonic()
         stopped = train(settings)
         assert time.monotonic() - began < 10
@@ -190,8 +190,10 @@ def test_a_loss_gone_wrong_stops_the_run(
         return loss * value if len(calls) > 20 else loss  # two passes a step: in the eleventh
 
     monkeypatch.setattr(GPT, "forward", wrong)
-    with pytest.raises(UserError, match=r"step 11: the loss .* last good checkpoint is .*_000009"):
+    with pytest.raises(UserError, match="step 11: the loss ") as caught:
         train(tiny_data.settings(tmp_path, eval_every=-1))
+    newest = list_checkpoints(tmp_path)[0]  # after step 9, or nearby if the one before took long
+    assert f"the last good checkpoint is {newest};" in str(caught.value)
     for folder in list_checkpoints(tmp_path):
         assert all(torch.isfinite(p).all() for p in load_model(folder).parameters())
 
@@ -227,10 +229,11 @@ def test_messages_and_quiet_precision(tiny_data: TinyData, tmp_path: Path) -> No
     [
         ({"recipe": replace(RECIPE, model=replace(RECIPE.model, vocab_size=300))}, "270 tokens"),
         ({"recipe": replace(RECIPE, batch_tokens=100)}, "whole number of rows"),
-        ({"data_dir": Path("nowhere")}, "nowhere"),
-        ({"tokenizer_dir": Path("nowhere")}, "nowhere"),
+        ({"data": Path("nowhere")}, "nowhere"),
+        ({"tokenizer": Path("nowhere")}, "nowhere"),
         ({"device": "tpu"}, "device"),
         ({"resume_from": Path("nowhere")}, "nowhere"),
+        ({"core_every": 5}, "core_every is set and core_bundle is not"),
     ],
 )
 def test_bad_settings(tiny_data: TinyData, tmp_path: Path, changes: dict, words: str) -> None:
@@ -243,7 +246,6 @@ def test_bad_settings(tiny_data: TinyData, tmp_path: Path, changes: dict, words:
     [
         {"steps": 0},
         {"keep_last": 0},
-        {"core_every": 5},
         {"precision": "fp64"},
         {"compile": "maybe"},
         {"checkpoint_every": -1},
@@ -262,13 +264,36 @@ def test_only_the_same_run_is_continued(tiny_data: TinyData, tmp_path: Path) -> 
     train(tiny_data.settings(tmp_path, steps=3, eval_every=-1))
     wider = replace(RECIPE, aspect=16)
     for changes, words in (
-        ({"recipe": wider}, "n_head is 2 there and 4 here"),
-        ({"recipe": replace(RECIPE, warmdown_ratio=0.1)}, "another warmdown_ratio"),
-        ({"steps": 6}, "another steps"),
+        ({"recipe": wider}, "recipe.aspect is 8 there and 16 here"),
+        (
+            {"recipe": replace(RECIPE, warmdown_ratio=0.1)},
+            "recipe.warmdown_ratio is 0.5 there and 0.1 here",
+        ),
+        ({"steps": 6}, "recipe.iterations is 3 there and 6 here"),
         ({"resume": False}, "checkpoints of an earlier run"),
     ):
         with pytest.raises(UserError, match=words):
             train(tiny_data.settings(tmp_path, **{"steps": 3, **changes}))
+
+
+def test_a_checkpoint_of_before_identities_is_continued(
+    tiny_data: TinyData, unbroken: Path, tmp_path: Path
+) -> None:
+    """Its length and its seed stood beside the recipe, which left them open."""
+    train(tiny_data.settings(tmp_path, max_seconds=1e-6))
+    (folder,) = list_checkpoints(tmp_path)
+    state = json.loads((folder / "state.json").read_text())
+    assert state.pop("identity")["seed"] == 0
+    state |= {"seed": 0, "steps": STEPS, "recipe": state["recipe"] | {"iterations": None}}
+    (folder / "state.json").write_text(json.dumps(state))
+    marker = json.loads((folder / "COMPLETE").read_text())
+    marker["files"]["state.json"] = describe_file(folder / "state.json")
+    (folder / "COMPLETE").write_text(json.dumps(marker))
+    for changes, words in (({"seed": 1}, "seed is 0 there"), ({"steps": 25}, "24 there and 25")):
+        with pytest.raises(UserError, match=words):
+            train(tiny_data.settings(tmp_path, **changes))
+    train(tiny_data.settings(tmp_path))
+    assert differences(tmp_path, unbroken) == []
 
 
 def test_an_earlier_checkpoint_by_name(tiny_data: TinyData, unbroken: Path, tmp_path: Path) -> None:

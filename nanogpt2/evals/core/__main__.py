@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -20,11 +20,14 @@ from nanogpt2.data.bundle import find_bundle
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.core.bundle import published_scores
 from nanogpt2.evals.core.evaluate import CoreEvaluator
-from nanogpt2.evals.core.prompts import ProtocolName
 from nanogpt2.evals.core.report import Scores, core_table, verdict
 from nanogpt2.evals.core.results import CoreResult, is_result
+from nanogpt2.evals.core.tasks import PROTOCOLS
 from nanogpt2.files import named_path, require_file_place
 from nanogpt2.kernels.precision import good_at_bf16
+
+if TYPE_CHECKING:
+    from nanogpt2.training.ranks import Ranks
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     add("--bundle", type=named_path, metavar="DIR", help="the tasks; fetched and kept if not given")
     add(
         "--protocol",
-        default=ProtocolName.NANOCHAT.value,
-        choices=[name.value for name in ProtocolName],
+        default=PROTOCOLS[0],
+        choices=PROTOCOLS,
         help="whose way of asking (default nanochat, that of GPT-2's 0.2565)",
     )
     add("--max-per-task", type=int, metavar="N", help="ask at most N examples a task: a sample")
@@ -56,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, show the table, keep the outcomes."""
     # the command stands on a room above which the evaluation itself does not reach
-    from nanogpt2.training.distributed import join
+    from nanogpt2.training.ranks import join
 
     options = parser().parse_args(argv)
     with join(options.device) as ranks:
@@ -66,8 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             find_bundle()  # fetched once, by one rank
         ranks.barrier()
         bundle = find_bundle(options.bundle)
-        labels = None if options.tasks is None else _labels(options.tasks)
-        model, tokenizer = load(options, ranks.device)
+        labels = options.tasks
+        if labels is not None:
+            labels = [label.strip() for label in labels.split(",") if label.strip()]
+            if not labels:
+                raise UserError("--tasks names no task; give labels separated by commas")
+        model, tokenizer = load(options, ranks)
         evaluator = CoreEvaluator(
             tokenizer,
             bundle,
@@ -106,26 +113,19 @@ def show(result: CoreResult, published: Scores, out: Path | None) -> None:
         print(f"every outcome is in {out}")
 
 
-def _labels(text: str) -> list[str]:
-    labels = [label.strip() for label in text.split(",") if label.strip()]
-    if not labels:
-        raise UserError("--tasks names no task; give labels separated by commas")
-    return labels
+def load(options: argparse.Namespace, ranks: Ranks) -> tuple[Any, Any]:
+    """The model on this rank's device, ready to evaluate, and its tokenizer."""
+    device = ranks.device
+    if options.hf is None:
+        from nanogpt2.inference.engine import load_engine
 
+        place = (options.checkpoint, str(device), options.dtype, options.tokenizer)
+        engine = load_engine(*place, ranks)
+        return engine.model, engine.tokenizer
+    from nanogpt2.evals.core.huggingface import load_huggingface
 
-def load(options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
-    """The model on ``device``, ready to evaluate, and its tokenizer."""
     bf16 = options.dtype == "bfloat16" or (options.dtype == "auto" and good_at_bf16(device))
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    if options.hf is not None:
-        from nanogpt2.evals.core.huggingface import load_huggingface
-
-        return load_huggingface(options.hf, device, dtype)
-    from nanogpt2.training.checkpoint import find_tokenizer, load_model
-
-    model = load_model(options.checkpoint, device=device)
-    model.compute_dtype = dtype
-    return model.eval(), find_tokenizer(options.checkpoint, options.tokenizer)
+    return load_huggingface(options.hf, device, torch.bfloat16 if bf16 else torch.float32)
 
 
 @contextmanager

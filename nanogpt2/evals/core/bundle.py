@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -45,9 +45,9 @@ def load_tasks(bundle_dir: Path | str, labels: Sequence[str] | None = None) -> l
     entries = _read_entries(bundle / "core.yaml")
     baselines = _read_baselines(bundle / "eval_meta_data.csv")
     known = [entry["label"] for entry in entries]
-    unknown = [label for label in labels or () if label not in known]
-    if unknown:
-        raise UserError(f"unknown task {unknown[0]!r}; the bundle has {', '.join(known)}")
+    for label in labels or ():
+        if label not in known:
+            raise UserError(f"unknown task {label!r}; the bundle has {', '.join(known)}")
     wanted = [entry for entry in entries if labels is None or entry["label"] in labels]
     return [_load_task(bundle, entry, baselines) for entry in wanted]
 
@@ -102,9 +102,8 @@ def _load_task(bundle: Path, entry: dict[str, Any], baselines: dict[str, float])
             "at least 0 and less than 100, the percentage that guessing gets right"
         )
     path = bundle / "eval_data" / entry["dataset_uri"]
-    shots = entry["num_fewshot"][0]
-    has_categories = bool(entry.get("has_categories", False))
-    items = read_items(path, kind, ("category",) if has_categories else ())
+    shots, has_categories = entry["num_fewshot"][0], bool(entry.get("has_categories", False))
+    items = read_items(path, kind, {"category": str} if has_categories else {})
     if len(items) <= shots:
         raise UserError(f"{path} has {len(items)} examples and {label} shows {shots}; {CURE}")
     return Task(
@@ -119,8 +118,8 @@ def _load_task(bundle: Path, entry: dict[str, Any], baselines: dict[str, float])
     )
 
 
-def read_items(path: Path, kind: Kind, more_fields: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The examples of one file in its order.
+def read_items(path: Path, kind: Kind, more: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The examples of one file in its order; each has the ``kind``'s fields and ``more``.
 
     Raises UserError with file and line where JSON is broken, a field is missing or of the wrong
     type, a list of options is empty, the gold index is out of range or nothing is to be predicted.
@@ -130,35 +129,32 @@ def read_items(path: Path, kind: Kind, more_fields: Sequence[str] = ()) -> list[
         if line.strip():
             where = f"{path} line {number}"
             try:
-                item = json.loads(line)
+                items.append(json.loads(line))
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where} is not valid JSON ({error}); {CURE}") from None
-            _check_item(item, kind, more_fields, where)
-            items.append(item)
+            if fault := _fault(items[-1], kind, {**kind.fields, **more}):
+                raise UserError(f"{where}{fault}; {CURE}")
     return items
 
 
-def _check_item(item: Any, kind: Kind, more_fields: Sequence[str], where: str) -> None:
+def _fault(item: Any, kind: Kind, fields: Mapping[str, type]) -> str | None:
+    """What is wrong with an example, to be said behind its place."""
     if not isinstance(item, dict):
-        raise UserError(f"{where} is not a JSON object; {CURE}")
-    for name in (*kind.fields, *more_fields):
+        return " is not a JSON object"
+    for name, wanted in fields.items():
         if name not in item:
-            raise UserError(f"{where} has no field {name!r}; {CURE}")
-        wanted = list if name == kind.options_field else int if name == "gold" else str
+            return f" has no field {name!r}"
         if not isinstance(item[name], wanted) or isinstance(item[name], bool):
-            raise UserError(f"{where}: field {name!r} is not a {wanted.__name__}; {CURE}")
+            return f": field {name!r} is not a {wanted.__name__}"
     if kind.options_field is None:
-        if not item["continuation"].strip():
-            raise UserError(f"{where} has an empty continuation, nothing to predict; {CURE}")
-        return
-    options = item[kind.options_field]
+        empty = not item["continuation"].strip()
+        return " has an empty continuation, nothing to predict" if empty else None
+    options, gold = item[kind.options_field], item["gold"]
     if not options or not all(isinstance(option, str) for option in options):
-        raise UserError(f"{where}: field {kind.options_field!r} is not a list of texts; {CURE}")
-    if not 0 <= item["gold"] < len(options):
-        raise UserError(
-            f"{where}: the gold index {item['gold']} is out of range, there are "
-            f"{len(options)} options; {CURE}"
-        )
+        return f": field {kind.options_field!r} is not a list of texts"
+    if not 0 <= gold < len(options):
+        return f": the gold index {gold} is out of range, there are {len(options)} options"
+    return None
 
 
 def published_scores(bundle_dir: Path | str) -> dict[str, dict[str, float]]:
@@ -166,14 +162,12 @@ def published_scores(bundle_dir: Path | str) -> dict[str, dict[str, float]]:
     scores = {}
     for size, name in GPT2_SIZES.items():
         path = Path(bundle_dir) / name
-        if path.is_file():
-            scores[size] = _read_scores(path)
+        if not path.is_file():
+            continue
+        text = _read_text(path)
+        try:
+            table = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines())]
+            scores[size] = {row[0]: float(row[1]) for row in table[1:] if row and row[0] != "CORE"}
+        except (IndexError, ValueError, csv.Error) as error:
+            raise UserError(f"{path} is not a table of accuracies ({error}); {CURE}") from None
     return scores
-
-
-def _read_scores(path: Path) -> dict[str, float]:
-    try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(_read_text(path).splitlines())]
-        return {row[0]: float(row[1]) for row in rows[1:] if row and row[0] != "CORE"}
-    except (IndexError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is not a table of accuracies ({error}); {CURE}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch.distributed as dist
 from nanogpt2.errors import UserError
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.fast.encoding import PromptBuilder
-from nanogpt2.evals.core.fast.layout import Job
-from nanogpt2.evals.core.fast.scoring import evaluating, scorer_for
-from nanogpt2.evals.core.prompts import Option, ProtocolName
+from nanogpt2.evals.core.fast.layout import Job, Key
+from nanogpt2.evals.core.fast.scoring import scorer_for
 from nanogpt2.evals.core.results import CoreResult, Outcome, Score, build_result, judge
+from nanogpt2.evals.core.tasks import PROTOCOLS
+from nanogpt2.model.modes import evaluating
 
 CHUNK_TOKENS = 8_000_000
 """tokens of prompts held at once: 32 MB, and enough to fill batches of like length"""
@@ -32,7 +33,7 @@ def evaluate_core(
     max_per_task: int | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    protocol: ProtocolName | str = ProtocolName.NANOCHAT,
+    protocol: str = "nanochat",
     progress: Progress | None = None,
 ) -> CoreResult:
     """CORE of ``model``; under ``torch.distributed`` every rank asks a share and gets the result.
@@ -68,16 +69,14 @@ class CoreEvaluator:
         *,
         max_per_task: int | None = None,
         tasks: Sequence[str] | None = None,
-        protocol: ProtocolName | str = ProtocolName.NANOCHAT,
+        protocol: str = "nanochat",
     ) -> None:
         if max_per_task is not None and max_per_task < 1:
             raise UserError(f"max_per_task is {max_per_task}; give 1 or more, or leave it out")
-        try:
-            self.protocol = ProtocolName(protocol)
-        except ValueError:
-            names = ", ".join(name.value for name in ProtocolName)
-            raise UserError(f"unknown protocol {protocol!r}; choose one of {names}") from None
-        self.tokenizer, self.max_per_task = tokenizer, max_per_task
+        if protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise UserError(f"unknown protocol {protocol!r}; choose one of {known}")
+        self.tokenizer, self.protocol, self.max_per_task = tokenizer, protocol, max_per_task
         self.samples = [task.sample(max_per_task) for task in load_tasks(bundle_dir, tasks)]
         self.kept: dict[tuple[int | None, int, int], list[list[Job]]] = {}
 
@@ -85,8 +84,9 @@ class CoreEvaluator:
         """Outcomes of every example, on every rank."""
         scorer = scorer_for(model)
         check_vocabulary(self.tokenizer, scorer.vocab_size())
-        rank, world = ranks()
-        scores: dict[tuple[int, int, int], Score] = {}
+        shared = dist.is_initialized()
+        rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+        scores: dict[Key, Score] = {}
         total = sum(len(range(rank, sample.count, world)) for sample in self.samples)
         done = 0
         with evaluating(model):
@@ -97,24 +97,20 @@ class CoreEvaluator:
                     done += key[2] == 0
                     if progress is not None and key[2] == 0:
                         progress(done, total)
-        return build_result(
-            self.samples, self.outcomes(gather(scores, world)), self.protocol, self.max_per_task
-        )
+        if shared:  # the scores of all ranks, on every rank
+            parts: list[Any] = [None] * world
+            dist.all_gather_object(parts, scores)
+            scores = {key: score for part in parts for key, score in part.items()}
+        return build_result(self.samples, self.outcomes(scores), self.protocol, self.max_per_task)
 
-    def chunks(self, limit: int | None, rank: int, world: int) -> Iterator[list[Job]]:
+    def chunks(self, limit: int | None, rank: int, world: int) -> Iterable[list[Job]]:
         """This rank's jobs: examples rank, rank + world, ... of every task."""
+        if self.max_per_task is None or self.max_per_task > KEEP_EXAMPLES:
+            return self._build(limit, rank, world)
         at = (limit, rank, world)
-        if at in self.kept:
-            yield from self.kept[at]
-            return
-        keep = self.max_per_task is not None and self.max_per_task <= KEEP_EXAMPLES
-        chunks: list[list[Job]] = []
-        for jobs in self._build(limit, rank, world):
-            if keep:
-                chunks.append(jobs)
-            yield jobs
-        if keep:
-            self.kept[at] = chunks
+        if at not in self.kept:
+            self.kept[at] = list(self._build(limit, rank, world))
+        return self.kept[at]
 
     def _build(self, limit: int | None, rank: int, world: int) -> Iterator[list[Job]]:
         builder = PromptBuilder(self.tokenizer, self.protocol, limit)
@@ -125,49 +121,26 @@ class CoreEvaluator:
             for first in range(0, len(indices), 256):
                 some = indices[first : first + 256]
                 for i, options in zip(some, builder.options(sample, some), strict=True):
-                    jobs += _jobs(t, i, options)
+                    jobs += [Job((t, i, number), option) for number, option in enumerate(options)]
                     size += sum(len(option.tokens) for option in options)
                 if size >= CHUNK_TOKENS:
                     yield jobs
                     jobs, size = [], 0
-            builder.forget()
+            builder.pieces.clear()
         if jobs:
             yield jobs
 
-    def outcomes(self, scores: dict[tuple[int, int, int], Score]) -> list[list[Outcome]]:
+    def outcomes(self, scores: dict[Key, Score]) -> list[list[Outcome]]:
         """Scores of options -> outcome of every example of every task."""
         found: list[list[Outcome]] = []
         for t, sample in enumerate(self.samples):
-            field = sample.task.kind.options_field
+            kind, field = sample.task.kind, sample.task.kind.options_field
             found.append([])
             for i, item in enumerate(sample.pool[: sample.count]):
                 count = 1 if field is None else len(item[field])
                 options = [scores[t, i, option] for option in range(count)]
-                correct, choice = judge(sample.task.kind, options, item.get("gold"))
-                found[-1].append(Outcome(correct, choice, [score.loss for score in options]))
+                found[-1].append(judge(kind, options, item.get("gold")))
         return found
-
-
-def _jobs(task: int, example: int, options: list[Option]) -> list[Job]:
-    return [Job((task, example, number), option) for number, option in enumerate(options)]
-
-
-def ranks() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def gather(
-    scores: dict[tuple[int, int, int], Score], world: int
-) -> dict[tuple[int, int, int], Score]:
-    """The scores of all ranks, on every rank."""
-    if world == 1:
-        return scores
-    parts: list[Any] = [None] * world
-    dist.all_gather_object(parts, scores)
-    return {key: score for part in parts for key, score in part.items()}
 
 
 def check_vocabulary(tokenizer: Any, model_vocabulary: int | None) -> None:

@@ -90,7 +90,7 @@ def plain_sequences(
     delimiter = task.get("continuation_delimiter", " ")
     others = [item for place, item in enumerate(data) if place != index]
     shown = random.Random(1234 + index).sample(others, shots)
-    front = "".join(plain_text(item, delimiter, _right(item)) + "\n\n" for item in shown)
+    front = "".join(plain_text(item, delimiter, right_answer(item)) + "\n\n" for item in shown)
 
     def text(option: str) -> str:
         return front + plain_text(data[index], delimiter, option)
@@ -119,7 +119,8 @@ def plain_text(item: dict[str, Any], delimiter: str, option: str) -> str:
     return item["context"].strip() + delimiter + option
 
 
-def _right(item: dict[str, Any]) -> str:
+def right_answer(item: dict[str, Any]) -> str:
+    """The right option, or the continuation where there are no options."""
     options = item.get("choices") or item.get("context_options")
     return options[item["gold"]] if options else item["continuation"]
 

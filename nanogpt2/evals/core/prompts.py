@@ -11,36 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from nanogpt2.evals.core.plain import plain_text, right_answer
 from nanogpt2.evals.core.tasks import Kind, Sample
 
 Tokens = np.ndarray
 """int32 (n,)"""
-
-
-class TextEncoder(Protocol):
-    """What CORE asks of a tokenizer: ``nanogpt2.data.tokenizer.Tokenizer`` or any other."""
-
-    bos_id: int
-
-    def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without a begin-of-sequence token."""
-
-
-class ProtocolName(str, Enum):
-    """Whose way of asking."""
-
-    NANOCHAT = "nanochat"
-    DCLM = "dclm"
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Tokens of a prompt that the protocol itself keeps."""
-        return 2048 if self is ProtocolName.DCLM else None
+DCLM_TOKENS = 2048
+"""of a prompt that the protocol dclm keeps"""
 
 
 @dataclass(frozen=True)
@@ -60,36 +41,6 @@ class Option:
         return Option(self.tokens[cut:], max(1, self.start - cut))
 
 
-def render(kind: Kind, item: dict[str, Any], delimiter: str, answer: str) -> str:
-    """The text of one example; ``answer`` is the choice, the context or the continuation."""
-    if kind is Kind.SCHEMA:
-        return answer + delimiter + item["continuation"]
-    front = item["query"] if kind is Kind.MULTIPLE_CHOICE else item["context"].strip()
-    return front + delimiter + answer
-
-
-def gold_answer(kind: Kind, item: dict[str, Any]) -> str:
-    """The right option's text, or the continuation where there are no options."""
-    if kind.options_field is None:
-        return item["continuation"]
-    return item[kind.options_field][item["gold"]]
-
-
-def shared_length(sequences: Sequence[Tokens], from_right: bool = False) -> int:
-    """How many tokens all sequences have in common at their beginning (or end)."""
-    shortest = min(len(sequence) for sequence in sequences)
-    first = sequences[0]
-    common = shortest
-    for other in sequences[1:]:
-        if from_right:
-            a, b = first[len(first) - common :][::-1], other[len(other) - common :][::-1]
-        else:
-            a, b = first[:common], other[:common]
-        different = np.flatnonzero(a != b)
-        common = int(different[0]) if len(different) else common
-    return common
-
-
 @dataclass(frozen=True)
 class Question:
     """The texts of one example: encode them, then ask for the ``options``."""
@@ -99,63 +50,58 @@ class Question:
     """the encoded texts, in order -> the sequences to score"""
 
 
-def _bos_first(bos_id: int, tokens: Tokens) -> Tokens:
-    return np.concatenate((np.array([bos_id], dtype=np.int32), tokens))
+def shared_length(sequences: Sequence[Tokens]) -> int:
+    """How many tokens all sequences have in common at their beginning."""
+    common = min(map(len, sequences))
+    for other in sequences[1:]:
+        different = np.flatnonzero(sequences[0][:common] != other[:common])
+        common = int(different[0]) if len(different) else common
+    return common
 
 
 def nanochat_question(sample: Sample, index: int, bos_id: int) -> Question:
+    """The texts of ``plain.plain_sequences``; the span is what the options do not share."""
     kind, delimiter, item = sample.task.kind, sample.task.delimiter, sample.pool[index]
     shown = "".join(
-        render(kind, example, delimiter, gold_answer(kind, example)) + "\n\n"
+        plain_text(example, delimiter, right_answer(example)) + "\n\n"
         for example in sample.fewshot(index)
     )
-    if kind is Kind.LANGUAGE_MODELING:
+    asks = kind is not Kind.LANGUAGE_MODELING
+    answers = item[str(kind.options_field)] if asks else ["", item["continuation"]]
+    texts = [shown + plain_text(item, delimiter, answer) for answer in answers]
+    if not asks:
         # Without the continuation and without the delimiter's last space, which would otherwise
         # merge into the continuation's first token and hide where that begins.
-        answers = ["", item["continuation"]]
-        texts = [shown + render(kind, item, delimiter, answer) for answer in answers]
         texts[0] = texts[0].strip()
-    else:
-        answers = item[str(kind.options_field)]
-        texts = [shown + render(kind, item, delimiter, answer) for answer in answers]
 
     def options(encoded: list[Tokens]) -> list[Option]:
-        sequences = [_bos_first(bos_id, tokens) for tokens in encoded]
+        bos = np.array([bos_id], dtype=np.int32)
+        sequences = [np.concatenate((bos, tokens)) for tokens in encoded]
         if kind is Kind.SCHEMA:
-            suffix = shared_length(sequences, from_right=True)
+            suffix = shared_length([tokens[::-1] for tokens in sequences])
             return [Option(tokens, len(tokens) - suffix) for tokens in sequences]
         start = shared_length(sequences)
-        return [
-            Option(tokens, start)
-            for tokens in (sequences[1:] if kind is Kind.LANGUAGE_MODELING else sequences)
-        ]
+        return [Option(tokens, start) for tokens in sequences[0 if asks else 1 :]]
 
     return Question(texts, options)
 
 
-def _stripped(item: dict[str, Any]) -> dict[str, Any]:
-    return {name: v.strip() if isinstance(v, str) else v for name, v in item.items()}
-
-
 def dclm_question(sample: Sample, index: int, prefix_space: bool) -> Question:
+    """Few-shot examples, contexts and answers as texts apart; every answer behind every context."""
     kind, delimiter, item = sample.task.kind, sample.task.delimiter, _stripped(sample.pool[index])
     shown = "\n".join(
-        render(kind, example, delimiter, gold_answer(kind, example))
+        plain_text(example, delimiter, right_answer(example))
         for example in map(_stripped, sample.fewshot(index))
     )
     separator = "\n" if shown else ""
-
-    def spaced(text: str) -> str:
-        return f" {text}" if prefix_space and not text.startswith(" ") else text
-
     if kind is Kind.SCHEMA:
         end = delimiter.rstrip() if shown else ""
         contexts = [f"{separator}{context}{end}" for context in item["context_options"]]
-        answers = [spaced(item["continuation"])]
     else:
-        contexts = [(separator + render(kind, item, delimiter, "")).rstrip()]
-        choices = [item["continuation"]] if kind.options_field is None else item["choices"]
-        answers = [spaced(choice) for choice in choices]
+        contexts = [(separator + plain_text(item, delimiter, "")).rstrip()]
+    answers = item["choices"] if kind is Kind.MULTIPLE_CHOICE else [item["continuation"]]
+    if prefix_space:
+        answers = [answer if answer.startswith(" ") else f" {answer}" for answer in answers]
 
     def options(encoded: list[Tokens]) -> list[Option]:
         front, rest = encoded[0], encoded[1:]
@@ -167,6 +113,10 @@ def dclm_question(sample: Sample, index: int, prefix_space: bool) -> Question:
         ]
 
     return Question([shown, *contexts, *answers], options)
+
+
+def _stripped(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: v.strip() if isinstance(v, str) else v for name, v in item.items()}
 
 
 def wants_space(tokenizer: Any) -> bool:

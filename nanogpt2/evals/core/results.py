@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nanogpt2.errors import UserError
-from nanogpt2.evals.core.prompts import ProtocolName
 from nanogpt2.evals.core.statistics import (
     bootstrap_error,
     centered,
-    core_of,
     macro_accuracy,
     standard_error,
 )
@@ -36,27 +37,6 @@ class Score:
 NOTHING = Score(math.nan, False)
 
 
-def choose(losses: Sequence[float]) -> int:
-    """The option with the lowest mean loss; the earliest of equals.
-
-    An option without scored tokens has the loss NaN. It is taken when it comes first and passed
-    over otherwise, as the known evaluator does.
-    """
-    best = 0
-    for index, loss in enumerate(losses):
-        if loss < losses[best]:
-            best = index
-    return best
-
-
-def judge(kind: Kind, scores: Sequence[Score], gold: int | None) -> tuple[bool, int | None]:
-    """Whether an example was answered right, and the option chosen (None where there are none)."""
-    if kind is Kind.LANGUAGE_MODELING:
-        return scores[0].matches, None
-    choice = choose([score.loss for score in scores])
-    return choice == gold, choice
-
-
 @dataclass(frozen=True)
 class Outcome:
     """One example: its options' mean losses in nats, the option taken, whether that was right."""
@@ -64,6 +44,20 @@ class Outcome:
     correct: bool
     choice: int | None
     losses: list[float]
+
+
+def judge(kind: Kind, scores: Sequence[Score], gold: int | None) -> Outcome:
+    """The outcome of an example, from its options' scores.
+
+    Chosen is the option with the lowest mean loss, the earliest of equals. One without scored
+    tokens has the loss NaN: it is taken when it comes first and passed over otherwise, as the known
+    evaluator does (and as ``min`` does).
+    """
+    losses = [score.loss for score in scores]
+    if kind is Kind.LANGUAGE_MODELING:
+        return Outcome(scores[0].matches, None, losses)
+    choice = losses.index(min(losses))
+    return Outcome(choice == gold, choice, losses)
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ class CoreResult:
     """by the corrected table (GPT-2 1.5B: 0.2309 instead of 0.2565)"""
     standard_error: float = 0.0
     """of ``core``, by bootstrap over examples"""
-    protocol: str = ProtocolName.NANOCHAT.value
+    protocol: str = "nanochat"
     max_per_task: int | None = None
 
     @property
@@ -119,12 +113,10 @@ class CoreResult:
 
         ``published`` (from ``bundle.published_scores``) goes along, for a report to compare with.
         """
+        numbers = ("accuracy", "centered", "centered_corrected", "standard_error")
         tasks = {
             label: {
-                "accuracy": task.accuracy,
-                "centered": task.centered,
-                "centered_corrected": task.centered_corrected,
-                "standard_error": task.standard_error,
+                **{name: getattr(task, name) for name in numbers},
                 "examples": len(task.correct),
                 "available": task.available,
                 "correct": [int(right) for right in task.correct],
@@ -136,13 +128,9 @@ class CoreResult:
             }
             for label, task in self.tasks.items()
         }
+        facts = ("label", "core", "core_corrected", "standard_error", "protocol", "max_per_task")
         return {
-            "label": self.label,
-            "core": self.core,
-            "core_corrected": self.core_corrected,
-            "standard_error": self.standard_error,
-            "protocol": self.protocol,
-            "max_per_task": self.max_per_task,
+            **{name: getattr(self, name) for name in facts},
             "sample": self.is_sample,
             "tasks": tasks,
             "published": {size: dict(scores) for size, scores in (published or {}).items()},
@@ -167,20 +155,19 @@ def is_result(path: Path) -> bool:
 def build_result(
     samples: list[Sample],
     outcomes: list[list[Outcome]],
-    protocol: ProtocolName,
+    protocol: str,
     max_per_task: int | None,
 ) -> CoreResult:
     """Put outcomes together; ``outcomes[t][i]`` belongs to example i of ``samples[t]``."""
     tasks, groups = {}, []
     for sample, found in zip(samples, outcomes, strict=True):
         task, correct = sample.task, [outcome.correct for outcome in found]
-        names = [""] * len(correct)
-        if protocol is ProtocolName.DCLM and task.has_categories:
-            names = [item["category"] for item in sample.pool[: sample.count]]
-        accuracy = macro_accuracy(correct, names)
-        groups.append(
-            [[c for c, n in zip(correct, names, strict=True) if n == m] for m in sorted({*names})]
-        )
+        categories: dict[str, list[bool]] = defaultdict(list)
+        apart = protocol == "dclm" and task.has_categories
+        for item, right in zip(sample.pool, correct, strict=False):
+            categories[item["category"] if apart else ""].append(right)
+        groups.append([categories[name] for name in sorted(categories)])
+        accuracy = macro_accuracy(groups[-1])
         tasks[task.label] = TaskResult(
             accuracy=accuracy,
             centered=centered(accuracy, task.baseline),
@@ -190,14 +177,11 @@ def build_result(
             available=len(task.items),
             outcomes=found,
         )
-    first = {sample.task.label: sample.task.baseline for sample in samples}
-    corrected = {sample.task.label: sample.task.corrected_baseline for sample in samples}
-    accuracies = {label: task.accuracy for label, task in tasks.items()}
     return CoreResult(
-        core=core_of(accuracies, first),
+        core=float(np.mean([task.centered for task in tasks.values()])),
         tasks=tasks,
-        core_corrected=core_of(accuracies, corrected),
-        standard_error=bootstrap_error(groups, list(first.values())),
-        protocol=protocol.value,
+        core_corrected=float(np.mean([task.centered_corrected for task in tasks.values()])),
+        standard_error=bootstrap_error(groups, [sample.task.baseline for sample in samples]),
+        protocol=protocol,
         max_per_task=max_per_task,
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 SHUFFLE_SEED = 1337
 FEWSHOT_SEED = 1234
+PROTOCOLS = ("nanochat", "dclm")
+"""whose way of asking; see ``prompts``"""
 
 
 class Kind(str, Enum):
@@ -25,19 +27,21 @@ class Kind(str, Enum):
     """the greedy continuation must match exactly"""
 
     @property
-    def fields(self) -> tuple[str, ...]:
+    def fields(self) -> dict[str, type]:
         """What a line of the task's file must have."""
-        return {
-            Kind.MULTIPLE_CHOICE: ("query", "choices", "gold"),
-            Kind.SCHEMA: ("context_options", "continuation", "gold"),
-            Kind.LANGUAGE_MODELING: ("context", "continuation"),
-        }[self]
+        return FIELDS[self]
 
     @property
     def options_field(self) -> str | None:
-        """The field that ``gold`` is an index into."""
-        options = {Kind.MULTIPLE_CHOICE: "choices", Kind.SCHEMA: "context_options"}
-        return options.get(self)
+        """The list that ``gold`` is an index into."""
+        return next((name for name, kind in self.fields.items() if kind is list), None)
+
+
+FIELDS: dict[Kind, dict[str, type]] = {
+    Kind.MULTIPLE_CHOICE: {"query": str, "choices": list, "gold": int},
+    Kind.SCHEMA: {"context_options": list, "continuation": str, "gold": int},
+    Kind.LANGUAGE_MODELING: {"context": str, "continuation": str},
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import functools
 import torch
 from torch import Tensor
 
-from nanogpt2.kernels.operator import KERNELS, empty_outputs, kernel_attention
+from nanogpt2.kernels.operator import KERNELS, empty_outputs, windowed_forward
 from nanogpt2.kernels.portable import masked_attention, share_heads
 from nanogpt2.kernels.windows import sees
 
@@ -24,24 +24,18 @@ BLOCK = 256
 _aten = torch.ops.aten
 
 
-def banded_attention(
-    q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int, scale: float | None = None
-) -> Tensor:
+def banded_attention(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, window: int) -> Tensor:
     """Causal attention over a sliding window, block by block; (B, T, H, D)."""
-    if q_BTHD.device.type != "cpu" or q_BTHD.shape[1] != k_BSKD.shape[1]:
-        return _sliced(q_BTHD, k_BSKD, v_BSKD, window, scale)
-    k_BSHD, v_BSHD = (share_heads(x, q_BTHD.shape[2]) for x in (k_BSKD, v_BSKD))
-    return kernel_attention(q_BTHD, k_BSHD, v_BSHD, window, scale, "banded")
-
-
-def _sliced(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float | None) -> Tensor:
-    """Each block of queries against its slice of keys, masked; (B, T, H, D)."""
-    queries, past = q.shape[1], k.shape[1] - q.shape[1]
+    queries, past = q_BTHD.shape[1], k_BSKD.shape[1] - q_BTHD.shape[1]
+    if q_BTHD.device.type == "cpu" and past == 0:
+        k_BSHD, v_BSHD = (share_heads(x, q_BTHD.shape[2]) for x in (k_BSKD, v_BSKD))
+        return windowed_forward(q_BTHD, k_BSHD, v_BSHD, window, "banded")[0]
     blocks = []
     for start in range(0, queries, BLOCK):
         stop = min(start + BLOCK, queries)
         keys = slice(max(0, past + start - window), past + stop)
-        blocks.append(masked_attention(q[:, start:stop], k[:, keys], v[:, keys], window, scale))
+        k, v = k_BSKD[:, keys], v_BSKD[:, keys]
+        blocks.append(masked_attention(q_BTHD[:, start:stop], k, v, window))
     return torch.cat(blocks, dim=1)
 
 
@@ -62,7 +56,7 @@ def _masking(
     return False, _bias(len(queries), len(keys), queries.start - keys.start, window, dtype)
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+def _forward(q: Tensor, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
     out, lse = empty_outputs(q)
     T = q.shape[1]
     q, k, v, out_BHTD = (x.transpose(1, 2) for x in (q, k, v, out))
@@ -72,7 +66,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tupl
         at, seen = slice(start, queries.stop), slice(keys.start, keys.stop)
         causal, mask = _masking(queries, keys, window, q.dtype)
         out_BHTD[:, :, at], lse[:, :, at] = _aten._scaled_dot_product_flash_attention_for_cpu(
-            q[:, :, at], k[:, :, seen], v[:, :, seen], 0.0, causal, attn_mask=mask, scale=scale
+            q[:, :, at], k[:, :, seen], v[:, :, seen], 0.0, causal, attn_mask=mask
         )
     return out, lse
 
@@ -85,7 +79,6 @@ def _backward(
     out: Tensor,
     lse: Tensor,
     window: int,
-    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     T = q.shape[1]
     dq = torch.zeros_like(q, dtype=lse.dtype, memory_format=torch.contiguous_format)
@@ -103,7 +96,6 @@ def _backward(
                 *(grad[:, :, by], q[:, :, by], k[:, :, at], v[:, :, at]),
                 *(out[:, :, by], lse[:, :, by], 0.0, causal),
                 attn_mask=mask,
-                scale=scale,
             )
         )
         dq_[:, :, by] += part

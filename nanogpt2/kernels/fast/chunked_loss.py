@@ -46,21 +46,24 @@ def _chunked(
     Only the first has a derivative.
     """
     losses, d_hidden, d_head = _empty_outputs(hidden, head, learns)
-    N, V = len(hidden), len(head)
     share = torch.ones((), dtype=losses.dtype, device=losses.device)
     if mean:
         share = 1 / (targets != IGNORE).sum().to(losses.dtype)
     weight = head.to(hidden.dtype)
-    rows = chunk_rows(V)
-    band = max(1, BAND // V) if hidden.device.type == "cpu" else rows
-    for chunk in _slices(0, N, rows):
+    rows = chunk_rows(len(head))
+    band = max(1, BAND // len(head)) if hidden.device.type == "cpu" else rows
+    for start in range(0, len(hidden), rows):
+        chunk = slice(start, start + rows)
         logits = hidden[chunk] @ weight.T
-        for at in _slices(chunk.start, chunk.stop, band):
-            z = logits[at.start - chunk.start : at.stop - chunk.start]
-            losses[at] = _token_losses(z, targets[at], softcap, share if learns else None)
+        bands = (x.split(band) for x in (logits, targets[chunk], losses[chunk]))
+        for z, labels, nats in zip(*bands, strict=True):
+            nats.copy_(_token_losses(z, labels, softcap, share if learns else None))
         if learns:  # the logits have become their gradients
             torch.mm(logits, weight, out=d_hidden[chunk])
-            _add_product(d_head, logits.T, hidden[chunk])
+            if hidden.dtype == d_head.dtype:
+                d_head.addmm_(logits.T, hidden[chunk])
+            else:  # summed in fp32
+                d_head += logits.T @ hidden[chunk]
     return losses.sum() * share, losses, d_hidden, d_head.to(head.dtype)
 
 
@@ -75,10 +78,6 @@ def _empty_outputs(hidden: Tensor, head: Tensor, learns: bool) -> tuple[Tensor, 
 def chunk_rows(vocab_size: int) -> int:
     """Tokens of a chunk."""
     return max(128, CHUNK // vocab_size)
-
-
-def _slices(start: int, stop: int, size: int) -> list[slice]:
-    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 def _token_losses(logits: Tensor, targets: Tensor, softcap: float, share: Tensor | None) -> Tensor:
@@ -104,19 +103,9 @@ def _token_losses(logits: Tensor, targets: Tensor, softcap: float, share: Tensor
     return torch.where(kept, total.log() - right, 0.0)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b, summed in the precision of ``total``."""
-    if b.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
-
-
 @_chunked.register_fake
-def _(
-    hidden: Tensor, head: Tensor, targets: Tensor, softcap: float, mean: bool, learns: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    losses, d_hidden, d_head = _empty_outputs(hidden, head, learns)
+def _(hidden: Tensor, head: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    losses, d_hidden, d_head = _empty_outputs(hidden, head, learns=others[-1])
     return losses.new_empty(()), losses, d_hidden, d_head.to(head.dtype)
 
 

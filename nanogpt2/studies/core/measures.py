@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,9 @@ def kind_rows(tasks: Sequence[Task]) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for kind in Kind:
         found = [task for task in tasks if task.kind is kind]
+        counts = [len(found), sum(len(task.items) for task in found)]
         names = ", ".join(task.label for task in found)
-        rows.append(
-            [kind.value.replace("_", " "), len(found), sum(len(t.items) for t in found), names]
-        )
+        rows.append([kind.value.replace("_", " "), *counts, names])
     return rows
 
 
@@ -148,7 +148,7 @@ def certainty(margin: float, seeds: int, spread: float) -> float:
 
     Runs are normal with standard deviation ``spread``.
     """
-    return 0.5 * (1 + math.erf(margin * math.sqrt(seeds) / spread / math.sqrt(2)))
+    return NormalDist().cdf(margin * math.sqrt(seeds) / spread)
 
 
 def item_text(task: Task, item: Mapping[str, Any]) -> str:

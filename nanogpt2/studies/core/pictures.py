@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nanogpt2.evals.core.statistics import centered
-from nanogpt2.lab.style import COLOURS, figure, style
 from nanogpt2.reported import GPT2_CORE, SEEDS_CORE_SD
+from nanogpt2.reporting.figures import COLOURS, plotting
 from nanogpt2.studies.core.measures import certainty
 
 
@@ -17,8 +17,7 @@ def centering_frame(guessing: str, accuracy: float) -> tuple[Figure, str]:
     """An accuracy between chance and perfect, as a bar; a frame for ``explore``."""
     chance = {"1 of 4 options": 0.25, "1 of 2 options": 0.5, "exact text": 0.0}[guessing]
     value = centered(accuracy, chance)
-    fig, axes = figure(height=1.7)
-    with style():
+    with plotting(height=1.7) as (fig, axes):
         axes.barh([0], [1.0], color="none", edgecolor=COLOURS[5], height=0.5)
         axes.barh([0], [accuracy], color=COLOURS[0], height=0.5)
         axes.axvline(chance, color=COLOURS[1], linestyle="-")
@@ -31,8 +30,7 @@ def centering_frame(guessing: str, accuracy: float) -> tuple[Figure, str]:
 
 def bootstrap_figure(values: np.ndarray, core: float) -> tuple[Figure, str]:
     """A histogram of ``bootstrap``."""
-    fig, axes = figure(height=2.5)
-    with style():
+    with plotting(height=2.5) as (fig, axes):
         axes.hist(values, bins=40, color=COLOURS[0])
         axes.axvline(core, color=COLOURS[1], linestyle="-")
         axes.set(xlabel="CORE, with the examples drawn again", yticks=[])
@@ -50,8 +48,7 @@ def seeds_frame(margin: float, seeds: int, spread: float = SEEDS_CORE_SD) -> tup
     x = np.linspace(GPT2_CORE - 0.015, GPT2_CORE + 0.03, 300)
     y = np.exp(-0.5 * ((x - GPT2_CORE - margin) / error) ** 2)
     above = certainty(margin, seeds, spread)
-    fig, axes = figure(height=2.3)
-    with style():
+    with plotting(height=2.3) as (fig, axes):
         axes.plot(x, y)
         axes.fill_between(x, 0, y, where=x > GPT2_CORE, color=COLOURS[0], alpha=0.25)
         axes.axvline(GPT2_CORE, color=COLOURS[1], linestyle="-")

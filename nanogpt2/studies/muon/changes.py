@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nanogpt2.lab.seams import patched
+from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.small_run import small_recipe
 from nanogpt2.optim.muon import neuron_axis, shape_factor
 from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
@@ -33,11 +33,9 @@ def unsafe_coefficients() -> list[tuple[float, float, float]]:
     return [(a * f, b * f**3, c * f**5) for (a, b, c), f in zip(COEFFICIENTS, factors, strict=True)]
 
 
-@contextmanager
-def unguarded() -> Iterator[None]:
+def unguarded() -> Patch:
     """Failure: the polynomials end exactly at 1, with no room for rounding."""
-    with patched("nanogpt2.optim.polar_express.COEFFICIENTS", tuple(unsafe_coefficients())):
-        yield
+    return patched("nanogpt2.optim.polar_express.COEFFICIENTS", tuple(unsafe_coefficients()))
 
 
 @contextmanager
@@ -50,12 +48,10 @@ def shapes_swapped() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def no_variance_reduction() -> Iterator[None]:
+def no_variance_reduction() -> Patch:
     """Muon without NorMuon's step."""
-    one = lambda x, *_: x.new_ones(1, 1, 1, dtype=torch.float32)  # noqa: E731
-    with patched("nanogpt2.optim.muon.variance_scale", one):
-        yield
+    one = torch.ones(1, 1, 1)
+    return patched("nanogpt2.optim.muon.variance_scale", lambda x, *_: one.to(x.device))
 
 
 def longest_row(inner: bool, outer: float, dtype: torch.dtype, rows: int = 200) -> str:

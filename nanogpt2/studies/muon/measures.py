@@ -16,7 +16,7 @@ from nanogpt2.model.gpt import GPT, parameter_kind
 from nanogpt2.optim.adamw import adamw_scalars
 from nanogpt2.optim.fast import Steps
 from nanogpt2.optim.groups import parameter_groups
-from nanogpt2.optim.muon import neuron_axis, variance_scale
+from nanogpt2.optim.muon import neuron_axis, second_moment_shape, variance_scale
 from nanogpt2.optim.polar_express import polar_express
 from nanogpt2.recipes import get_recipe
 from nanogpt2.studies.muon.pictures import SAFETY
@@ -54,7 +54,7 @@ def directions(values: Tensor, share: float = 0.9) -> int:
 def neuron_lengths(g: Tensor) -> dict[str, Tensor]:
     """Root mean square of each neuron's step for ``g`` (rows, cols), before and after NorMuon."""
     x = polar_express(g[None]).float()
-    scaled = x * variance_scale(x, _second_moment(x), torch.tensor(0.05))
+    scaled = x * variance_scale(x, torch.zeros(second_moment_shape(*x.shape)), torch.tensor(0.05))
     axis = neuron_axis(*g.shape)
     return {name: y[0].square().mean(axis).sqrt() for name, y in (("before", x), ("after", scaled))}
 
@@ -123,7 +123,7 @@ def time_updates(width: int, repeats: int = 3) -> dict[str, float]:
 
     def by_muon() -> None:
         for w, g in pairs:
-            state = (torch.zeros_like(g), _second_moment(g))
+            state = (torch.zeros_like(g), torch.zeros(second_moment_shape(*g.shape)))
             steps.muon(w, g, *state, *numbers, 5, SAFETY, False, False)
 
     def by_adamw() -> None:
@@ -132,11 +132,6 @@ def time_updates(width: int, repeats: int = 3) -> dict[str, float]:
             steps.adamw(w, g, torch.zeros_like(g), torch.zeros_like(g), *scalars)
 
     return {"Muon": median_seconds(by_muon, repeats), "AdamW": median_seconds(by_adamw, repeats)}
-
-
-def _second_moment(g: Tensor) -> Tensor:
-    """NorMuon's state for matrices ``g`` (K, rows, cols), at the start."""
-    return torch.zeros_like(g).mean(neuron_axis(g.size(1), g.size(2)), keepdim=True)
 
 
 def gate_norm(model: GPT, step: int) -> dict[str, float]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nanogpt2.lab.drawing import drawing, words
+from nanogpt2.lab.drawing import PAINT, circle, drawing, path, show, words
 from nanogpt2.lab.page import Html
-from nanogpt2.lab.style import COLOURS, INK, figure, show, style
 from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
+from nanogpt2.reporting.figures import COLOURS, INK, legend, plotting
 
 Triples = Sequence[Sequence[float]]
 SAFETY = 1.02
@@ -30,35 +31,28 @@ def ellipse_frame(stretch: float, steps: int) -> tuple[str, str]:
     g = u @ torch.diag(torch.tensor([1.0, 1 / stretch], dtype=torch.float64)) @ v.T
     x = polar_express(g[None], iterations=steps, dtype=torch.float64)[0]
     long, short = (float(s) for s in torch.linalg.svdvals(x))
-    size, middle = 118, (240, 146)
+    x0, y0, size = 240, 146, 118
+
+    def at(point: Tensor) -> str:
+        return f"{x0 + size * float(point[0]):.1f} {y0 - size * float(point[1]):.1f}"
+
     angles = torch.linspace(0, 2 * math.pi, 73, dtype=torch.float64)
     rim = x @ torch.stack((angles.cos(), angles.sin()))
-    at = [(middle[0] + size * float(a), middle[1] - size * float(b)) for a, b in rim.T]
-    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in at) + "Z"
-    arms = ""
-    for axis, colour, dash in ((0, 0, ""), (1, 1, ' stroke-dasharray="7 4"')):
-        end = x @ v[:, axis]
-        ex, ey = middle[0] + size * float(end[0]), middle[1] - size * float(end[1])
-        arms += (
-            f'<path d="M{middle[0]} {middle[1]}L{ex:.1f} {ey:.1f}" stroke="var(--ng-c{colour})" '
-            f'stroke-width="4" stroke-linecap="round"{dash}/>'
-        )
     told = f"singular values {long:.3f} and {_small(short)}, ratio {_small(long / short)}"
+    arm: dict[str, Any] = {"width": 4, "stroke_linecap": "round"}
     body = (
-        f'<circle cx="{middle[0]}" cy="{middle[1]}" r="{size}" fill="none" stroke="currentColor" '
-        'stroke-dasharray="2 5" opacity=".7"/>'
-        f'<path d="{path}" fill="var(--ng-c2)" fill-opacity=".18" stroke="var(--ng-c2)" '
-        f'stroke-width="2.5"/>{arms}{words(240, 304, told, "middle", 17)}'
+        circle(x0, y0, size, stroke_dasharray="2 5", opacity=0.7),
+        path(
+            "M" + "L".join(map(at, rim.T)) + "Z", PAINT[2], 2.5, fill=PAINT[2], fill_opacity=".18"
+        ),
+        path(f"M{x0} {y0}L{at(x @ v[:, 0])}", PAINT[0], **arm),
+        path(f"M{x0} {y0}L{at(x @ v[:, 1])}", PAINT[1], stroke_dasharray="7 4", **arm),
+        words(240, 304, told, "middle", 17),
     )
-    shape = (
-        "nearly a circle"
-        if short > 0.6 * long
-        else "a thin ellipse"
-        if short < 0.2 * long
-        else "an ellipse"
-    )
+    shape = "an ellipse" if short >= 0.2 * long else "a thin ellipse"
+    shape = "nearly a circle" if short > 0.6 * long else shape
     alt = f"After {steps} steps the unit circle has become {shape}: {told}."
-    return drawing(body, 316), alt
+    return drawing("".join(body), 316), alt
 
 
 def _turn(angle: float) -> Tensor:
@@ -83,8 +77,7 @@ def equioscillation(coefficients: Sequence[float], points: Sequence[float]) -> H
     s = torch.linspace(0, high * 1.02, 300, dtype=torch.float64)
     marks = torch.tensor(list(points), dtype=torch.float64)
     error = float((1 - mapped(marks, [coefficients])).abs().max())
-    fig, axes = figure(height=2.8)
-    with style():
+    with plotting(height=2.8) as (fig, axes):
         for level in (1 - error, 1 + error):
             axes.axhline(level, color=COLOURS[5], linewidth=1.2, linestyle="--")
         axes.axhline(1, color=INK, linewidth=1)
@@ -107,9 +100,8 @@ def race_frame(steps: int) -> tuple[Figure, str]:
         "Muon of 2024": (JORDAN, s),
         "Polar Express": (COEFFICIENTS, s / SAFETY),
     }
-    fig, axes = figure(height=2.9)
     reached = {}
-    with style():
+    with plotting() as (fig, axes):
         axes.axhline(1, color=INK, linewidth=1)
         for name, (coefficients, start) in runs.items():
             y = mapped(start, coefficients[:steps])
@@ -117,10 +109,8 @@ def race_frame(steps: int) -> tuple[Figure, str]:
             reached[name] = [float(y[i]) for i in (0, 106, 213)]
         axes.set(xscale="log", ylim=(0, 2.1), ylabel="after")
         axes.set_xlabel("singular value before, as a part of the norm")
-        fig.legend(loc="outside upper left", ncols=3)
-    known = "; ".join(
-        f"{name}: " + ", ".join(f"{value:.2g}" for value in ys) for name, ys in reached.items()
-    )
+        legend(fig)
+    known = "; ".join(f"{n}: " + ", ".join(f"{y:.2g}" for y in ys) for n, ys in reached.items())
     alt = f"Where 0.0001, 0.002 and 0.05 stand after {steps} steps. {known}."
     return fig, alt
 
@@ -143,22 +133,14 @@ def precision_frame(steps: int, precision: str) -> tuple[Figure, str]:
     kept = (u * (x @ vt.T)).sum(0)  # u_i . X v_i: how much of each direction came through
     exact = mapped(start, COEFFICIENTS[:steps])
     off = (kept - exact).abs() / exact.abs().clamp_min(1e-9)
-    fig, axes = figure(height=3.0)
-    with style():
+    with plotting(height=3.0) as (fig, axes):
         axes.axhline(1, color=INK, linewidth=1)
-        axes.plot(start.numpy(), exact.numpy(), color=COLOURS[0], label="exact")
-        axes.plot(
-            start.numpy(),
-            kept.abs().numpy(),
-            linestyle="none",
-            marker="o",
-            markersize=3.5,
-            color=COLOURS[1],
-            label=precision,
-        )
+        x, y = start.numpy(), kept.abs().numpy()
+        axes.plot(x, exact.numpy(), color=COLOURS[0], label="exact")
+        axes.plot(x, y, "o", markersize=3.5, color=COLOURS[1], label=precision)
         axes.set(xscale="log", yscale="log", ylim=(3e-6, 3), ylabel="after")
         axes.set_xlabel("singular value before, as a part of the norm")
-        fig.legend(loc="outside upper left", ncols=2)
+        legend(fig, 2)
     lost = int((off > 0.25).sum())
     alt = (
         f"{precision}, {steps} steps: of {len(s)} directions, {lost} are more than a quarter off "
@@ -169,12 +151,11 @@ def precision_frame(steps: int, precision: str) -> tuple[Figure, str]:
 
 def spectra(named: Mapping[str, Tensor], alt: str, caption: str = "") -> Html:
     """Falling singular values (each a mean over matrices or one spectrum), one line a name."""
-    fig, axes = figure(height=2.9)
-    with style():
+    with plotting() as (fig, axes):
         for name, values in named.items():
             keep = torch.linspace(0, len(values) - 1, min(len(values), 160)).round().long()
             axes.plot(((keep + 1) / len(values)).numpy(), values[keep].numpy(), label=name)
         axes.set(yscale="log", xlabel="singular values, largest first (as a part of all)")
         axes.set(ylabel="over the largest", ylim=(1e-3, 1.4))
-        fig.legend(loc="outside upper left", ncols=3)
+        legend(fig)
     return show(fig, alt, caption)

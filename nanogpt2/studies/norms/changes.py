@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.lab.seams import patched
+from nanogpt2.lab.seams import Patch, patched
 
 
 class DyT(nn.Module):
@@ -27,22 +26,18 @@ class DyT(nn.Module):
         return self.weight * torch.tanh(self.alpha * x) + self.bias
 
 
-@contextmanager
-def dynamic_tanh() -> Iterator[None]:
+def dynamic_tanh() -> Patch:
     """Models made within the block have DyT where the others have a norm (QK-norm stays)."""
-    with patched("nanogpt2.model.gpt.Norm", DyT):
-        yield
+    return patched("nanogpt2.model.gpt.Norm", DyT)
 
 
-@contextmanager
-def over_time() -> Iterator[None]:
+def over_time() -> Patch:
     """Failure: the mean square is taken over the row's positions in place of the channels."""
 
     def wrong(x: Tensor, gain: Tensor | None = None) -> Tensor:
         return x * (x.square().mean(1, keepdim=True) + 1e-7).rsqrt()
 
-    with patched("nanogpt2.model.norm.rms_norm", wrong):
-        yield
+    return patched("nanogpt2.model.norm.rms_norm", wrong)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -57,4 +52,4 @@ CHANGES: dict[str, dict[str, Any]] = {
     "GELU in place of squared ReLU": {"activation": "gelu"},
 }
 """What is compared with the book's baseline, one change each."""
-WITHIN: dict[str, Callable[[], Any]] = {"DyT in place of every norm but QK-norm": dynamic_tanh}
+WITHIN: dict[str, Callable[[], Patch]] = {"DyT in place of every norm but QK-norm": dynamic_tanh}

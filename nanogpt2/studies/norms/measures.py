@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from nanogpt2.inference.kv_cache import KVCache
 from nanogpt2.kernels.windows import window_mask
-from nanogpt2.lab.probing import attending, hooked
+from nanogpt2.lab.probing import attending, watched
 from nanogpt2.lab.seams import patched
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import compare, small_config
-from nanogpt2.lab.timing import median_seconds
+from nanogpt2.lab.timing import median_seconds, torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm, rms_norm
 
@@ -81,36 +81,29 @@ def score_growth(depth: int, factors: tuple[float, ...] = (1, 2, 4, 8)) -> list[
 def incoming(model: GPT) -> list[list[Any]]:
     """Rows: each norm of the model, and the smallest, mean and largest rms of what it takes in."""
     kinds = {
-        "1 after the embedding": ("embedding_norm",),
-        "2 before attention": ("attn_norm",),
-        "4 before the MLP": ("mlp_norm",),
-        "5 before the head": ("final_norm",),
+        "1 after the embedding": "embedding_norm",
+        "2 before attention": "attn_norm",
+        "4 before the MLP": "mlp_norm",
+        "5 before the head": "final_norm",
     }
-    sizes: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     pairs: list[Tensor] = []
 
-    def size_of(kind: str) -> Callable[..., None]:
-        return lambda _module, x, _output: sizes[kind].append(_rms(x))
-
-    hooks = [
-        (module, size_of(kind))
-        for name, module in model.named_modules()
-        if isinstance(module, Norm)
-        for kind, ends in kinds.items()
-        if name.endswith(ends)
-    ]
-
     def qk_norm(x: Tensor, *more: Any) -> Tensor:
-        pairs.append(_rms(x))
+        pairs.append(x)
         return rms_norm(x, *more)
 
-    with hooked(hooks), patched("nanogpt2.model.attention.rms_norm", qk_norm):
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
+    with watched(norms) as seen, patched("nanogpt2.model.attention.rms_norm", qk_norm):
         model(held_out(model))
-    sizes = dict(sorted({**sizes, "3 queries and keys": pairs}.items()))
-    return [
-        [kind, *(float(f(torch.cat(found))) for f in (torch.amin, torch.mean, torch.amax))]
-        for kind, found in sizes.items()
-    ]
+    inputs = {k: [x for n, (x, _) in seen.items() if n.endswith(end)] for k, end in kinds.items()}
+    inputs["3 queries and keys"] = pairs
+    return [[kind, *_extent(map(_rms, found))] for kind, found in sorted(inputs.items())]
+
+
+def _extent(parts: Iterable[Tensor]) -> list[float]:
+    """The smallest, mean and largest of all numbers in ``parts``."""
+    together = torch.cat(list(parts))
+    return [float(f(together)) for f in (torch.amin, torch.mean, torch.amax)]
 
 
 def _rms(x: Tensor) -> Tensor:
@@ -120,14 +113,10 @@ def _rms(x: Tensor) -> Tensor:
 @torch.no_grad()
 def mean_share(model: GPT) -> float:
     """Share of the stream's squared length that is its mean, before the head; 1 / C by chance."""
-    shares: list[float] = []
-
-    def share(_module: Any, x: Tensor, _output: Tensor) -> None:
-        shares.append(float((x.mean(-1).square() / x.square().mean(-1)).mean()))
-
-    with hooked([(model.final_norm, share)]):
+    with watched({"last": model.final_norm}) as seen:
         model(held_out(model))
-    return shares[0]
+    x = seen["last"][0]
+    return float((x.mean(-1).square() / x.square().mean(-1)).mean())
 
 
 def learned_gains(model: GPT) -> list[list[Any]]:
@@ -136,10 +125,7 @@ def learned_gains(model: GPT) -> list[list[Any]]:
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             found.setdefault(name.split(".")[-2], []).append(parameter.detach())
-    return [
-        [f"`{kind}`", *(float(f(torch.cat(gains))) for f in (torch.amin, torch.mean, torch.amax))]
-        for kind, gains in found.items()
-    ]
+    return [[f"`{kind}`", *_extent(gains)] for kind, gains in found.items()]
 
 
 @torch.no_grad()
@@ -167,14 +153,9 @@ def fold_gains(model: GPT) -> GPT:
 def silences(model: GPT) -> list[list[Any]]:
     """Rows: layer, share of the MLP's hidden values that are 0, units that are 0 for every
     token, share of the sum of all values that the largest twentieth holds."""
-    rows: list[list[Any]] = []
-
-    def silence_of(layer: int) -> Callable[..., None]:
-        return lambda _module, _x, h: rows.append([f"{layer + 1}", *silence(h)])
-
-    with hooked((block.mlp.c_fc, silence_of(i)) for i, block in enumerate(model.blocks)):
+    with watched({f"{i}": block.mlp.c_fc for i, block in enumerate(model.blocks, 1)}) as seen:
         model(held_out(model))
-    return rows
+    return [[layer, *silence(h)] for layer, (_, h) in seen.items()]
 
 
 def silence(h_BTF: Tensor) -> list[Any]:
@@ -188,15 +169,13 @@ def silence(h_BTF: Tensor) -> list[Any]:
 
 def rms_after(widths: tuple[int, ...] = (32, 128, 768, 1536)) -> list[list[Any]]:
     """Rows: a way to compute the norm, and for each width the rms of its output (1 is right)."""
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "kernel, bf16 in and out": lambda x: rms_norm(x.bfloat16()),
-        "kernel, fp16 in and out": lambda x: rms_norm(x.half()),
-        "every step in bf16": lambda x: _stepwise(x.bfloat16()),
-        "every step in fp16": lambda x: _stepwise(x.half()),
-    }
     generator = torch.Generator().manual_seed(3)
     inputs = [10 * torch.randn(64, width, generator=generator) for width in widths]
-    return [[name, *(float(_rms(way(x)).mean()) for x in inputs)] for name, way in ways.items()]
+    return [
+        [name.format(kind), *(float(_rms(way(x.to(dtype))).mean()) for x in inputs)]
+        for name, way in (("kernel, {} in and out", rms_norm), ("every step in {}", _stepwise))
+        for kind, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16))
+    ]
 
 
 def _stepwise(x: Tensor) -> Tensor:
@@ -231,15 +210,11 @@ def row_losses(
     model: GPT, data: SmallData, rows: int = 16, length: int = 64
 ) -> tuple[float, float]:
     """Nats per token of rows of ``length`` read at once, and of the same rows token by token."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one token is too little work to share
-    try:
-        x, y = data.validation(rows, length)
-        cache = KVCache(model.config, rows, length)
+    x, y = data.validation(rows, length)
+    cache = KVCache(model.config, rows, length)
+    with torch_threads(1):  # one token is too little work to share
         steps = torch.cat([model(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
         return float(model(x, y)), float(F.cross_entropy(steps.flatten(0, 1), y.flatten()))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def verdict(with_gain: list[float], without: list[float]) -> int:

@@ -6,7 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.lab.drawing import box, drawing, picture, words
+from nanogpt2.lab.drawing import (
+    PAINT,
+    PAPER,
+    box,
+    circle,
+    drawing,
+    joint,
+    path,
+    rect,
+    show,
+    words,
+)
 from nanogpt2.lab.page import Html
 from nanogpt2.model.norm import rms_norm
 
@@ -22,7 +33,7 @@ def norm_frame(times: float, plus: float) -> tuple[str, str]:
     told = (f"x: rms {size:.3g}, mean {float(x.mean()):.3g}", "LayerNorm(x)", "RMSNorm(x)")
     panels = zip(told, (x, layer, rms), (1.25 * float(x.abs().max()), 2.2, 2.2), strict=True)
     bodies = [
-        _bars(110 * row, label, values, most, f"var(--ng-c{row})")
+        _bars(110 * row, label, values, most, PAINT[row])
         for row, (label, values, most) in enumerate(panels)
     ]
     alt = (
@@ -44,7 +55,7 @@ def attention_frame(length: float, qk_norm: str) -> tuple[str, str]:
     weights = scores.softmax(0)
     slope = float((weights * (1 - weights)).sum())
     told = f"largest score {float(scores.max()):.3g}, slope left {slope:.2g}"
-    body = _bars(14, told, weights, 1.0, f"var(--ng-c{int(qk_norm == 'on')})", signed=False)
+    body = _bars(14, told, weights, 1.0, PAINT[qk_norm == "on"], signed=False)
     alt = (
         f"Queries and keys {length:g} times their first length, QK-norm {qk_norm}: attention "
         f"weights {_listed(weights, 2)}; {told}."
@@ -57,17 +68,10 @@ def _bars(
 ) -> str:
     height, base = (42.0, top + 64) if signed else (96.0, top + 120)
     step = 480 / len(values)
-    drawn = [
-        words(4, top + 15, label)
-        + f'<path d="M0 {base:.0f}h480" stroke="currentColor" opacity=".5"/>'
-    ]
+    drawn = [words(4, top + 15, label), path(f"M0 {base:.0f}h480", opacity=".5")]
     for i, value in enumerate(values.tolist()):
         tall = value / most * height
-        y = base - max(tall, 0)
-        drawn.append(
-            f'<rect x="{i * step + 8:.1f}" y="{y:.1f}" width="{step - 16:.1f}" '
-            f'height="{abs(tall):.1f}" fill="{colour}"/>'
-        )
+        drawn.append(rect(i * step + 8, base - max(tall, 0), step - 16, abs(tall), colour))
     return "".join(drawn)
 
 
@@ -78,8 +82,8 @@ def _listed(values: Tensor, digits: int = 1) -> str:
 def block_picture(caption: str = "") -> Html:
     """Where the norms stand: the stream from the embedding down to the head."""
     drawn = [
-        '<path d="M152 60v120M152 200v85M152 305v55" stroke="var(--ng-c5)" stroke-width="4"/>',
-        '<path d="M80 118h-8v200h8" fill="none" stroke="currentColor" opacity=".6"/>',
+        path("M152 60v120M152 200v85M152 305v55", PAINT[5], 4),
+        path("M80 118h-8v200h8", opacity=".6"),
         words(8, 224, "L times"),
         words(164, 112, "the stream"),
         box(152, 40, 120, "wte"),
@@ -88,25 +92,19 @@ def block_picture(caption: str = "") -> Html:
     ]
     for y, name in ((140, "attention"), (245, "MLP")):
         drawn += [
-            f'<path d="M152 {y}h98M310 {y + 20}v30h-148" fill="none" stroke="currentColor"/>',
-            f'<circle cx="152" cy="{y + 50}" r="10" fill="none" stroke="currentColor"/>',
-            words(152, y + 56, "+", "middle"),
+            path(f"M152 {y}h98M310 {y + 20}v30h-148"),
+            joint(152, y + 50, "+", 10),
             box(310, y, 120, name),
         ]
     drawn += [words(412, 145, "q and k"), words(380, 250, "relu squared")]
     places = ((152, 88), (204, 140), (394, 140), (204, 245), (152, 334))
-    drawn += [_badge(x, y, number) for number, (x, y) in enumerate(places, 1)]
+    for number, (x, y) in enumerate(places, 1):
+        drawn.append(circle(x, y, 13, fill=PAINT[0], stroke="none"))
+        white = {"font_weight": "700", "style": f"fill:{PAPER}"}
+        drawn.append(words(x, y + 5.5, str(number), "middle", 15, **white))
     alt = (
         "The residual stream runs from the embedding to the head. Norm 1 follows the embedding; "
         "norm 2 stands on the branch to attention, norm 3 on queries and keys inside it; norm 4 "
         "on the branch to the MLP; norm 5 before the head. Both branches add to the stream."
     )
-    return picture("".join(drawn), 410, alt, caption)
-
-
-def _badge(x: float, y: float, number: int) -> str:
-    return (
-        f'<circle cx="{x}" cy="{y}" r="13" fill="var(--ng-c0)"/>'
-        f'<text x="{x}" y="{y + 5.5}" text-anchor="middle" font-size="15" font-weight="700" '
-        f'style="fill:var(--pst-color-background,#fff)">{number}</text>'
-    )
+    return show(drawing("".join(drawn), 410), alt, caption)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nanogpt2.errors import run_command
-from nanogpt2.lab.changes import record_command
+from nanogpt2.lab.changes import record_changes
 from nanogpt2.lab.small_run import small_config, small_runs
 from nanogpt2.studies.rotary_positions.changes import CHANGES
 from nanogpt2.studies.rotary_positions.measures import reading_further
@@ -19,11 +18,6 @@ def _further(at: argparse.Namespace) -> tuple[dict[str, Any], float]:
     return {"bpb_by_position": reading_further(runs)}, sum(run.seconds for run in runs)
 
 
-def main() -> None:
-    """The command."""
-    what = "Learned against rotary positions"
-    print(record_command("rotary_positions", CHANGES, {}, what=what, more=_further))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    what = "Learned against rotary positions"
+    record_changes("rotary_positions", CHANGES, {}, what=what, more=_further)

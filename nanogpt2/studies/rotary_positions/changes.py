@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nanogpt2.lab.seams import patched
+from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.model.rope import rotate
 
 CHANGES: dict[str, dict[str, Any]] = {"learned positions": {"positions": "learned"}}
@@ -24,39 +23,31 @@ def rotate_neighbours(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((x1 * cos + x2 * sin, x2 * cos - x1 * sin), -1).flatten(-2).to(x_BTHD.dtype)
 
 
-def _rotating(
-    function: Callable[[Tensor, Tensor, Tensor], Tensor],
-) -> AbstractContextManager[Any]:
+def _rotating(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Patch:
     """Models turn by ``function`` within the block, and by the package's ``rotate`` after it."""
     return patched("nanogpt2.model.attention.rotate", function)
 
 
-@contextmanager
-def wrong_pairs() -> Iterator[None]:
+def wrong_pairs() -> Patch:
     """Failure: neighbours are paired where the model means halves."""
-    with _rotating(rotate_neighbours):
-        yield
+    return _rotating(rotate_neighbours)
 
 
-@contextmanager
-def keys_unturned() -> Iterator[None]:
+def keys_unturned() -> Patch:
     """Failure: queries are rotated and keys are forgotten."""
     is_query = itertools.cycle((True, False))  # the model turns q, then k, in every layer
-    with _rotating(lambda x, cos, sin: rotate(x, cos, sin) if next(is_query) else x):
-        yield
+    return _rotating(lambda x, cos, sin: rotate(x, cos, sin) if next(is_query) else x)
 
 
-@contextmanager
-def queries_late(by: int = 1) -> Iterator[None]:
+def queries_late(by: int = 1) -> Patch:
     """Failure: queries believe that they stand ``by`` positions further on than they do."""
     is_query = itertools.cycle((True, False))
 
     def off(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        if not next(is_query):
-            return rotate(x, cos, sin)
-        # one more turn by the angle of position ``by``: row ``by`` of the same table
         turned = rotate(x, cos, sin)
+        if not next(is_query):
+            return turned
+        # one more turn by the angle of position ``by``: row ``by`` of the same table
         return rotate(turned, cos[by : by + 1], sin[by : by + 1])
 
-    with _rotating(off):
-        yield
+    return _rotating(off)

@@ -9,14 +9,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import SmallRun
 from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.rope import rope_tables, rotate
-from nanogpt2.studies.rotary_positions.pictures import BASE
+from nanogpt2.studies.rotary_positions.pictures import BASE, frequencies, turned_score
 
 
 def score_errors(
@@ -28,21 +27,14 @@ def score_errors(
     """
     generator = torch.Generator().manual_seed(1)
     q, k = (torch.randn(1, 1, 1, head_dim, generator=generator).double() for _ in range(2))
-    frequency = BASE ** (-torch.arange(0, head_dim, 2).double() / head_dim)
-    angle = torch.outer(torch.arange(positions).double(), frequency)
+    angle = torch.outer(torch.arange(positions).double(), frequencies(BASE, head_dim))
     exact = (angle.cos(), angle.sin())
-    rounded = tuple(t.double() for t in rope_tables(positions, head_dim, BASE))
+    rounded = [t.double() for t in rope_tables(positions, head_dim, BASE)]
     starts = list(range(0, positions - distance, 37))
-
-    def score(tables: tuple[Tensor, ...], at: int) -> float:
-        turned = [
-            rotate(v, *(table[p : p + 1] for table in tables))
-            for v, p in ((q, at + distance), (k, at))
-        ]
-        return float((turned[0] * turned[1]).sum())
-
-    scale = float(q.norm() * k.norm())
-    errors = [(score(rounded, at) - score(exact, at)) / scale for at in starts]
+    scale, errors = float(q.norm() * k.norm()), []
+    for at in starts:
+        near, true = (turned_score(q, k, at + distance, at, tables) for tables in (rounded, exact))
+        errors.append((near - true) / scale)
     return starts, {"tables in bf16": errors}
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nanogpt2.lab.drawing import drawing, words
-from nanogpt2.lab.style import COLOURS, figure, style
+from nanogpt2.lab.drawing import PAINT, circle, drawing, path, words
 from nanogpt2.model.rope import rope_tables, rotate
+from nanogpt2.reporting.figures import COLOURS, plotting
 
 CLOCKS, BASE = 6, 10_000.0
 FACE = 52
@@ -26,7 +27,7 @@ def phase_clock(key_position: int, distance: int) -> tuple[str, str]:
     faces, gaps = [], []
     for pair in range(CLOCKS):
         frequency = BASE ** (-pair / CLOCKS)
-        gaps.append(distance * frequency % (2 * math.pi))
+        gaps.append(distance * frequency % (math.tau))
         x, y = 80 + 160 * (pair % 3), 66 + 156 * (pair // 3)
         faces.append(_face(x, y, key_position * frequency, query_position * frequency))
         faces.append(words(x, y + FACE + 22, f"{frequency:.3g} a step", "middle", 15))
@@ -43,42 +44,46 @@ def phase_clock(key_position: int, distance: int) -> tuple[str, str]:
 
 
 def _face(x: float, y: float, key_angle: float, query_angle: float) -> str:
-    def end(angle: float, length: float) -> tuple[float, float]:
+    def hand(angle: float, length: float) -> str:
         # from twelve o'clock; minus theta, the way the package turns
-        return x + length * math.sin(-angle), y - length * math.cos(-angle)
+        return f"{x + length * math.sin(-angle):.1f} {y - length * math.cos(-angle):.1f}"
 
-    (kx, ky), (qx, qy) = end(key_angle, FACE - 6), end(query_angle, FACE - 6)
-    (ax, ay), (bx, by) = end(key_angle, FACE / 2), end(query_angle, FACE / 2)
-    wide = int((query_angle - key_angle) % (2 * math.pi) > math.pi)
-    wedge = (
-        f'<path d="M{x} {y}L{ax:.1f} {ay:.1f}A{FACE / 2} {FACE / 2} 0 {wide} 0 {bx:.1f} {by:.1f}Z" '
-        'fill="var(--ng-c2)" fill-opacity=".3"/>'
+    r, center, wide = FACE / 2, f"M{x} {y}L", (query_angle - key_angle) % math.tau > math.pi
+    wedge = f"{center}{hand(key_angle, r)}A{r} {r} 0 {wide:d} 0 {hand(query_angle, r)}Z"
+    key, query = (center + hand(angle, FACE - 6) for angle in (key_angle, query_angle))
+    return "".join(
+        (
+            circle(x, y, FACE, opacity=".4"),
+            path(f"M{x} {y - FACE}v7", opacity=".6"),
+            path(wedge, "none", fill=PAINT[2], fill_opacity=".3"),
+            path(key, PAINT[1], 3.5, stroke_dasharray="6 4"),
+            path(query, PAINT[0], 3.5, stroke_linecap="round"),
+        )
     )
-    face = (
-        f'<circle cx="{x}" cy="{y}" r="{FACE}" fill="none" stroke="currentColor" opacity=".4"/>'
-        f'<path d="M{x} {y - FACE}v7" stroke="currentColor" opacity=".6"/>'
-    )
-    key = (
-        f'<path d="M{x} {y}L{kx:.1f} {ky:.1f}" stroke="var(--ng-c1)" stroke-width="3.5" '
-        'stroke-dasharray="6 4"/>'
-    )
-    query = (
-        f'<path d="M{x} {y}L{qx:.1f} {qy:.1f}" stroke="var(--ng-c0)" stroke-width="3.5" '
-        'stroke-linecap="round"/>'
-    )
-    return face + wedge + key + query
 
 
 def _score(query_position: int, key_position: int) -> float:
     """q . k of two fixed vectors at these positions, by the package's own rotation."""
     generator = torch.Generator().manual_seed(4)
     q, k = (torch.randn(1, 1, 1, 2 * CLOCKS, generator=generator) for _ in range(2))
-    cos, sin = rope_tables(query_position + 1, 2 * CLOCKS, BASE, dtype=torch.float32)
-    turned = [
-        rotate(v, cos[p : p + 1], sin[p : p + 1])
+    tables = rope_tables(query_position + 1, 2 * CLOCKS, BASE, dtype=torch.float32)
+    return turned_score(q, k, query_position, key_position, tables)
+
+
+def turned_score(
+    q: Tensor, k: Tensor, query_position: int, key_position: int, tables: Sequence[Tensor]
+) -> float:
+    """q . k of vectors (1, 1, 1, D), each turned by its position's row of the two ``tables``."""
+    q, k = (
+        rotate(v, *(table[p : p + 1] for table in tables))
         for v, p in ((q, query_position), (k, key_position))
-    ]
-    return float((turned[0] * turned[1]).sum())
+    )
+    return float((q * k).sum())
+
+
+def frequencies(base: float, head_dim: int) -> Tensor:
+    """(D / 2,) radians that each pair turns from one position to the next, float64."""
+    return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
 
 
 def likeness(base: float, head_dim: int = 128, length: int = 2048) -> Tensor:
@@ -86,21 +91,19 @@ def likeness(base: float, head_dim: int = 128, length: int = 2048) -> Tensor:
 
     The vector has the same length in every pair: the mean over pairs of cos(d theta).
     """
-    frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    return torch.outer(torch.arange(length, dtype=torch.float64), frequency).cos().mean(1)
+    at = torch.arange(length, dtype=torch.float64)
+    return torch.outer(at, frequencies(base, head_dim)).cos().mean(1)
 
 
 def unfinished_turns(base: float, head_dim: int = 128, length: int = 2048) -> int:
     """How many pairs turn less than once over ``length`` positions."""
-    frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    return int((frequency * length < 2 * math.pi).sum())
+    return int((frequencies(base, head_dim) * length < math.tau).sum())
 
 
 def likeness_frame(base: float) -> tuple[Figure, str]:
     """``likeness`` drawn for one base; a frame for ``explore``."""
     values, slow = likeness(base), unfinished_turns(base)
-    fig, axes = figure(height=2.7)
-    with style():
+    with plotting(height=2.7) as (fig, axes):
         # dense near zero, where the curve is steep, and thinner further out
         at = torch.cat((torch.arange(0, 128, 2), torch.arange(128, 2048, 8)))
         axes.plot(at.numpy(), values[at].numpy())

@@ -8,37 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import read_json
 from nanogpt2.lab.records import record
-from nanogpt2.studies.speedrun.rehearsals import metrics
+from nanogpt2.reporting.run import load_run
 
 
-def record_run(run: Path) -> str:
+def record_run(folder: Path) -> str:
     """Write a finished run's curve, scores and samples to ``book/results``; the record's path."""
-    config, evaluation = read_json(run / "config.json"), read_json(run / "evaluation.json")
-    curve, training = metrics(run), read_json(run / "training.json")
-    if not curve or curve[-1]["step"] < training["steps"]:
-        raise UserError(f"{run} is not a finished run; run the command again, it goes on")
+    run = load_run(folder)
+    config, training, evaluation, curve = run.config, run.training, run.evaluation, run.metrics
+    if not (curve and training and evaluation) or curve[-1]["step"] < training["steps"]:
+        raise UserError(f"{folder} is not a finished run; run the command again, it goes on")
     every = max(1, len(curve) // 200)
     kept = [p for i, p in enumerate(curve) if i % every == 0 or "val_bpb" in p or p is curve[-1]]
+    measured = ("tokens_per_second", "memory_bytes", "parameters")
     results: dict[str, Any] = {
         "val_bpb": evaluation["val_bpb"],
         "val_tokens": evaluation["tokens"],
-        "tokens_per_second": training["tokens_per_second"],
-        "memory_bytes": training["memory_bytes"],
-        "parameters": training["parameters"],
-        "samples": read_json(run / "samples.json"),
+        **{name: training[name] for name in measured},
+        "samples": run.samples,
         "machine": config["machine"],
     }
-    core = run / "core.json"
-    if core.is_file():
-        found = read_json(core)
-        results["core"] = {name: found[name] for name in ("core", "core_corrected", "protocol")}
-        results["core"]["standard_error"] = found["standard_error"]
+    if found := run.core:
+        told = ("core", "core_corrected", "protocol", "standard_error")
+        results["core"] = {name: found[name] for name in told}
         results["core"]["tasks"] = {
             label: {name: task[name] for name in ("accuracy", "standard_error", "examples")}
             for label, task in found["tasks"].items()
         }
+    machine = {name: config["machine"].get(name, "?") for name in ("cores", "started", "commit")}
     path = record(
         f"speedrun-{config['name']}",
         command=config["command"],
@@ -48,9 +45,8 @@ def record_run(run: Path) -> str:
         seconds=training["seconds"],
         curve=kept,
         results=results,
-        note=f"The whole command on {config['machine'].get('cores', '?')} cores, started at "
-        f"{config['machine'].get('started', '?')} from commit "
-        f"{config['machine'].get('commit', '?')}; the samples were not chosen.",
+        note="The whole command on {cores} cores, started at {started} from commit {commit}; the "
+        "samples were not chosen.".format(**machine),
     )
     return str(path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 
 from nanogpt2.errors import UserError
 from nanogpt2.files import mark
+from nanogpt2.reporting.run import read_metrics
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,9 @@ def _kill_all(pid: int) -> None:
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
-    """The steps on record, whole lines only."""
+    """The steps on record; one that was repeated after a kill counts once."""
     path = out / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    return read_metrics(path) if path.is_file() else []
 
 
 def steps_done(out: Path) -> int:

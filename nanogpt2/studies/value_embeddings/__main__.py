@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nanogpt2.errors import run_command
-from nanogpt2.lab.changes import record_command
+from nanogpt2.lab.changes import record_changes
 from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import small_config, small_run
 from nanogpt2.studies.value_embeddings.changes import CHANGES, WITHIN
@@ -22,12 +21,8 @@ def _reading(at: argparse.Namespace) -> tuple[dict[str, Any], float]:
     return {"reading": reading(run, small_data(config.vocab_size))}, run.seconds
 
 
-def main() -> None:
-    """The command."""
-    what = "Value embeddings and residual scalars switched off; one longer run read out"
-    told: dict[str, Any] = {"what": what, "more": _reading, "reading_steps": STEPS}
-    print(record_command("value_embeddings", CHANGES, WITHIN, **told))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    what = "Value embeddings and residual scalars switched off; one longer run read out"
+    record_changes(
+        "value_embeddings", CHANGES, WITHIN, what=what, more=_reading, reading_steps=STEPS
+    )

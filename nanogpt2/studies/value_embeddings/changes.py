@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.lab.seams import patched
+from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.model.value_embeddings import add_value_embedding, value_tables
 
 PRIMES = (36313, 27191)
@@ -39,42 +38,34 @@ class EarlyTable(nn.Embedding):
         return super().forward(torch.cat((idx[:, 1:], idx[:, -1:]), dim=1))
 
 
-@contextmanager
-def _tables(kind: type[nn.Embedding], times: int = 1) -> Iterator[None]:
+def _tables(kind: type[nn.Embedding], times: int = 1) -> Patch:
     """Models made within the block have tables of that kind, with ``times`` as many rows."""
 
     def made(config: GPTConfig) -> nn.ModuleDict:
         rows = times * config.padded_vocab_size
         return nn.ModuleDict({name: kind(rows, config.kv_dim) for name in value_tables(config)})
 
-    with patched("nanogpt2.model.gpt.value_tables", made):
-        yield
+    return patched("nanogpt2.model.gpt.value_tables", made)
 
 
-@contextmanager
-def one_token_early() -> Iterator[None]:
+def one_token_early() -> Patch:
     """Failure: every value table is read one token too early, which shows the answer."""
-    with _tables(EarlyTable):
-        yield
+    return _tables(EarlyTable)
 
 
-@contextmanager
-def bigram_tables() -> Iterator[None]:
+def bigram_tables() -> Patch:
     """Value tables of eight times the rows, read by hashed pairs of tokens."""
-    with _tables(BigramTable, times=8):
-        yield
+    return _tables(BigramTable, times=8)
 
 
-@contextmanager
-def gates_open() -> Iterator[None]:
+def gates_open() -> Patch:
     """Tables are added without a gate: it stays at the 1 that it starts with."""
 
     def ungated(v: Tensor, value: Tensor, gate: Tensor) -> Tensor:
         one = torch.ones_like(gate) + 0 * gate  # so that the gate has a gradient, of 0
         return add_value_embedding(v, value, one)
 
-    with patched("nanogpt2.model.attention.add_value_embedding", ungated):
-        yield
+    return patched("nanogpt2.model.attention.add_value_embedding", ungated)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -85,7 +76,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "value tables read by pairs": {},
 }
 """What is compared with the book's baseline."""
-WITHIN: dict[str, Callable[[], Any]] = {
+WITHIN: dict[str, Callable[[], Patch]] = {
     "value embeddings without gates": gates_open,
     "value tables read by pairs": bigram_tables,
 }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.lab.probing import hooked
+from nanogpt2.lab.probing import hooked, watched
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import SmallRun, bits_per_byte, small_config, small_recipe
 from nanogpt2.model.gpt import GPT
@@ -71,17 +71,9 @@ def first_steps(depth: int, steps: int, seed: int = 0) -> list[dict[str, Tensor]
 @torch.no_grad()
 def gates(model: GPT, data: SmallData, rows: int = 32) -> dict[int, Tensor]:
     """What every gate is on held-out text: layer -> (rows x T, K)."""
-    found: dict[int, Tensor] = {}
-
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(_module: Any, _input: Tensor, output: Tensor) -> None:
-            found[layer] = output.flatten(0, 1)
-
-        return hook
-
-    with hooked((gate, keep(layer)) for layer, gate in _gates(model).items()):
+    with watched(_gates(model)) as seen:
         model(data.validation(rows, model.config.sequence_len)[0])
-    return found
+    return {layer: gate.flatten(0, 1) for layer, (_, gate) in seen.items()}
 
 
 def _gates(model: GPT) -> dict[int, ValueGate]:
@@ -127,9 +119,13 @@ def taken_apart(run: SmallRun, data: SmallData, rows: int = 64) -> dict[str, flo
     return found
 
 
+def _stream(data: SmallData) -> Tensor:
+    return torch.as_tensor(data.train.astype("int64"))
+
+
 def guessing(data: SmallData, rows: int = 64, length: int = 128) -> float:
     """Bits per byte of one who knows how often each token occurs, and nothing else."""
-    counts = torch.bincount(torch.as_tensor(data.train.astype("int64")), minlength=1) + 1.0
+    counts = torch.bincount(_stream(data)) + 1.0
     nats = -(counts / counts.sum()).log()
     targets = data.validation(rows, length)[1].flatten()
     sizes = torch.as_tensor(data.tokenizer.token_bytes)[targets]
@@ -148,7 +144,7 @@ def neighbours(table: Tensor, token: int, count: int, among: Tensor) -> list[tup
 
 def common_tokens(data: SmallData, times: int = 300) -> Tensor:
     """Tokens that the training text has at least that often, most frequent first."""
-    counts = torch.bincount(torch.as_tensor(data.train.astype("int64")))
+    counts = torch.bincount(_stream(data))
     order = counts.argsort(descending=True)
     return order[counts[order] >= times]
 
@@ -174,8 +170,7 @@ def surprise(data: SmallData, among: Tensor, distance: int) -> Tensor:
 
     One count is added to each pair, spread as the tokens are.
     """
-    stream = torch.as_tensor(data.train.astype("int64"))
-    size = data.tokenizer.vocab_size
+    stream, size = _stream(data), data.tokenizer.vocab_size
     first, second = stream[:-distance], stream[distance:]
     pairs = torch.bincount(first * size + second, minlength=size * size).view(size, size)
     share = torch.bincount(second, minlength=size) + 1.0
@@ -198,25 +193,26 @@ def echoes(scores: Tensor, best: int = 10) -> float:
 
 def reading(run: SmallRun, data: SmallData) -> dict[str, Any]:
     """What a trained model's tables, gates and scalars hold, as plain values."""
-    model, among = run.model(), common_tokens(data)
+    model, among, decode = run.model(), common_tokens(data), data.tokenizer.decode
     tables = {"wte": model.wte.weight}
     tables |= {f"layer {n}": t.weight for n, t in model.value_embeds.items()}  # type: ignore[misc]
-    near: dict[str, dict[str, list[str]]] = {}
     said = promises(model, among)
     place = {int(token): i for i, token in enumerate(among)}
-    foretold: dict[str, dict[str, list[str]]] = {}
-    for word in WORDS:
-        (token,) = data.tokenizer.encode(word)
-        near[word] = {
-            name: [data.tokenizer.decode([i]) for i, _ in neighbours(table, token, 5, among)]
+    token_of = {word: data.tokenizer.encode(word)[0] for word in (*WORDS, *PROMISING)}
+    near = {
+        word: {
+            name: [decode([i]) for i, _ in neighbours(table, token_of[word], 5, among)]
             for name, table in tables.items()
         }
-    for word in PROMISING:
-        (token,) = data.tokenizer.encode(word)
-        foretold[word] = {
-            name: [data.tokenizer.decode([int(among[i])]) for i in scores[place[token]].topk(6)[1]]
+        for word in WORDS
+    }
+    foretold = {
+        word: {
+            name: [decode([int(among[i])]) for i in scores[place[token_of[word]]].topk(6)[1]]
             for name, scores in said.items()
         }
+        for word in PROMISING
+    }
     spread = {
         str(layer): {
             "mean": value.mean(0).tolist(),

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from nanogpt2.depth import dial
-from nanogpt2.lab.drawing import box, picture, words
+from nanogpt2.depth import attention_flops, dial
+from nanogpt2.lab.drawing import PAINT, box, drawing, joint, path, show, words
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import lines
 from nanogpt2.lab.small_run import SmallRun
-from nanogpt2.lab.style import COLOURS, DIVERGING, figure, show, style
 from nanogpt2.memory import memory_per_rank
 from nanogpt2.model.value_embeddings import add_value_embedding
 from nanogpt2.recipes import get_recipe
+from nanogpt2.reporting.figures import COLOURS, DIVERGING, legend, plotting
 from nanogpt2.studies.value_embeddings.measures import DISTANCES
 
 CONTEXTS = ("by the river bank", "money in the bank", "a bank of snow")
@@ -35,8 +35,7 @@ def value_frame(context: str, gate: float) -> tuple[Figure, str]:
         f"{gate:g} x the row of ' bank'": gate * own,
         "the sum: the value": total.flatten(),
     }
-    fig, axes = figure(height=3.3)
-    with style():
+    with plotting(height=3.3) as (fig, axes):
         for place, (name, values) in enumerate(bars.items()):
             base = -5.5 * place
             axes.bar(range(CHANNELS), values.numpy(), 0.62, base, color=COLOURS[place])
@@ -50,16 +49,14 @@ def value_frame(context: str, gate: float) -> tuple[Figure, str]:
 
 def weights_frame(rate: float, steps: int) -> tuple[Figure, str]:
     """Weights in the last stream of 24 layers, after equal steps up of all scalars of one kind."""
-    layers = torch.arange(24)
     moved = rate * steps
-    resid = (1.0 + moved) ** (23.0 - layers)
+    resid = (1.0 + moved) ** (23.0 - torch.arange(24))
     x0 = torch.full((24,), 0.1 + moved)
-    fig, axes = figure(height=2.9)
-    with style():
-        axes.plot(layers, resid, label="what block i wrote, if all resid_lambdas moved")
-        axes.plot(layers, x0, label="x0 added at block i, if all x0_lambdas moved")
+    with plotting() as (fig, axes):
+        axes.plot(resid.numpy(), label="what block i wrote, if all resid_lambdas moved")
+        axes.plot(x0.numpy(), label="x0 added at block i, if all x0_lambdas moved")
         axes.set(xlabel="block i", ylabel="weight at the end", yscale="log", ylim=(0.05, 1e20))
-        fig.legend(loc="outside upper left")
+        legend(fig, 1)
     alt = (
         f"After {steps} steps of {rate:g}, the first block's output weighs {resid[0]:.3g} times "
         f"the last one's; x0 is added with weight {float(x0[0]):.3g} at every block."
@@ -72,17 +69,16 @@ def compute_rows(depth: int = 24) -> list[list[Any]]:
     found = dial(depth, "run1")
     model, counts = found.model, found.parameters
     layers = sum(model.has_value_embedding(i) for i in range(model.n_layer))
-    gate_weights = layers * model.value_gate_channels * model.n_kv_head
-    seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
+    gates = layers * model.value_gate_channels * model.n_kv_head
+    others = counts["matrices"] - gates
     rows: list[list[Any]] = [
         ["value tables", counts["value_embeddings"], 0],
-        ["their gates", gate_weights, 6 * gate_weights],
+        ["their gates", gates, 6 * gates],
         ["token embedding", counts["wte"], 0],
         ["head", counts["lm_head"], 6 * counts["lm_head"]],
-        ["other matrices", counts["matrices"] - gate_weights]
-        + [6 * (counts["matrices"] - gate_weights)],
+        ["other matrices", others, 6 * others],
         ["residual scalars", counts["scalars"], 0],
-        ["attention's scores and mixing", 0, 12 * model.n_head * model.head_dim * seen],
+        ["attention's scores and mixing", 0, attention_flops(model)],
     ]
     total = ["all", sum(row[1] for row in rows), sum(row[2] for row in rows)]
     assert total[1:] == [counts["total"], found.flops_per_token]
@@ -97,11 +93,10 @@ def memory_rows(ranks: int = 8, rows: int = 16) -> list[list[Any]]:
         memory_per_rank(one, recipe, ranks, rows, bf16=True, bf16_tables=True)
         for one in (model, replace(model, value_embeddings=False))
     ]
-    names = ("parameters", "gradients", "optimizer", "activations", "peak")
-    kinds = ("parameters", "gradients", "optimizer's share", "activations (estimate)", "peak")
+    kinds = {"optimizer": "optimizer's share", "activations": "activations (estimate)"}
     return [
-        [kind, *(f"{getattr(one, name) / 1e9:.2f}" for one in found)]
-        for kind, name in zip(kinds, names, strict=True)
+        [kinds.get(name, name), *(f"{getattr(one, name) / 1e9:.2f}" for one in found)]
+        for name in ("parameters", "gradients", "optimizer", "activations", "peak")
     ]
 
 
@@ -111,8 +106,7 @@ def scalar_map(run: SmallRun, name: str, caption: str = "") -> Html:
     values = torch.tensor([run.series(f"{name}.{i}") for i in layers])
     start = float(values[:, 0].mean())
     most = max(float((values - start).abs().max()), 1e-3)
-    fig, axes = figure(5.6, 2.9)
-    with style():
+    with plotting() as (fig, axes):
         picture = axes.imshow(
             values.numpy(), cmap=DIVERGING, vmin=start - most, vmax=start + most, aspect="auto",
             interpolation="none", extent=(0, steps[-1], len(layers) - 0.5, -0.5),
@@ -128,17 +122,14 @@ def scalar_map(run: SmallRun, name: str, caption: str = "") -> Html:
 
 def gate_ranges(spread: dict[str, Any], caption: str = "") -> Html:
     """Each gate's mean and the range of the middle 80% of tokens; from ``reading``."""
-    fig, axes = figure(height=2.4)
     names: list[str] = []
     told: list[str] = []
-    with style():
+    with plotting(height=2.4) as (fig, axes):
         for layer, found in spread.items():
             for head, mean in enumerate(found["mean"]):
                 at, low, high = len(names), found["low"][head], found["high"][head]
                 colour = COLOURS[0 if layer == next(iter(spread)) else 1]
-                axes.plot(
-                    [low, high], [at, at], color=colour, linewidth=5, alpha=0.45, linestyle="-"
-                )
+                axes.plot([low, high], [at, at], "-", color=colour, linewidth=5, alpha=0.45)
                 axes.plot([mean], [at], "o", color=colour)
                 names.append(f"layer {layer}, head {head}")
                 told.append(f"{names[-1]}: {mean:.2f}, from {low:.2f} to {high:.2f}")
@@ -176,16 +167,16 @@ def stream_picture(caption: str = "") -> Html:
         box(70, 120, 120, "row of a table"),
         box(230, 120, 130, "gate, 0 to 2"),
         box(400, 120, 120, "W_v h"),
-        _line("M70 50v50"),
-        _line("M230 50v50"),
-        _line("M400 50v50"),
-        _line("M70 140v56"),
-        _line("M230 140v70h-142"),
-        _line("M70 224v56h316"),
-        _line("M400 140v126"),
-        _line("M400 294v26"),
-        _joint(70, 210, "×"),
-        _joint(400, 280, "+"),
+        path("M70 50v50", PAINT[0], 2.5),
+        path("M230 50v50", PAINT[0], 2.5),
+        path("M400 50v50", PAINT[0], 2.5),
+        path("M70 140v56", PAINT[0], 2.5),
+        path("M230 140v70h-142", PAINT[0], 2.5),
+        path("M70 224v56h316", PAINT[0], 2.5),
+        path("M400 140v126", PAINT[0], 2.5),
+        path("M400 294v26", PAINT[0], 2.5),
+        joint(70, 210, "×"),
+        joint(400, 280, "+"),
         box(400, 340, 120, "value v"),
         words(96, 166, "ve", "middle"),
         words(330, 346, "to attention", "end"),
@@ -196,13 +187,4 @@ def stream_picture(caption: str = "") -> Html:
         "computed from 32 channels of the normed stream, multiplies it. On the right the normed "
         "stream passes through the value matrix. Both are added, and go to attention."
     )
-    return picture("".join(drawn), 366, alt, caption)
-
-
-def _line(path: str) -> str:
-    return f'<path d="{path}" fill="none" stroke="var(--ng-c0)" stroke-width="2.5"/>'
-
-
-def _joint(x: float, y: float, sign: str) -> str:
-    circle = f'<circle cx="{x}" cy="{y}" r="14" fill="none" stroke="currentColor"/>'
-    return circle + words(x, y + 7, sign, "middle")
+    return show(drawing("".join(drawn), 366), alt, caption)

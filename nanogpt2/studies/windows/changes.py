@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +11,10 @@ from torch import Tensor
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.lab.probing import attending
-from nanogpt2.lab.seams import patched
+from nanogpt2.lab.seams import Patch, patched
 
 
-@contextmanager
-def leaking_mask() -> Iterator[None]:
+def leaking_mask() -> Patch:
     """Failure: the mask compares distances and forgets who comes first."""
 
     def attend(_: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
@@ -25,27 +23,22 @@ def leaking_mask() -> Iterator[None]:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
 
-    with attending(attend):
-        yield
+    return attending(attend)
 
 
-@contextmanager
-def one_key_short() -> Iterator[None]:
+def one_key_short() -> Patch:
     """Failure: a window of w keys, the query's own among them."""
-    with attending(lambda right, q, k, v, window: right(q, k, v, window - 1)):
-        yield
+    return attending(lambda right, q, k, v, window: right(q, k, v, window - 1))
 
 
-@contextmanager
-def last_layer_short() -> Iterator[None]:
+def last_layer_short() -> Patch:
     """Models made within the block have a short window in the last layer, too."""
     right = GPTConfig.window_sizes
 
     def short(config: GPTConfig) -> list[tuple[int, int]]:
         return [*right(config)[:-1], (config.short_window, 0)]
 
-    with patched("nanogpt2.config.GPTConfig.window_sizes", short):
-        yield
+    return patched("nanogpt2.config.GPTConfig.window_sizes", short)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -56,7 +49,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "T/2, the last layer too": {},
 }
 """What is compared with the book's baseline: SSSL, short windows of T/2."""
-WITHIN: dict[str, Callable[[], Any]] = {
+WITHIN: dict[str, Callable[[], Patch]] = {
     "T/16, the last layer too": last_layer_short,
     "T/2, the last layer too": last_layer_short,
 }

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.config import GPTConfig
-from nanogpt2.depth import dial
+from nanogpt2.depth import attention_flops, dial, flops_per_token
 from nanogpt2.inference.kv_cache import cache_bytes
 from nanogpt2.kernels.attention import attention
 from nanogpt2.kernels.backends import describe_backends
@@ -76,22 +75,13 @@ def model_seconds(
 
 def pattern_rows(depth: int = 24, recipe: str = "run1") -> list[list[Any]]:
     """Rows: pattern, FLOPs a token, the share that is attention's, of it what ``L`` has."""
-    found = dial(depth, recipe)
-    rows = []
+    base, rows = dial(depth, recipe).model, []
     for pattern, divisor in (("L", 2), ("SSSL", 2), ("SSSL", 4), ("SSSL", 16)):
-        model = replace(found.model, window_pattern=pattern, short_window_divisor=divisor)
-        seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
-        scores = 12 * model.n_head * model.head_dim * seen
-        total = found.flops_per_token - _scores(found.model) + scores
+        model = replace(base, window_pattern=pattern, short_window_divisor=divisor)
+        scores, total = attention_flops(model), flops_per_token(model)
         name = "L" if pattern == "L" else f"{pattern}, short T/{divisor}"
         rows.append([name, total, scores, scores / total])
     return rows
-
-
-def _scores(model: GPTConfig) -> int:
-    """FLOPs a token of attention's scores and mixing, as in ``depth.flops_per_token``."""
-    seen = sum(min(left, model.sequence_len) for left, _ in model.window_sizes())
-    return 12 * model.n_head * model.head_dim * seen
 
 
 def cache_rows(depth: int = 24, lengths: Sequence[int] = (512, 1024, 2048)) -> list[list[Any]]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 from nanogpt2.config import GPTConfig
 from nanogpt2.kernels.windows import receptive_field, window_mask
-from nanogpt2.lab.drawing import drawing, words
+from nanogpt2.lab.drawing import PAINT, PAPER, drawing, rect, words
 
 TOKENS = 64
 """in the pictures of reach and of tiles"""
-SEEN, OWN, EDGE = "var(--ng-c0)", "var(--ng-c1)", "var(--ng-c4)"
+SEEN, OWN, EDGE = PAINT[0], PAINT[1], PAINT[4]
 
 
 def mask_frame(window: int) -> tuple[str, str]:
     """Which of 16 keys each of 16 queries sees; a frame for ``explore``."""
     seen = window_mask(16, 16, window)
     cells = []
-    for query in range(16):
-        for key in range(16):
-            if not seen[query, key]:
-                cells.append(_cell(100 + 22 * key, 26 + 22 * query, 20, "none"))
-            else:
-                fill = OWN if key == query else SEEN
-                cells.append(_cell(100 + 22 * key, 26 + 22 * query, 20, fill))
+    for query, key in itertools.product(range(16), repeat=2):
+        fill = "none" if not seen[query, key] else OWN if key == query else SEEN
+        cells.append(_cell(100 + 22 * key, 26 + 22 * query, 20, fill))
     pairs, causal = int(seen.sum()), 16 * 17 // 2
     told = f"{pairs} of {causal} scores"
     body = words(100, 16, "keys, oldest first") + words(4, 200, "queries") + "".join(cells)
@@ -47,13 +45,10 @@ def reach_frame(pattern: str, window: str, depth: int) -> tuple[str, str]:
         known = min(TOKENS, 1 + receptive_field(windows[:level]))
         y = 304 - step * (level + 1)
         start = left + wide * (TOKENS - known) / TOKENS
-        kind = "" if level == 0 else config_letter(config, level - 1)
-        body.append(
-            f'<rect x="{left}" y="{y:.1f}" width="{wide}" height="{step - 3:.1f}" fill="none" '
-            'stroke="currentColor" opacity=".25"/>'
-            f'<rect x="{start:.1f}" y="{y:.1f}" width="{left + wide - start:.1f}" '
-            f'height="{step - 3:.1f}" fill="{OWN if kind == "L" else SEEN}"/>'
-        )
+        full = level and windows[level - 1][0] >= TOKENS
+        kind = "" if level == 0 else "L" if full else "S"
+        body.append(rect(left, y, wide, step - 3, stroke="currentColor", opacity=".25"))
+        body.append(rect(start, y, left + wide - start, step - 3, OWN if kind == "L" else SEEN))
         name = "input" if level == 0 else f"{level}: {kind}"
         if depth <= 8 or level % 2 == 0:
             body.append(words(left - 8, y + step / 2 + 4, name, "end", 14))
@@ -63,19 +58,12 @@ def reach_frame(pattern: str, window: str, depth: int) -> tuple[str, str]:
     return drawing("".join(body), 332), alt
 
 
-def config_letter(config: GPTConfig, layer: int) -> str:
-    """L or S: what the layer's window is."""
-    return "L" if config.window_sizes()[layer][0] >= config.sequence_len else "S"
-
-
 def tile_kinds(length: int, window: int, tile: int) -> dict[tuple[int, int], str]:
     """(row, column) of each tile of the score matrix -> "skipped", "whole" or "edge" (masked)."""
     mask, kinds = window_mask(length, length, window), {}
-    for row in range(-(-length // tile)):
-        for column in range(-(-length // tile)):
-            part = mask[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
-            full = "whole" if part.all() else "edge"
-            kinds[row, column] = full if part.any() else "skipped"
+    for row, column in itertools.product(range(-(-length // tile)), repeat=2):
+        part = mask[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
+        kinds[row, column] = "whole" if part.all() else "edge" if part.any() else "skipped"
     return kinds
 
 
@@ -112,11 +100,8 @@ def ring_frame(tokens: int, window: int = 7) -> tuple[str, str]:
         fill = "none" if token is None else OWN if token == tokens - 1 else SEEN
         body.append(_cell(x, 30, 52, fill, ".35" if fill == SEEN else "1"))
         if token is not None:
-            style = "fill:var(--pst-color-background,#fff)" if fill == OWN else ""
-            body.append(
-                f'<text x="{x + 26}" y="62" text-anchor="middle" font-size="18" '
-                f'fill="currentColor" style="{style}">{token}</text>'
-            )
+            style = f"fill:{PAPER}" if fill == OWN else ""
+            body.append(words(x + 26, 62, str(token), "middle", 18, style=style))
         body.append(words(x + 26, 102, f"slot {slot}", "middle", 14))
     gone = max(0, tokens - slots)
     told = f"token {tokens - 1} is the newest; {gone} forgotten"
@@ -129,7 +114,5 @@ def ring_frame(tokens: int, window: int = 7) -> tuple[str, str]:
 
 
 def _cell(x: float, y: float, size: float, fill: str, opacity: str = "1") -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{size:.1f}" height="{size:.1f}" fill="{fill}" '
-        f'fill-opacity="{opacity}" stroke="currentColor" stroke-opacity=".3"/>'
-    )
+    ink = {"stroke": "currentColor", "stroke_opacity": ".3"}
+    return rect(x, y, size, size, fill, fill_opacity=opacity, **ink)

@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nanogpt2.lab.drawing import drawing, words
+from nanogpt2.lab.drawing import PAINT, drawing, rect, show, words
 from nanogpt2.lab.page import Html
-from nanogpt2.lab.style import COLOURS, figure, show, style
+from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.studies.zero2.tables import stages_memory
 
 WORLD = 4
@@ -41,16 +41,12 @@ def ring_frame(round: int) -> tuple[str, str]:
         if r < WORLD - 1:
             body.append(words(160 + 96 * r, 20, "→", "middle"))
         for c in range(WORLD):
-            whole = len(held[r][c]) == WORLD
-            fill = "var(--ng-c1)" if whole else "var(--ng-c0)"
-            share = 0.15 + 0.6 * len(held[r][c]) / WORLD
+            fill = PAINT[len(held[r][c]) == WORLD]
+            share = f"{0.15 + 0.6 * len(held[r][c]) / WORLD:.2f}"
+            look = {"fill_opacity": share, "stroke": "currentColor", "stroke_opacity": ".4"}
+            body.append(rect(68 + 96 * r, 34 + 56 * c, 88, 46, fill, rx=5, **look))
             text = "+".join(str(n) for n in sorted(held[r][c]))
-            body.append(
-                f'<rect x="{68 + 96 * r}" y="{34 + 56 * c}" width="88" height="46" rx="5" '
-                f'fill="{fill}" fill-opacity="{share:.2f}" stroke="currentColor" '
-                'stroke-opacity=".4"/>'
-                f"{words(112 + 96 * r, 63 + 56 * c, text, 'middle', 15)}"
-            )
+            body.append(words(112 + 96 * r, 63 + 56 * c, text, "middle", 15))
         told.append(f"rank {r}: " + ", ".join(str(len(part)) for part in held[r]))
     body += [words(4, 63 + 56 * c, f"part {c}", size=15) for c in range(WORLD)]
     phase = (
@@ -66,9 +62,8 @@ def ring_frame(round: int) -> tuple[str, str]:
 def memory_frame(depth: int, ranks: int, tables: str) -> tuple[Figure, str]:
     """``stages_memory`` as bars; a frame for ``explore``."""
     found = stages_memory(depth, ranks, tables == "bf16")
-    fig, axes = figure(height=2.5)
     names = list(found)
-    with style():
+    with plotting(height=2.5) as (fig, axes):
         left = [0.0] * len(names)
         for i, part in enumerate(("parameters", "gradients", "optimizer")):
             values = [found[name][i] for name in names]
@@ -77,32 +72,28 @@ def memory_frame(depth: int, ranks: int, tables: str) -> tuple[Figure, str]:
         axes.invert_yaxis()
         axes.set(xlabel="GB on each rank")
         axes.grid(False, axis="y")
-        fig.legend(loc="outside upper left", ncols=3)
+        legend(fig)
     totals = ", ".join(f"{name} {sum(found[name]):.1f}" for name in names)
     return fig, f"Depth {depth} on {ranks} ranks, tables in {tables}. GB on each: {totals}."
 
 
 def timeline(ranks: Sequence[dict[str, Any]], caption: str = "") -> Html:
     """When each rank was in which phase of the step, by its own clock."""
-    fig, axes = figure(height=2.6)
-    spent = {phase: 0.0 for phase in PHASES}
-    with style():
+    spent = dict.fromkeys(PHASES, 0.0)
+    with plotting(height=2.6) as (fig, axes):
         for lane, rank in enumerate(ranks):
             for event in rank["events"]:
                 width = event["stop"] - event["start"]
                 spent[event["phase"]] += width / len(ranks)
-                colour = COLOURS[PHASES.index(event["phase"])]
-                axes.barh(
-                    [lane], [width], left=[event["start"]], color=colour, height=0.62,
-                    edgecolor="white", linewidth=0.4,
-                )  # fmt: skip
+                look = {"color": COLOURS[PHASES.index(event["phase"])], "edgecolor": "white"}
+                axes.barh(lane, width, 0.62, event["start"], linewidth=0.4, **look)
         axes.set(xlabel="seconds since the backward pass ended", yticks=range(len(ranks)))
         axes.set_yticklabels([f"rank {n}" for n in range(len(ranks))])
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         for i, phase in enumerate(("1 launch", "2 update", "3 finish")):
             axes.barh([0], [0], color=COLOURS[i], label=phase)
-        fig.legend(loc="outside upper left", ncols=3)
+        legend(fig)
     told = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items())
     alt = f"A lane for each of {len(ranks)} ranks with the three phases of the step. Mean: {told}."
     return show(fig, alt, caption)

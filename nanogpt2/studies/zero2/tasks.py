@@ -27,7 +27,7 @@ from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.collectives import Collectives
 from nanogpt2.optim.sharded import MuonAdamW, expected_traffic
 from nanogpt2.recipes import get_recipe
-from nanogpt2.training.distributed import Ranks, join
+from nanogpt2.training.ranks import Ranks, join
 
 LOST_AT = 3
 

@@ -18,13 +18,15 @@ MIN_SHARED = 16
 MAX_ENDINGS = 1024
 """tokens of endings in one row; their attention mask grows with it"""
 
+Key = tuple[int, int, int]
+"""task, example, option"""
+
 
 @dataclass(frozen=True)
 class Job:
     """One option of one example, to be scored."""
 
-    key: tuple[int, int, int]
-    """task, example, option"""
+    key: Key
     option: Option
 
     @property
@@ -47,19 +49,20 @@ class Row:
         known: dict[bytes, int] = {}
         for job in self.jobs:
             rest = job.inputs[len(self.prefix) :]
-            if len(rest) == 0:
-                self.ending_of.append(-1)
-                continue
-            key = rest.tobytes()
-            if key not in known:
-                known[key] = len(self.endings)
+            if len(rest) and rest.tobytes() not in known:
+                known[rest.tobytes()] = len(self.endings)
                 self.endings.append(rest)
-            self.ending_of.append(known[key])
+            self.ending_of.append(known.get(rest.tobytes(), -1))
 
     @property
     def endings_length(self) -> int:
         """Tokens behind the prefix."""
         return sum(map(len, self.endings))
+
+    @property
+    def size(self) -> int:
+        """Columns that it needs."""
+        return len(self.prefix) + self.endings_length
 
 
 def share_prefixes(jobs: Iterable[Job]) -> list[Row]:
@@ -76,7 +79,9 @@ def share_prefixes(jobs: Iterable[Job]) -> list[Row]:
             grown = len(group) + 1
             saved = (len(group) * shared) - (len(group) - 1) * prefix
             endings = total + length - grown * shared
-            if (saved >= MIN_SHARED and endings <= MAX_ENDINGS) or _same(group, job):
+            # what reads exactly what the one before it does costs nothing
+            same = np.array_equal(group[-1].inputs, job.inputs)
+            if same or (saved >= MIN_SHARED and endings <= MAX_ENDINGS):
                 group.append(job)
                 prefix, total = shared, total + length
                 continue
@@ -87,87 +92,58 @@ def share_prefixes(jobs: Iterable[Job]) -> list[Row]:
     return rows
 
 
-def _same(group: Sequence[Job], job: Job) -> bool:
-    """Whether ``job`` reads exactly what the group's last one does: it then costs nothing."""
-    return np.array_equal(group[-1].inputs, job.inputs)
-
-
-@dataclass
 class Batch:
     """Rows padded to common widths: columns of prefixes (P), then columns of endings (S).
 
-    Targets name what is scored: the token ``target`` is predicted at ``column`` of ``row``.
+    Flattened, ``targets[i]`` is predicted at column ``flat[i]``.
     """
 
-    rows: list[Row]
-    prefix_width: int
-    ending_width: int
-    tokens: np.ndarray
-    """(B, P + S) int64, padded with 0"""
-    prefix_lengths: np.ndarray
-    """(B,)"""
-    segments: np.ndarray
-    """(B, S): which ending a column belongs to, -1 for padding"""
-    offsets: np.ndarray
-    """(B, S): place of a column within its ending"""
-    flat: np.ndarray
-    """(N,) row * (P + S) + column of every scored token"""
-    targets: np.ndarray
-    """(N,)"""
-    spans: list[tuple[tuple[int, int, int], int, int]]
-    """job key, begin and end of its scored tokens in ``flat``"""
+    def __init__(
+        self, rows: Sequence[Row], prefix_width: int, ending_width: int, height: int
+    ) -> None:
+        """Lay out rows; a ``height`` more than there are pads with empty rows."""
+        self.rows, self.prefix_width, self.ending_width = rows, prefix_width, ending_width
+        width = prefix_width + ending_width
+        self.tokens = np.zeros((height, width), dtype=np.int64)
+        """(B, P + S), padded with 0"""
+        self.prefix_lengths = np.ones(height, dtype=np.int64)
+        self.segments = np.full((height, ending_width), -1, dtype=np.int64)
+        """(B, S): which ending a column belongs to, -1 for padding"""
+        self.offsets = np.zeros((height, ending_width), dtype=np.int64)
+        """(B, S): place of a column within its ending"""
+        self.spans: list[tuple[Key, int, int]] = []
+        """job key, begin and end of its scored tokens in ``flat``"""
+        flat: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        count = 0
+        for r, row in enumerate(rows):
+            length = self.prefix_lengths[r] = len(row.prefix)
+            self.tokens[r, :length] = row.prefix
+            begins, column = [], 0
+            for e, ending in enumerate(row.endings):
+                begins.append(prefix_width + column)
+                at = slice(column, column + len(ending))
+                self.tokens[r, prefix_width:][at] = ending
+                self.segments[r, at] = e
+                self.offsets[r, at] = np.arange(len(ending))
+                column += len(ending)
+            for job, e in zip(row.jobs, row.ending_of, strict=True):
+                option = job.option
+                places = np.arange(option.start - 1, len(option.tokens) - 1)
+                if e >= 0:
+                    places = np.where(places < length, places, begins[e] + places - length)
+                flat.append(r * width + places)
+                targets.append(option.tokens[option.start :])
+                self.spans.append((job.key, count, count + len(places)))
+                count += len(places)
+        self.flat = np.concatenate(flat).astype(np.int64)
+        """(N,) row * (P + S) + column of every scored token"""
+        self.targets = np.concatenate(targets).astype(np.int64)
 
     @property
     def size(self) -> int:
         """Columns computed, padding included."""
         return self.tokens.size
-
-
-def build_batch(
-    rows: Sequence[Row], prefix_width: int, ending_width: int, row_count: int | None = None
-) -> Batch:
-    """Lay out rows; ``row_count`` more than there are pads with empty rows."""
-    height, width = row_count or len(rows), prefix_width + ending_width
-    tokens = np.zeros((height, width), dtype=np.int64)
-    lengths = np.ones(height, dtype=np.int64)
-    segments = np.full((height, ending_width), -1, dtype=np.int64)
-    offsets = np.zeros((height, ending_width), dtype=np.int64)
-    flat: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    spans = []
-    count = 0
-    for r, row in enumerate(rows):
-        length = len(row.prefix)
-        tokens[r, :length] = row.prefix
-        lengths[r] = length
-        begins, column = [], 0
-        for e, ending in enumerate(row.endings):
-            begins.append(prefix_width + column)
-            tokens[r, prefix_width + column : prefix_width + column + len(ending)] = ending
-            segments[r, column : column + len(ending)] = e
-            offsets[r, column : column + len(ending)] = np.arange(len(ending))
-            column += len(ending)
-        for job, e in zip(row.jobs, row.ending_of, strict=True):
-            option = job.option
-            places = np.arange(option.start - 1, len(option.tokens) - 1)
-            if e >= 0:
-                places = np.where(places < length, places, begins[e] + places - length)
-            flat.append(r * width + places)
-            targets.append(option.tokens[option.start :])
-            spans.append((job.key, count, count + len(places)))
-            count += len(places)
-    return Batch(
-        list(rows),
-        prefix_width,
-        ending_width,
-        tokens,
-        lengths,
-        segments,
-        offsets,
-        np.concatenate(flat).astype(np.int64),
-        np.concatenate(targets).astype(np.int64),
-        spans,
-    )
 
 
 def plan_batches(rows: Sequence[Row], max_tokens: int, buckets: bool) -> list[Batch]:
@@ -192,10 +168,10 @@ def plan_batches(rows: Sequence[Row], max_tokens: int, buckets: bool) -> list[Ba
             if (last + 1 - first) * (max(P, p) + max(S, s)) > max_tokens or (buckets and p != P):
                 break
             P, S, last = max(P, p), max(S, s), last + 1
-        height = None
+        height = last - first
         if buckets:
-            height = max(last - first, min(bucket(last - first), max_tokens // (P + S)))
-        batches.append(build_batch(pending[first:last], P, S, height))
+            height = max(height, min(bucket(height), max_tokens // (P + S)))
+        batches.append(Batch(pending[first:last], P, S, height))
         first = last
     return batches
 

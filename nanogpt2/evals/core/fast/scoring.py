@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt2.errors import UserError
-from nanogpt2.evals.core.fast.layout import Batch, Job, Row, plan_batches, share_prefixes
+from nanogpt2.evals.core.fast.layout import Batch, Job, Key, Row, plan_batches, share_prefixes
 from nanogpt2.evals.core.fast.prefix import SharedPrefix
 from nanogpt2.evals.core.results import NOTHING, Score
-
-Key = tuple[int, int, int]
 
 LOGIT_BYTES = 1 << 28
 """fp32 logits held at once"""
@@ -31,8 +29,6 @@ MOST_TOKENS = {"cpu": 2048, "cuda": 131072, "mps": 16384}
 
 class Scorer:
     """Any causal model as a function ``model(idx (B, T)) -> logits (B, T, V)``."""
-
-    shares_prefixes = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -60,25 +56,17 @@ class Scorer:
         fitting = int(0.4 * free) // self.bytes_per_token()
         return max(1024, min(fitting, MOST_TOKENS.get(self.device.type, 4096)))
 
-    def logits(self, batch: Batch) -> Tensor:
-        """fp32 (N, V) of the scored positions."""
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
-        out = self.model(tokens)
-        return out.flatten(0, 1)[torch.from_numpy(batch.flat).to(self.device)].float()
+    def logits(self, tokens: Tensor, flat: Tensor) -> Tensor:
+        """fp32 (N, V) at the ``flat`` places of a batch's ``tokens``."""
+        return self.model(tokens).flatten(0, 1)[flat].float()
 
-    @torch.inference_mode()
-    def score(self, batch: Batch) -> Iterator[tuple[Key, Score]]:
-        """The score of every job of a batch."""
-        targets = torch.from_numpy(batch.targets).to(self.device)
-        losses, matches = self.measure(batch, targets)
-        losses, matches = losses.cpu(), matches.cpu()
-        for key, begin, end in batch.spans:
-            mean = losses[begin:end].mean().item()
-            yield key, Score(mean, bool(matches[begin:end].all()))
-
-    def measure(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss (N,) of every target and whether it is the greedy choice (N,)."""
-        return compare(self.logits(batch), targets)
+        return compare(self.logits(*self.here(batch.tokens, batch.flat)), *self.here(batch.targets))
+
+    def here(self, *arrays: np.ndarray) -> list[Tensor]:
+        """Arrays on the model's device."""
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Key, Score]]:
         """Scores of all jobs, batch by batch; a batch that does not fit is halved."""
@@ -88,17 +76,22 @@ class Scorer:
                 scored.append(job)
             else:
                 yield job.key, NOTHING
-        if self.shares_prefixes:
-            rows = share_prefixes(scored)
-        else:
-            rows = [Row(job.inputs, [job]) for job in scored]
-        for batch in plan_batches(rows, self.max_tokens(), self.buckets):
-            yield from self.score_within_memory(batch)
+        for batch in plan_batches(self.rows(scored), self.max_tokens(), self.buckets):
+            yield from self.score(batch)
 
-    def score_within_memory(self, batch: Batch) -> list[tuple[Key, Score]]:
-        """``score``, in halves where the device has too little memory."""
+    def rows(self, jobs: Sequence[Job]) -> list[Row]:
+        """What the model reads together: here every sequence alone."""
+        return [Row(job.inputs, [job]) for job in jobs]
+
+    def score(self, batch: Batch) -> list[tuple[Key, Score]]:
+        """The score of every job of a batch, in halves where the device has too little memory."""
         try:
-            return list(self.score(batch))
+            with torch.inference_mode():
+                losses, matches = (found.cpu() for found in self.measure(batch))
+            return [
+                (key, Score(losses[begin:end].mean().item(), bool(matches[begin:end].all())))
+                for key, begin, end in batch.spans
+            ]
         except torch.cuda.OutOfMemoryError:
             if len(batch.rows) == 1:
                 raise UserError(
@@ -106,17 +99,12 @@ class Scorer:
                     "free some of it or evaluate on another device"
                 ) from None
         torch.cuda.empty_cache()
-        half = sum(row_size(row) for row in batch.rows) // 2
+        half = sum(row.size for row in batch.rows) // 2
         return [
             result
             for part in plan_batches(batch.rows, max(1, half), self.buckets)
-            for result in self.score_within_memory(part)
+            for result in self.score(part)
         ]
-
-
-def row_size(row: Row) -> int:
-    """Columns that a row needs."""
-    return len(row.prefix) + row.endings_length
 
 
 def compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,28 +115,25 @@ def compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class GPTScorer(Scorer):
     """Our model: shared prefixes in one pass, logits where they are read."""
 
-    shares_prefixes = True
-
     def limit(self) -> int | None:
         """Rows of the position tables."""
-        given = super().limit()
-        if given is not None:
-            return given
-        config = self.model.config
-        return config.sequence_len if config.positions == "learned" else self.model.cos.size(0)
+        return super().limit() or self.model.max_positions
+
+    def rows(self, jobs: Sequence[Job]) -> list[Row]:
+        """Sequences that begin alike share a row."""
+        return share_prefixes(jobs)
 
     def bytes_per_token(self) -> int:
         """The stream, a layer's attention and MLP at fp32, and the mask of endings."""
         return 4 * 40 * self.model.config.n_embd + 4 * 2048
 
-    def measure(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss (N,) of every target and whether it is the greedy choice (N,)."""
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        tokens, flat, targets = self.here(batch.tokens, batch.flat, batch.targets)
         cache = None
         if batch.ending_width:
             cache = SharedPrefix(batch, self.device, self.model.attention_backend)
         hidden = self.model.hidden(tokens, cache).flatten(0, 1)
-        flat = torch.from_numpy(batch.flat).to(self.device)
         losses = torch.empty(len(flat), device=self.device)
         matches = torch.empty(len(flat), dtype=torch.bool, device=self.device)
         step = max(1, LOGIT_BYTES // (4 * self.model.config.vocab_size))
@@ -173,10 +158,8 @@ class HuggingFaceScorer(Scorer):
         """The configuration's number of positions (1,024 for GPT-2)."""
         return super().limit() or getattr(self.model.config, "max_position_embeddings", None)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """fp32 (N, V) of the scored positions."""
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
-        flat = torch.from_numpy(batch.flat).to(self.device)
+    def logits(self, tokens: Tensor, flat: Tensor) -> Tensor:
+        """fp32 (N, V) at the ``flat`` places of a batch's ``tokens``."""
         row, column = flat // tokens.size(1), flat % tokens.size(1)
         first = int(column.min()) if self.keeps else 0
         more = {"logits_to_keep": tokens.size(1) - first} if self.keeps else {}
@@ -196,22 +179,6 @@ def scorer_for(model: Any) -> Scorer:
 def model_device(model: Any) -> torch.device:
     """Where the parameters are; the CPU for a function without any."""
     device = getattr(model, "device", None)
-    if device is not None:
-        return torch.device(device)
-    if isinstance(model, torch.nn.Module):
-        for parameter in model.parameters():
-            return parameter.device
-    return torch.device("cpu")
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode (no dropout), and the mode before it afterwards."""
-    training = getattr(model, "training", False)
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
+    if device is None and isinstance(model, torch.nn.Module):
+        device = next((parameter.device for parameter in model.parameters()), None)
+    return torch.device(device or "cpu")

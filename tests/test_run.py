@@ -1,4 +1,4 @@
-"""The speedrun's command line: what it resolves to, and one sentence for each mistake."""
+"""A run as it is asked for: by a command line, in Python, as JSON; one sentence a mistake."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,18 @@ from nanogpt2.data.tokenizer import SMALLEST
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.machines import machine_of, processor
-from nanogpt2.options import SMALLEST_VOCABULARY, LoopSettings, apply_assignments, make_plan, record
 from nanogpt2.recipes import RECIPES, get_recipe
+from nanogpt2.run import Loop, Run, difference
+from nanogpt2.speedrun import SMALLEST_VOCABULARY, asked_for, parser, record
+from nanogpt2.training.command import parser as trainer_parser
 
 
 def plan(*arguments, out=None):
-    return make_plan([*arguments, *(["--out", str(out)] if out else [])])
+    return asked_for(parser().parse_args([*arguments, *(["--out", str(out)] if out else [])]))[0]
+
+
+def ranks(*arguments):
+    return asked_for(parser().parse_args(arguments))[1].machine.devices
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -27,25 +34,24 @@ def test_every_recipe_resolves_to_what_the_dial_says(name):
 
 
 def test_a_machine_without_a_gpu_gets_the_laptop(monkeypatch):
-    monkeypatch.setattr("nanogpt2.options._has_gpu", lambda: False)
+    monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: False)
     assert plan().recipe.name == plan("--recipe", "auto").recipe.name == "laptop"
     assert plan().out.as_posix() == "runs/laptop"
 
 
 def test_one_process_for_each_gpu_unless_the_processor_is_asked_for(monkeypatch):
-    monkeypatch.setattr("nanogpt2.options._has_gpu", lambda: True)
+    monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: True)
     node = {"auto": machine_of("H100", 8), "cpu": processor()}
-    monkeypatch.setattr("nanogpt2.options.this_machine", node.__getitem__)
-    assert plan("--recipe", "run1").ranks == 8
-    assert plan("--recipe", "run1", "--device", "cpu").ranks == 1
+    monkeypatch.setattr("nanogpt2.speedrun.this_machine", node.__getitem__)
+    assert ranks("--recipe", "run1") == 8
+    assert ranks("--recipe", "run1", "--device", "cpu") == 1
     rehearsal = plan("--cpu-ranks", "3")
-    assert (rehearsal.ranks, rehearsal.device, rehearsal.recipe.name) == (3, "cpu", "laptop")
+    assert ranks("--cpu-ranks", "3") == 3
+    assert (rehearsal.device, rehearsal.recipe.name) == ("cpu", "laptop")
 
 
 def test_set_reaches_recipe_model_groups_and_loop():
-    recipe, loop = apply_assignments(
-        get_recipe("run1"),
-        LoopSettings(),
+    changed = Run(get_recipe("run1"), Path()).assign(
         {
             "ratio": "8.5",
             "rope_base": "1e5",
@@ -55,12 +61,13 @@ def test_set_reaches_recipe_model_groups_and_loop():
             "eval_every": "7",
             "max_seconds": "60",
             "compile": "off",
-        },
+        }
     )
+    recipe, loop = changed.recipe, changed.loop
     assert (recipe.ratio, recipe.iterations) == (8.5, 40)
     assert recipe.model.rope_base == 1e5
     assert recipe.muon.lr == 0.03 and recipe.wte.betas == (0.9, 0.99)
-    assert loop == LoopSettings(eval_every=7, max_seconds=60.0, compile="off")
+    assert loop == Loop(eval_every=7, max_seconds=60.0, compile="off")
 
 
 def test_depth_and_steps_reach_the_dial():
@@ -76,13 +83,71 @@ def test_about_ten_measurements_and_checkpoints_unless_said_otherwise():
     assert (loop.eval_every, loop.checkpoint_every) == (-1, 1)
 
 
+SHORT = ["--eval-every", "7", "--steps=40", "--compile", "off", "--precision", "fp32"]
+LONG = ["eval_every=7", "steps=40", "compile=off", "precision=fp32"]
+
+
+def test_an_option_and_a_setting_of_the_same_name_are_the_same():
+    by_option, by_name = plan(*SHORT), plan(*(f"--set={pair}" for pair in LONG))
+    assert by_option == by_name and by_name.precision == by_name.recipe.precision == "fp32"
+    assert plan(*SHORT, "--set", "loop.eval_every=8").loop.eval_every == 8, "--set counts more"
+    assert plan("--precision", "auto").precision == "auto"
+    assert plan("--set", "data=climbmix").recipe.data == "climbmix"
+
+
+def test_both_commands_spell_their_options_alike():
+    def options(command):
+        return {o: a for a in command._actions for o in a.option_strings}
+
+    speedrun, trainer = options(parser()), options(trainer_parser())
+    assert set(trainer) - set(speedrun) == {"--tokenizer", "--resume-from"}
+    assert set(speedrun) - set(trainer) == {
+        "--resume", "--dry-run", "--log", "--cpu-ranks", "--max-restarts", "--core-max-per-task",
+    }  # fmt: skip
+    for name in set(speedrun) & set(trainer):
+        assert (speedrun[name].dest, speedrun[name].type) == (
+            trainer[name].dest,
+            trainer[name].type,
+        )
+
+
+def test_a_run_is_kept_as_json():
+    run = Run(get_recipe("run5"), "out", data="data", loop=Loop(max_seconds=3), core_bundle="b")
+    assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    assert run.dial == dial(recipe="run5") and replace(run, seed=1).dial is run.dial
+    assert (run.data_dir, run.tokenizer_dir) == (Path("data"), Path("out/tokenizer"))
+    with pytest.raises(
+        UserError, match=r"record of the run does not fit \(there is no setting 'loop\.evry'\)"
+    ):
+        Run.from_dict(run.to_dict() | {"loop": {"evry": 3}})
+
+
+CHANGES = {
+    "muon.lr=0.03": "recipe.muon.lr is 0.02 there and 0.03 here",
+    "precision=fp32": "recipe.precision is bf16 there and fp32 here",
+    "steps=3": "recipe.iterations is None there and 3 here",
+    "model.value_embeddings=off": "recipe.model.value_embeddings is True there and False here",
+    "device_batch_size=3": None,
+    "eval_every=3": None,
+}
+
+
+@pytest.mark.parametrize("pair", CHANGES)
+def test_two_runs_are_the_same_when_they_learn_the_same(pair):
+    run = Run(get_recipe("run1"), Path("a"))
+    other = replace(run, out=Path("b"), device="cpu").assign(dict([pair.split("=")]))
+    assert difference(run.identity(), other.identity()) == CHANGES[pair]
+    own = replace(run, data=Path("here")).identity()
+    assert own == replace(run, data=Path("there")).identity() != run.identity()
+
+
 MISTAKES = {
     "unknown recipe": (["--recipe", "run9"], "unknown recipe 'run9'; choose one of laptop, run1"),
     "no room for all bytes": (["--set", "vocab_size=3"], "need 265"),
     "depth 0": (["--recipe", "run1", "--depth", "0"], "depth is 0; it must be at least 1"),
     "depth without end": (["--set", "depth=1000000000"], "depth is 1000000000; it must be less"),
     "an average that never moves": (["--set", "wte.betas=0.8,1"], "betas is 1.0; it must be less"),
-    "a step back": (["--set", "muon.lr=-1"], "lr is -1.0; it must be at least 0"),
+    "a step back": (["--set", "muon.lr=-1"], "muon.lr is -1; it must be at least 0"),
     "gates that read nothing": (["--set", "value_gate_channels=0"], "value_gate_channels is 0"),
     "nothing to measure": (["--set", "eval_tokens=0"], "eval_tokens is 0; it must be at least 1"),
     "a head of nothing": (["--set", "head_dim=0"], "head_dim is 0; it must be at least 1"),
@@ -92,7 +157,7 @@ MISTAKES = {
     "a slip of the pen": (["--set", "ropebase=3"], "did you mean rope_base?"),
     "a slip in the loop": (["--set", "eval_evry=3"], "did you mean eval_every?"),
     "a slip in a group": (["--set", "muon.lrr=3"], "muon has lr, momentum"),
-    "nothing like it": (["--set", "zzzzzz=3"], "there is no such setting"),
+    "nothing like it": (["--set", "zzzzzz=3"], "there is no setting 'zzzzzz'; see"),
     "no value": (["--set", "ratio"], "write --set name=value"),
     "no name": (["--set", "=3"], "write --set name=value"),
     "not a number": (["--set", "ratio=many"], "ratio is 'many'; it must be a number"),
@@ -104,6 +169,9 @@ MISTAKES = {
     "no ranks": (["--cpu-ranks", "0"], "--cpu-ranks is 0; it must be at least 1"),
     "ranks without end": (["--cpu-ranks", "1000000"], "a rehearsal has at most 256"),
     "a GPU by its model": (["--device", "H100"], "that is a GPU's model, not a device"),
+    "not of the recipe": (["--set", "seed=3"], "seed is an option of its own"),
+    "no seed": (["--seed", str(2**63)], "seed is 9223372036854775808; it must be less than"),
+    "an option's value": (["--keep-last", "0"], "keep_last is 0; it must be at least 1"),
     "unknown log": (["--log", "paper"], "choose one of wandb, trackio, tensorboard, none"),
 }
 
@@ -136,8 +204,7 @@ def test_resume_takes_everything_from_the_record(tmp_path):
     first = plan(*arguments, "--set", "precision=fp32", "--set", "eval_every=3", out=tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(record(first, "command", {})))
     again = plan("--resume", out=tmp_path)
-    # free memory, and so the outlook, may have changed in between
-    assert again == replace(first, data=again.data, outlook=again.outlook)
+    assert again == replace(first, data=again.data)
     assert again.dial == first.dial
     assert again.data is not None and again.data.samefile(tmp_path)
     assert again.identity() == first.identity()

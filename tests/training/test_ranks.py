@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from nanogpt2.errors import UserError
-from nanogpt2.training import distributed
-from nanogpt2.training.distributed import choose_device, join
+from nanogpt2.training import watch
+from nanogpt2.training.ranks import choose_device, join
 from tests.training.ranks import run_ranks, start_ranks
 
 
@@ -21,13 +21,12 @@ def agree() -> dict:
         module = torch.nn.Linear(2, 2)
         torch.nn.init.constant_(module.weight, float(ranks.rank + 5))
         ranks.broadcast(module)
-        ranks.post("seen", ranks.rank)
         sums = ranks.sum([1.0, float(ranks.rank)])
         return {
             "sums": sums,
-            "shared": ranks.share("name", {"rank": ranks.rank}),
+            "shared": [ranks.share(lambda n=n: [n, ranks.rank]) for n in range(2)],
             "weight": module.weight.tolist(),
-            "seen": ranks.collect("seen"),
+            "seen": ranks.gather("seen", ranks.rank, 10),
         }
 
 
@@ -35,17 +34,22 @@ def agree() -> dict:
 def test_ranks_agree(world_size: int) -> None:
     expected = {
         "sums": [world_size, sum(range(world_size))],
-        "shared": {"rank": 0},
+        "shared": [[0, 0], [1, 0]],
         "weight": [[5.0, 5.0], [5.0, 5.0]],
-        "seen": list(range(world_size)),
     }
-    assert run_ranks(world_size, agree) == [expected] * world_size
+    found = run_ranks(world_size, agree)
+    seen = [rank.pop("seen") for rank in found]
+    assert seen == [list(range(world_size)), *([rank] for rank in range(1, world_size))]
+    assert found == [expected] * world_size
 
 
 def test_one_process_needs_no_store() -> None:
     with join("cpu") as ranks:
-        ranks.post("a", 1)
-        assert (ranks.sum([2.0]), ranks.share("k", 3), ranks.collect("a")) == ([2.0], 3, [1])
+        assert (ranks.sum([2.0]), ranks.share(lambda: 3), ranks.gather("a", 1, 0)) == (
+            [2.0],
+            3,
+            [1],
+        )
         assert ranks.is_main and not torch.distributed.is_initialized()
 
 
@@ -69,7 +73,7 @@ def fail(folder: Path, failure: Exception | None, in_collective: bool) -> None:
     rank = os.environ["RANK"]
     for descriptor, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{name}{rank}", os.O_WRONLY | os.O_CREAT), descriptor)
-    distributed.SILENCE_SECONDS = 3.0
+    watch.SILENCE_SECONDS = 3.0
     with join("cpu") as ranks:
         print("hello from", ranks.rank, flush=True)
         ranks.watch.strict.set()

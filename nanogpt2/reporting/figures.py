@@ -1,16 +1,18 @@
-"""One plot style: transparent, in the page's own ink, with colours that everyone can tell apart.
+"""One plot style for book and reports: the page's own ink, and colours that all can tell apart.
 
 Figures become SVG inside the page, so their text is text, their ink is ``currentColor`` and their
-colours are CSS variables that change with the theme (``static/lab.css``). The light palette keeps a
-contrast of at least 3 to 1 on white and the dark one on near-black (WCAG 2.1, 1.4.11); lines differ
-by dashes too.
+colours are CSS variables (``--ng-c0`` to ``--ng-c5``) that change with the theme. The light palette
+keeps a contrast of at least 3 to 1 on white and the dark one on near-black (WCAG 2.1, 1.4.11);
+lines differ by dashes too.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from contextlib import AbstractContextManager
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from typing import Any
 
@@ -19,7 +21,6 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, fresh_name, inline, part
 
 INK = "#010203"
 """stands for the page's own text colour until the figure is written"""
@@ -65,17 +66,29 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings())  # type: ignore[arg-type]
 
 
-def figure(width: float = 5.6, height: float = 2.9, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure in the book's style, in inches, and its axes (an array where ``columns`` > 1)."""
+def figure(width: float = 5.6, height: float = 2.9) -> tuple[Figure, Any]:
+    """A figure in the book's style, in inches, and its axes."""
     with style():
         fig = Figure(figsize=(width, height))
-        axes = fig.subplots(1, columns)
-    return fig, axes
+        return fig, fig.subplots()
 
 
-def svg(fig: Figure, alt: str) -> str:
+@contextmanager
+def plotting(width: float = 5.6, height: float = 2.9) -> Iterator[tuple[Figure, Any]]:
+    """``figure``, with the book's style for all that is drawn on it within the block."""
+    with style():
+        yield figure(width, height)
+
+
+def legend(fig: Figure, ncols: int = 3) -> None:
+    """The names of what was drawn, above the axes."""
+    fig.legend(loc="outside upper left", ncols=ncols)
+
+
+def svg(fig: Figure, alt: str, name: str = "") -> str:
     """``fig`` as an ``<svg>`` element that follows the theme and says ``alt`` to those who listen.
 
+    Its ids begin with ``name``, which must be its own in the page; without one it is random.
     Raises UserError without alt text: a picture nobody describes is closed to some readers.
     """
     if not alt.strip():
@@ -89,21 +102,22 @@ def svg(fig: Figure, alt: str) -> str:
     text = re.sub(r">\s+<", "><", text)
     # coordinates need no more than two digits; words and labels stay as they are
     text = re.sub(r"<[^>]+>", lambda m: re.sub(r"(\d+\.\d\d)\d+", r"\1", m[0]), text)
-    text = _themed(_renamed(text))
+    text = _themed(_renamed(text, name or fresh_name()))
     label = f'<svg role="img" aria-label="{escape(alt, quote=True)}"'
     return text.replace("<svg", label, 1).strip()
 
 
-def _renamed(text: str) -> str:
+def fresh_name() -> str:
+    """A name no other part of the page has: radio groups and SVG ids need one."""
+    return "ng" + secrets.token_hex(5)
+
+
+def _renamed(text: str, name: str) -> str:
     """Ids made unique within the page, references with them; unused ids dropped."""
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    name = fresh_name()
-    text = re.sub(
-        r' id="([^"]+)"',
-        lambda m: f' id="{name}-{m.group(1)}"' if m.group(1) in used else "",
-        text,
-    )
-    return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    used = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    new = {old: f"{name}-{number}" for number, old in enumerate(used)}
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{new[m[1]]}"' if m[1] in new else "", text)
+    return re.sub(r'(url\(#|href="#)([^)"]+)', lambda m: m[1] + new[m[2]], text)
 
 
 def _themed(text: str) -> str:
@@ -113,10 +127,3 @@ def _themed(text: str) -> str:
     # the page's font: newer matplotlib writes font-family, older the short form
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     return re.sub(r"(font: [^;\"']*)'[^;\"]*", r"\1system-ui, sans-serif", text)
-
-
-def show(fig: Figure, alt: str, caption: str = "") -> Html:
-    """The figure as part of the page. ``alt`` says what it shows, ``caption`` why to look."""
-    words = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
-    body = f"<figure>{svg(fig, alt)}{words}</figure>"
-    return Html(part("figure", body), f"[figure: {alt}]")

@@ -1,0 +1,254 @@
+"""What a run is: one object from the command line, from Python or from JSON, handed down whole.
+
+``Run`` is what is asked for; what follows from it is its ``dial``, and what it costs is a plan.
+Every command that trains has the options of ``add_options``. Chapter: speedrun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import Field
+
+from nanogpt2.depth import Dial, dial
+from nanogpt2.errors import UserError
+from nanogpt2.files import named_path
+from nanogpt2.recipes import RECIPES, Recipe
+from nanogpt2.settings import Count, Natural, Place, Scale, from_dict, override, settings
+
+EVAL_TOKENS = 20 * 2**19
+LEARNING_FREE = ("summary", "record", "device_batch_size")
+"""fields of a recipe that change nothing of what is learned"""
+
+
+@settings
+class Loop:
+    """How the loop keeps watch over a run; none of it changes what the model learns."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """auto: where a compiler is found and the run is long enough to earn its start"""
+    eval_every: Annotated[int, Field(ge=-1, lt=2**62)] | None = None
+    """steps between measurements of validation bits per byte; 0: only at the end; -1: never"""
+    eval_tokens: Count | None = None
+    """of one measurement, over all ranks; None: a hundredth of the training's, at most 10M"""
+    core_every: Natural = 0
+    """steps between CORE evaluations; 0: never"""
+    core_sample: Count | None = 500
+    """examples of each task in these; None: all"""
+    checkpoint_every: Natural | None = None
+    """steps between checkpoints; 0: only at the end (and when stopped)"""
+    keep_last: Count = 2
+    """how many checkpoints stay, beside the one with the best validation"""
+    max_seconds: Scale | None = None
+    """stop after so many seconds of training (evaluations left out), saved and resumable"""
+
+    def over(self, dial: Dial) -> Loop:
+        """The loop of a run of that length: None stands for about ten times in it."""
+        every = max(1, dial.iterations // 10)
+        return replace(
+            self,
+            eval_every=every if self.eval_every is None else self.eval_every,
+            eval_tokens=self.eval_tokens or min(EVAL_TOKENS, max(1, dial.tokens // 100)),
+            checkpoint_every=every if self.checkpoint_every is None else self.checkpoint_every,
+        )
+
+
+@settings
+class Run:
+    """All that is asked for; raises UserError for what cannot be."""
+
+    recipe: Recipe
+    """model, data, rates and length"""
+    out: Place
+    """the run's folder: checkpoints/, metrics.jsonl, training.json, tokenizer/"""
+    data: Place | None = None
+    """folder of parquet shards; None: the recipe's data set, which lies in the run's folder"""
+    tokenizer: Place | None = None
+    """a saved tokenizer of the recipe's vocabulary; None: the one in the run's folder"""
+    seed: Annotated[int, Field(gt=-(2**63), lt=2**63)] = 0
+    """of the start values"""
+    device: str = "auto"
+    """auto: CUDA, else MPS, else the processor"""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """of products; auto: the recipe's where the machine is good at it, else fp32"""
+    loop: Loop = Loop()
+    core_bundle: Place | None = None
+    """folder of CORE's tasks"""
+    core_max_per_task: Count | None = None
+    """examples of each of CORE's tasks after the training; None: all"""
+    more_data: bool = False
+    """go on with shards that have come to ``data`` since the run began"""
+    resume: bool = True
+    """continue from the newest whole checkpoint of ``out``, if there is one"""
+    resume_from: Place | None = None
+    """continue from this checkpoint"""
+    log: str = "none"
+    """where else the curves go"""
+    max_restarts: Natural = 0
+    """how often lost ranks are started again"""
+
+    BARE: ClassVar = ("recipe", "loop")
+    CLOSED: ClassVar = dict.fromkeys(
+        ("out", "tokenizer", "seed", "device", "core_bundle", "log")
+        + ("core_max_per_task", "more_data", "resume", "resume_from", "max_restarts"),
+        "is an option of its own",
+    )
+
+    @property
+    def dial(self) -> Dial:
+        """Sizes, length and rates: what follows from the recipe and its depth."""
+        return dial(None, self.recipe)
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the shards lie, or will."""
+        return self.data or self.out / "data"
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        """Where the tokenizer lies, or will."""
+        return self.tokenizer or self.out / "tokenizer"
+
+    @property
+    def wanted_precision(self) -> str:
+        """Of products, as asked for by name or by the recipe."""
+        return self.recipe.precision if self.precision == "auto" else self.precision
+
+    @property
+    def wants_core(self) -> bool:
+        """Whether CORE is measured: it is asked for, or the run aims at a record."""
+        asked = self.core_bundle is not None or self.loop.core_every > 0
+        return asked or self.recipe.record is not None
+
+    def assign(self, assignments: Mapping[str, str]) -> Run:
+        """``override``; a precision that is asked for by name is not left to the machine."""
+        rest, precision = dict(assignments), cast(Any, assignments.get("precision"))
+        if precision == "auto":
+            del rest["precision"]
+        run = override(self, rest)
+        return replace(run, precision=precision) if precision in ("auto", "bf16", "fp32") else run
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run the run it is, in plain values: two that agree in it learn the same.
+
+        Its text may lie anywhere: ``nanogpt2.data.source`` compares digests.
+        """
+        recipe = self.recipe.to_dict() | {"precision": self.wanted_precision}
+        return _plain(
+            {
+                "recipe": {name: recipe[name] for name in recipe if name not in LEARNING_FREE},
+                "data": "your own text" if self.data else self.recipe.data,
+                "seed": self.seed,
+                "precision": self.precision,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Run:
+        """The inverse of ``to_dict``; UserError where it is something else."""
+        return from_dict(cls, values, "the record of the run")
+
+
+def _plain(values: Any) -> Any:
+    """As JSON has it: lists for tuples, names for paths."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(dotted name, value) of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Where two identities part (muon.lr is 0.02 there and 0.03 here); None: it is the same run."""
+    before = dict(flat(begun))
+    for name, value in flat(now):
+        if before.get(name, "not set") != value:
+            there, here = (str(v)[:60] for v in (before.get(name, "not set"), value))
+            return f"{name} is {there} there and {here} here"
+    return None
+
+
+# The command line
+
+NAMED = {
+    "depth": ("D", "layers; sizes and rates follow from it"),
+    "steps": ("N", "length of the run (default: the recipe's)"),
+    "precision": ("KIND", "of products: auto, bf16, fp32 (default: auto, the recipe's)"),
+    "device_batch_size": ("N", "most rows in a forward pass (default: the recipe's)"),
+    "compile": ("WHEN", "auto, on, off"),
+    "eval_every": ("N", "steps between measurements of validation (0: at the end, -1: never)"),
+    "eval_tokens": ("N", "tokens of one measurement"),
+    "core_every": ("N", "steps between measurements of CORE (0: never)"),
+    "checkpoint_every": ("N", "steps between checkpoints (0: only at the end)"),
+    "keep_last": ("N", "checkpoints to keep, beside the best one"),
+    "max_seconds": ("S", "stop, saved, after so long"),
+}
+"""settings with an option of their own: ``--eval-every 10`` is ``--set eval_every=10``"""
+ABOUT_TEN = {"eval_every": "about ten in a run", "checkpoint_every": "about ten in a run"}
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """``--set``: the one way to change any setting."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="assignments",
+        help="any field of the recipe, its model or the loop, such as ratio=8 or muon.lr=0.03",
+    )
+
+
+def add_options(
+    parser: argparse.ArgumentParser, recipe: str, loop: Loop, needs_data: bool = False
+) -> None:
+    """What every command that trains understands; ``recipe`` and ``loop`` are its defaults."""
+    add = parser.add_argument
+    names = f"one of {', '.join(RECIPES)}"
+    if recipe == "auto":
+        names = f"auto (what this machine can do), {', '.join(RECIPES)}"
+    add("--recipe", metavar="NAME", help=f"{names} (default: {recipe})")
+    place: dict[str, Any] = {"type": named_path, "metavar": "DIR", "required": needs_data}
+    add("--data", **place, help="own parquet shards with a `text` column")
+    add("--out", **place, help="folder of the run" + (" (default: runs/RECIPE)" * (not needs_data)))
+    add("--seed", type=int, metavar="N", help="of the start values (default: 0)")
+    add("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    for name, (metavar, text) in NAMED.items():
+        if hasattr(loop, name):
+            default = getattr(loop, name)
+            default = ABOUT_TEN.get(name) if default is None else default
+            text = text if default is None else f"{text} (default: {default})"
+        add(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
+    add_set(parser)
+    add("--core-bundle", type=named_path, metavar="DIR", help="measure CORE with the tasks in DIR")
+    add(
+        "--more-data",
+        action="store_true",
+        help="go on with shards that have come to --data since the run began",
+    )
+
+
+def assignments(options: argparse.Namespace) -> dict[str, str]:
+    """What was asked for by name, by an option of its own or by ``--set``, which counts more."""
+    given = {name: getattr(options, name, None) for name in NAMED}
+    values = {name: text for name, text in given.items() if text is not None}
+    for pair in options.assignments:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--set {pair!r} has no value; write --set name=value")
+        values[name.strip()] = value.strip()
+    return values

@@ -1,0 +1,197 @@
+"""The ranks of a run: who am I, and what do all agree on.
+
+One process a GPU, started by torchrun (or one process alone: the same code with world size 1).
+Gradients and parameters travel in ``nanogpt2.optim.sharded``; here is the rest: the start, one
+small sum a step, and the end (``watch`` has what happens when one fails). Chapter: zero2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from nanogpt2.errors import UserError
+from nanogpt2.machines import no_device
+from nanogpt2.training.watch import Watch
+
+TIMEOUT = timedelta(minutes=30)
+"""how long a rank waits for the others in a collective (rank 0 may be evaluating)"""
+
+
+@dataclass
+class Ranks:
+    """This process among all processes of the run."""
+
+    rank: int
+    local_rank: int
+    """its number on this machine, and so its GPU"""
+    world_size: int
+    device: torch.device
+    store: Any = None
+    """key-value store that all ranks reach; None with one process"""
+    watch: Watch | None = None
+    """ends this process when another rank is lost; None with one process"""
+    _shared: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 talks, measures and keeps the books."""
+        return self.rank == 0
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Elementwise sum over the ranks (in float64 where the device has it)."""
+        if self.world_size == 1:
+            return values
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        total = torch.tensor(values, dtype=dtype, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum([0.0])
+
+    def share(self, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives on rank 0, as JSON, on every rank. All of them call it.
+
+        It may take as long as it likes there: the others wait outside of any collective.
+        """
+        if self.world_size == 1:
+            return make()
+        self._shared += 1
+        key = f"shared/{self._shared}"
+        if self.is_main:
+            self.store.set(key, json.dumps(make()))
+        while not self.store.check([key]):  # a blocking get would lock out the watch
+            time.sleep(0.02)
+        return json.loads(self.store.get(key))
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While entered, a rank that falls silent is taken for lost."""
+        if self.watch is not None:
+            self.watch.strict.set()
+        yield
+        if self.watch is not None:
+            self.watch.strict.clear()
+
+    def gather(self, key: str, value: Any, seconds: float) -> list[Any]:
+        """Every rank's JSON ``value``, for rank 0, which waits so long for them; else its own.
+
+        No collective, so that any thread may call it. ``key`` must be fresh for each call.
+        """
+        if self.world_size == 1:
+            return [value]
+        self.store.set(f"{key}/{self.rank}", json.dumps(value))
+        if not self.is_main:
+            return [value]
+        names = [f"{key}/{rank}" for rank in range(self.world_size)]
+        deadline = time.monotonic() + seconds
+        while not self.store.check(names):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a rank has not reported {key} in {seconds:.0f} s")
+            time.sleep(0.02)
+        return [json.loads(self.store.get(name)) for name in names]
+
+    @torch.no_grad()
+    def broadcast(self, model: nn.Module) -> None:
+        """Give every rank rank 0's parameters: machines may disagree in the last bit of a start."""
+        if self.world_size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+
+ALONE = Ranks(0, 0, 1, torch.device("cpu"))
+"""one process, for whom "all ranks" is itself"""
+
+
+def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """``auto``: CUDA, else MPS, else the processor. Raises UserError for a device not found."""
+    asked, has_mps = name, torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise no_device(asked) from None
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    # torch knows more types, and this project does not
+    if not {"cuda": count, "mps": has_mps, "cpu": True}.get(device.type):
+        raise no_device(asked)
+    if device.type != "cuda":
+        return device
+    index = local_rank if device.index is None else device.index
+    if index >= count:
+        raise UserError(
+            f"rank {local_rank} of this machine needs GPU {index} and {count} were found; "
+            "start as many ranks as there are GPUs, or choose --device cpu"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def _number(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        raise UserError(f"{name} is {os.environ[name]!r}; torchrun sets it to a number") from None
+
+
+@contextmanager
+def join(device: str = "auto") -> Iterator[Ranks]:
+    """Be one of torchrun's ranks (by its environment variables), or alone without torchrun.
+
+    Ranks but the first are silenced. When the body fails under torchrun, the first rank to fail
+    tells who, where and why on stderr, and every process ends: this one with exit code 2 for a
+    UserError, 130 for Ctrl-C, else 1; alone, the exception passes through.
+    """
+    world_size, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    chosen = choose_device(device, local_rank)
+    if world_size == 1:
+        yield Ranks(0, 0, 1, chosen)
+        return
+    store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    # the launcher keeps one store over all restarts, and with it the word of who failed before
+    store = dist.PrefixStore(f"attempt{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    words = dist.PrefixStore("nanogpt2", store)
+    watch = Watch(words, rank, world_size, chosen)
+    try:
+        with _quiet() if rank else nullcontext():
+            dist.init_process_group(
+                "nccl" if chosen.type == "cuda" else "gloo",
+                store=dist.PrefixStore("groups", store),
+                rank=rank,
+                world_size=world_size,
+                timeout=TIMEOUT,
+                device_id=chosen if chosen.type == "cuda" else None,
+            )
+            ranks = Ranks(rank, local_rank, world_size, chosen, words, watch)
+            yield ranks
+            watch.close()
+            ranks.barrier()
+            dist.destroy_process_group()
+    except BaseException as error:  # SystemExit and KeyboardInterrupt must stop the others too
+        watch.end_all(error)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence standard output and warnings."""
+    with (
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
+        redirect_stdout(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

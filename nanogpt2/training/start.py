@@ -1,0 +1,224 @@
+"""Where a run starts: at its beginning, or at a checkpoint of its own. Chapter: loop.
+
+Rank 0 chooses the checkpoint, hashes it, and compares it with what the run is; the others wait for
+its word. Then it reads the model, which reaches the others as every start does, and each rank reads
+its own share of the optimizer: the same ranks go on bit for bit, others are dealt theirs anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.data.source import Text, continued
+from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.errors import UserError
+from nanogpt2.files import atomic_directory, mark, require_free_space, require_replaceable
+from nanogpt2.model.gpt import GPT
+from nanogpt2.optim import MuonAdamW
+from nanogpt2.run import Run, difference
+from nanogpt2.training.checkpoint import (
+    FOLDER,
+    clean_partial,
+    damaged,
+    find_checkpoint,
+    list_checkpoints,
+    newest_whole,
+    read_state,
+    restore,
+    set_aside,
+    step_of,
+)
+from nanogpt2.training.ranks import Ranks
+from nanogpt2.training.settings import StepReport
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run takes up."""
+
+    text: Text
+    """what it learns from and is measured on"""
+    step: int = 0
+    report: StepReport | None = None
+    """the last one before the checkpoint"""
+    best: float | None = None
+    """lowest validation bits per byte so far"""
+    data: Any = None
+    """this rank's position in the data; None: the beginning"""
+    folder: Path | None = None
+
+
+def find_start(
+    asked: Run,
+    identity: Mapping[str, Any],
+    model: GPT,
+    optimizer: MuonAdamW,
+    ranks: Ranks,
+    check: Callable[[Text], None] = lambda text: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Start:
+    """Fill model and optimizer from the checkpoint to continue, if there is one.
+
+    Args:
+        identity: what the run is, as its checkpoints say it: model, recipe, ``Run.identity``, and
+            the tokenizer's digest.
+        check: raises UserError where a later part of the run would fail with that text.
+
+    Raises UserError when the checkpoint is of another run, or has learned from another text.
+    Nothing is written before all of that is known.
+    """
+
+    def choose() -> list[Any]:
+        """Rank 0: the checkpoint, its state, and the text to go on with."""
+        found = _choose(asked, tell)
+        state = read_state(found) if found else {}
+        text = Text.of(asked.data_dir)
+        if found is not None:
+            with damaged(found):
+                require_same_run(state, identity, asked.dial.iterations)
+                began = Text.from_record(state["text"]) if "text" in state else text
+            text = continued(began, text, asked.more_data)
+        check(text)
+        has_tokenizer = _has_tokenizer(asked, identity["tokenizer"])
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        size += optimizer.state_bytes() * ranks.world_size
+        require_free_space(asked.out, 2 * size, "keeping checkpoints")
+        _prepare(asked, found, has_tokenizer)
+        return [found and str(found), state, text.to_record()]
+
+    name, state, record = ranks.share(choose)
+    text = Text.from_record(record)
+    _require_shared(asked.out, ranks)
+    if name is None:
+        ranks.broadcast(model)
+        return Start(text)
+    folder, step, world_size = Path(name), state["step"], state["world_size"]
+    positions = restore(folder, state, model if ranks.is_main else None, optimizer)
+    ranks.broadcast(model)
+    with damaged(folder):
+        report = StepReport(**state["progress"]["report"])
+        data = position(positions, ranks.rank, ranks.world_size)
+    tell(f"continuing from {folder.name}, {step:,} of {asked.dial.iterations:,} steps")
+    if world_size != ranks.world_size:
+        tell(f"{world_size} ranks wrote it and {ranks.world_size} continue: resharded")
+    return Start(text, step, report, state["progress"].get("best_val_bpb"), data, folder)
+
+
+def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
+    """The checkpoint to continue, verified."""
+    run, named = asked.out, asked.resume_from
+    if named is None and asked.resume:
+        return newest_whole(run, tell)
+    kept = list_checkpoints(run)
+    if named is None:
+        if kept:
+            raise UserError(
+                f"{run} holds checkpoints of an earlier run; continue it, choose another folder, "
+                f"or delete {run / FOLDER}"
+            )
+        return None
+    found = find_checkpoint(named)
+    if kept and step_of(kept[0]) > step_of(found):
+        raise UserError(
+            f"{run} holds later checkpoints ({kept[0].name}) than {found.name}; delete them, or "
+            "choose another folder, for they would be taken for those of this run"
+        )
+    return found
+
+
+def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], steps: int) -> None:
+    """Raise UserError unless the checkpoint's ``state`` is of the run that ``identity`` tells."""
+    now = identity["identity"]
+    begun = state.get("identity") or _identity_before(state, now, steps)
+    # its text is told by digests, wherever it lies
+    if what := difference({**begun, "data": now["data"]}, now):
+        raise UserError(
+            f"it is of another run ({what}); use the same settings, or another folder (--out)"
+        )
+    if state.get("tokenizer", identity["tokenizer"]) != identity["tokenizer"]:
+        raise UserError(
+            "it is of a run with another tokenizer than the one given; name the run's own "
+            "(--tokenizer), or choose another folder"
+        )
+
+
+def _identity_before(
+    state: Mapping[str, Any], now: Mapping[str, Any], steps: int
+) -> Mapping[str, Any]:
+    """Of the run in a checkpoint of before there were identities.
+
+    Depth and steps could be asked for beside the recipe; the precision was not kept.
+    """
+    recipe = {name: state["recipe"].get(name) for name in now["recipe"]}
+    recipe |= {"depth": state["model"]["n_layer"], "precision": now["recipe"]["precision"]}
+    same_length = state["steps"] == steps
+    recipe["iterations"] = now["recipe"]["iterations"] if same_length else state["steps"]
+    return {**now, "recipe": recipe, "seed": state["seed"]}
+
+
+def _has_tokenizer(asked: Run, digest: str) -> bool:
+    """Whether the run's folder holds its tokenizer already; UserError where it holds another."""
+    kept = asked.out / "tokenizer"
+    try:
+        same = Tokenizer.load(kept).digest == digest
+    except UserError:  # none, or not a whole one
+        require_replaceable(kept, asked.tokenizer_dir)
+        return False
+    if not same:
+        raise UserError(
+            f"{kept} holds another tokenizer than {asked.tokenizer_dir}; give that one "
+            "(--tokenizer), or choose another folder for the run (--out)"
+        )
+    return True
+
+
+def _prepare(asked: Run, found: Path | None, has_tokenizer: bool) -> None:
+    """The first that is written: the run's marks and its tokenizer; leftovers go."""
+    run = asked.out
+    mark(run)
+    clean_partial(run)
+    if asked.resume_from is None:  # newer ones that are damaged must not count as kept
+        set_aside(run, step_of(found) if found else -1)
+    (run / FOLDER).mkdir(parents=True, exist_ok=True)
+    if not has_tokenizer:  # a model without it is of no use
+        with atomic_directory(run / "tokenizer", asked.tokenizer_dir) as temporary:
+            shutil.copytree(asked.tokenizer_dir, temporary, dirs_exist_ok=True)
+
+
+def _require_shared(run: Path, ranks: Ranks) -> None:
+    """Raise UserError unless all ranks see the folder that rank 0 sees."""
+    if ranks.world_size == 1:
+        return
+    probe = run / FOLDER / f".{uuid.uuid4().hex}"
+    if ranks.is_main:
+        probe.touch()
+    probe = Path(ranks.share(lambda: str(probe)))
+    seen = probe.exists()
+    ranks.barrier()
+    if ranks.is_main:
+        probe.unlink()
+    if not seen:  # which ends the others too
+        raise UserError(f"this machine does not see {run} of rank 0's; choose a shared folder")
+
+
+def position(saved: list[Any], rank: int, world_size: int) -> Any:
+    """Where ``rank`` goes on reading: exactly where it was, if the number of ranks is the same.
+
+    Else all ranks go on from the position of the one that was furthest behind, with the documents
+    that come after it dealt out anew, and so with those before it that still stood in the old
+    ranks' packing buffers: no document is skipped, and a few are read twice.
+    """
+    if len(saved) == world_size:
+        return saved[rank]
+    place = min(tuple(state["next"]) for state in saved)
+    waiting = sorted({tuple(entry) for state in saved for entry in state["buffer"]})
+    buffer = [list(entry) for entry in waiting if entry < place][rank::world_size]
+    # no unit: what is fair for that many ranks
+    return {
+        "next": list(place), "buffer": buffer, "rank": rank, "world_size": world_size, "unit": None
+    }  # fmt: skip

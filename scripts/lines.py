@@ -1,0 +1,128 @@
+"""Count the house: each room's lines against its budget, and the path that a student reads.
+
+    python -m scripts.lines            print both tables
+    python -m scripts.lines --readme   and write the rooms into README.md
+
+A line is a line of a file, whatever stands on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from nanogpt2.errors import UserError, run_command
+from scripts.paths import ROOT
+
+PACKAGE = ROOT / "nanogpt2"
+MARKED = re.compile(r"(<!-- rooms: begin -->\n).*?(<!-- rooms: end -->)", re.DOTALL)
+ROUND = 50
+"""README names lines rounded to this, so that it need not change with every commit"""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Some files of the package that belong together."""
+
+    name: str
+    files: tuple[str, ...]
+    """relative to the package; a folder ends with a slash"""
+    holds: str
+    """what lives there"""
+    budget: int
+    """lines"""
+
+    def paths(self) -> list[Path]:
+        """Every Python file of the room."""
+        return [path for name in self.files for path in python_files(name)]
+
+    @property
+    def lines(self) -> int:
+        """Of all its files."""
+        return sum(map(count, self.paths()))
+
+
+def python_files(name: str) -> list[Path]:
+    """The file of that name in the package, or all files of the folder."""
+    place = PACKAGE / name
+    return sorted(place.rglob("*.py")) if name.endswith("/") else [place] if place.exists() else []
+
+
+def count(path: Path) -> int:
+    """Lines of a file."""
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def house() -> tuple[list[Room], list[str], int]:
+    """The rooms in the order of their imports, the taught files, and the lines these may have."""
+    table = yaml.safe_load((ROOT / "scripts" / "house.yml").read_text(encoding="utf-8"))
+    rooms = [Room(r["name"], tuple(r["files"]), r["holds"], r["lines"]) for r in table["rooms"]]
+    return rooms, table["taught"], table["taught_lines"]
+
+
+def taught() -> dict[str, int]:
+    """Lines of each taught file, and of each taught folder."""
+    return {name: sum(map(count, python_files(name))) for name in house()[1]}
+
+
+def room_table(exact: bool = True) -> str:
+    """Markdown: every room, what lives there, and its lines (rounded unless ``exact``)."""
+    rows = ["| room | what lives there | lines |", "| --- | --- | ---: |"]
+    for room in house()[0]:
+        names = " ".join(f"[`{name}`](nanogpt2/{name.rstrip('/')})" for name in room.files)
+        rows.append(f"| {names} | {room.holds} | {shown(room.lines, exact)} |")
+    return "\n".join(rows)
+
+
+def shown(lines: int, exact: bool) -> str:
+    """1,234; 1,250 where rounded."""
+    return f"{lines if exact else max(1, round(lines / ROUND)) * ROUND:,}"
+
+
+def write_readme() -> None:
+    """Put the table of rooms and the two sums into README.md."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    if not MARKED.search(text):
+        raise UserError(f"{path.name} has no marked place for its rooms; restore it from git")
+    path.write_text(MARKED.sub(rf"\g<1>{readme_section()}\n\g<2>", text), encoding="utf-8")
+
+
+def readme_section() -> str:
+    """What README.md says of the rooms."""
+    whole, path = (shown(n, exact=False) for n in (total(), sum(taught().values())))
+    return (
+        f"{room_table(exact=False)}\n\nAbout {whole} lines in all. About {path} of them are what a "
+        "student reads to know how the model is\ntrained: model, loss, packing, schedules, AdamW, "
+        "Polar Express, Muon, the sharded step, the loop, and CORE."
+    )
+
+
+def total() -> int:
+    """Lines of the whole package."""
+    return sum(map(count, PACKAGE.rglob("*.py")))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.lines", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--readme", action="store_true", help="write the rooms into README.md")
+    if parser.parse_args().readme:
+        write_readme()
+    rooms, _, most = house()
+    for room in rooms:
+        print(f"{room.name:<24}{room.lines:>7,} of {room.budget:>6,}")
+    print(f"{'the whole package':<24}{total():>7,} of {sum(r.budget for r in rooms):>6,}\n")
+    for name, lines in taught().items():
+        print(f"{name:<24}{lines:>7,}")
+    print(f"{'the taught path':<24}{sum(taught().values()):>7,} of {most:>6,}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
