@@ -36,6 +36,8 @@ GPT2_CHIP_WATTS = (reported.TPU_CHIP_WATTS_LOW + reported.TPU_CHIP_WATTS_HIGH) /
 """of a TPU v3 chip with its share of the host: the middle of the range of averages measured over
 four large trainings (Patterson et al., arXiv 2104.10350, table 4), cooling left out"""
 
+TOKENS_OF_A_RANK = 1024
+"""a step's tokens below which exchanging gradients costs a processor's rank more than it gains"""
 USABLE = 0.92
 """part of a device's memory that is ours; the driver and fragmentation take the rest"""
 SHARD_BYTES = int(reported.SHARD_BYTES)
@@ -244,6 +246,20 @@ def _disk_bytes(resolved: Dial, recipe: Recipe, memory: Memory, ranks: int) -> i
     shards = shards_needed(recipe.data, resolved.tokens)
     shards += shards > 0  # and validation
     return shards * SHARD_BYTES + 2 * (memory.parameters + ranks * memory.optimizer)
+
+
+def processor_ranks(at: Dial, cores: int) -> int:
+    """How many processes share a processor's cores best.
+
+    Threads of one process wait for each other thousands of times a second, and on a machine that
+    does other things each such wait may cost a time slice; ranks wait once a step. So: as many
+    ranks as there are cores, while the step's rows can be dealt out and each rank has enough to do
+    (``python -m benchmarks.busy``).
+    """
+    rows = at.batch_tokens // at.model.sequence_len
+    counts = range(1, min(cores, at.batch_tokens // TOKENS_OF_A_RANK) + 1)
+    usable = [n for n in counts if rows % n == 0] or [1]
+    return max(usable, key=lambda n: (n * (cores // n), n))
 
 
 def choose_recipe(device: str = "auto", cpu_only: bool = False) -> Recipe:

@@ -24,7 +24,7 @@ from nanogpt2.files import MADE, made_here, mark, read_json, require_free_space,
 from nanogpt2.folder import claimed
 from nanogpt2.launching import is_rank, launch, rank, world_size
 from nanogpt2.logs import KINDS, check_log
-from nanogpt2.machines import Machine, processor, this_machine
+from nanogpt2.machines import Machine, cores, processor, this_machine
 from nanogpt2.planning import Plan, recipe_for
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.console import Screen
@@ -59,7 +59,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
     add("--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)")
-    add("--cpu-ranks", type=int, metavar="N", help="N processes on the processor, as on N GPUs")
+    add(
+        "--cpu-ranks",
+        type=int,
+        metavar="N",
+        help="N processes on the processor (default: one a core where that pays)",
+    )
     add(
         "--max-restarts",
         type=int,
@@ -97,6 +102,10 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
             f"tokens need {SMALLEST_VOCABULARY}"
         )
     plan = planning.plan(run.recipe, None, machine)
+    if machine.is_processor and sys.platform == "linux" and not (options.cpu_ranks or is_rank()):
+        ranks = planning.processor_ranks(run.dial, cores())
+        shared = planning.plan(run.recipe, None, machine.with_devices(ranks))
+        plan = shared if shared.fits else plan
     return replace(run, loop=run.loop.over(run.dial)), plan
 
 

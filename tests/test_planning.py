@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial
@@ -26,6 +28,7 @@ from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.sharded import stacks_of
 from nanogpt2.planning import (
     RUN1_SECONDS,
+    TOKENS_OF_A_RANK,
     choose_recipe,
     cost_fall,
     energy_kwh,
@@ -34,6 +37,7 @@ from nanogpt2.planning import (
     main,
     model_flops_utilization,
     plan,
+    processor_ranks,
     recipe_for,
     record_mfu,
     training_seconds,
@@ -281,3 +285,20 @@ def test_bad_input(capsys, argv, message):
 def test_planning_a_named_machine_needs_no_torch():
     code = "import sys, nanogpt2.planning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@given(depth=st.integers(1, 6), rows=st.integers(1, 64), cores=st.integers(1, 64))
+def test_ranks_on_a_processor_deal_the_batch_out_and_have_enough_to_do(
+    depth: int, rows: int, cores: int
+) -> None:
+    at = dial(depth, replace(get_recipe("laptop"), batch_tokens=256 * rows))
+    ranks = processor_ranks(at, cores)
+    assert 1 <= ranks <= cores and rows % ranks == 0
+    assert ranks == 1 or at.batch_tokens // ranks >= TOKENS_OF_A_RANK
+    busy = ranks * (cores // ranks)
+    assert busy >= processor_ranks(at, 1) * cores or ranks > 1 or busy == cores
+
+
+def test_the_laptop_recipe_takes_a_rank_a_core() -> None:
+    at = dial(recipe="laptop")
+    assert [processor_ranks(at, cores) for cores in (1, 2, 3, 4, 8, 64)] == [1, 2, 1, 4, 4, 4]

@@ -39,8 +39,21 @@ def test_a_machine_without_a_gpu_gets_the_laptop(monkeypatch):
     assert plan().out.as_posix() == "runs/laptop"
 
 
+def test_a_processor_is_shared_by_ranks_unless_their_number_is_given(monkeypatch):
+    monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: False)
+    monkeypatch.setattr("nanogpt2.speedrun.cores", lambda: 4)
+    monkeypatch.setattr("nanogpt2.speedrun.sys.platform", "linux")
+    assert ranks() == 4
+    assert ranks("--cpu-ranks", "1") == 1
+    assert ranks("--set", "batch_tokens=512") == 1
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ranks() == 2
+
+
 def test_one_process_for_each_gpu_unless_the_processor_is_asked_for(monkeypatch):
     monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: True)
+    monkeypatch.setattr("nanogpt2.speedrun.cores", lambda: 1)
     node = {"auto": machine_of("H100", 8), "cpu": processor()}
     monkeypatch.setattr("nanogpt2.speedrun.this_machine", node.__getitem__)
     assert ranks("--recipe", "run1") == 8
