@@ -102,11 +102,13 @@ def find_start(
     ranks.broadcast(model)
     with damaged(folder):
         report = StepReport(**state["progress"]["report"])
+        best = state["progress"].get("best_val_bpb")
+        best = None if best is None else float(best)
         data = position(positions, ranks.rank, ranks.world_size)
     tell(f"continuing from {folder.name}, {step:,} of {asked.dial.iterations:,} steps")
     if world_size != ranks.world_size:
         tell(f"{world_size} ranks wrote it and {ranks.world_size} continue: resharded")
-    return Start(text, step, report, state["progress"].get("best_val_bpb"), data, folder)
+    return Start(text, step, report, best, data, folder)
 
 
 def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
