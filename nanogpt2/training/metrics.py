@@ -66,9 +66,12 @@ class MetricsFile:
     def __init__(self, path: Path, step: int, tell: Callable[[str], None] = print) -> None:
         """Keep the lines up to ``step`` of an earlier part of the run; the rest is made again."""
         self.path, self.tell = path, tell
-        kept = [json.dumps(record) + "\n" for record in read_lines(path) if record["step"] <= step]
+        kept = [record for record in read_lines(path) if record["step"] <= step]
+        self.last = kept[-1]["step"] if kept else 0
+        """the step of the last line that was kept"""
         with atomic_write(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            lines = "".join(json.dumps(record) + "\n" for record in kept)
+            temporary.write_text(lines, encoding="utf-8")
         self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (kept open)
         self.waiting = b""
         """what the disk has not taken yet"""

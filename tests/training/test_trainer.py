@@ -105,6 +105,18 @@ def test_a_finished_run_is_left_alone(tiny_data: TinyData, unbroken: Path) -> No
     assert curve(unbroken) == before
 
 
+def test_a_line_lost_between_a_checkpoint_and_the_kill_is_written_again(
+    tiny_data: TinyData, unbroken: Path, tmp_path: Path
+) -> None:
+    settings = tiny_data.settings(tmp_path)
+    assert train(settings, interrupt(7, signal.SIGTERM)).step == 8
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    train(settings)
+    assert curve(tmp_path) == curve(unbroken)
+
+
 def test_killed_runs_continue(tiny_data: TinyData, unbroken: Path, tmp_path: Path) -> None:
     settings = tiny_data.settings(tmp_path)
     while not list_checkpoints(tmp_path):
