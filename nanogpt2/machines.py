@@ -1,7 +1,9 @@
 """Machines to train on: what is known of accelerators, and what this machine has.
 
-Figures are the makers' (data sheets): dense peaks without sparsity, board power. No torch is needed
-but to look at this machine.
+Figures are the makers': dense peaks without sparsity, sums in fp32, board power. They come from
+data sheets; of GeForce cards from NVIDIA's white papers on GA102 and Ada (RTX 3060 and 4060 Ti by
+the arithmetic of these: cores x 2 x boost clock in fp32, twice that in bf16); of the RX 7900 XTX
+from AMD's product page. No torch is needed but to look at this machine.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ class Accelerator:
     """has fp8 products, at twice the rate of bf16"""
     watts: float
     """board power"""
+    peak_fp16: float | None = None
+    """dense FLOP/s in fp16, where there is no bf16; else they are alike"""
 
 
 ACCELERATORS = (  # the first whose name is in the device's own name counts
@@ -54,10 +58,21 @@ ACCELERATORS = (  # the first whose name is in the device's own name counts
     Accelerator("A10", 24 * GB, 125e12, 62.5e12, False, 150),
     Accelerator("RTX 5090", 32 * GB, 209.5e12, 104.8e12, True, 575),
     Accelerator("RTX 4090", 24 * GB, 165.2e12, 82.6e12, True, 450),
+    Accelerator("RTX 4080", 16 * GB, 97.5e12, 48.7e12, True, 320),
+    Accelerator("RTX 4060 Ti", 16 * GB, 44.1e12, 22.1e12, True, 165),
     Accelerator("RTX 3090", 24 * GB, 71e12, 35.6e12, False, 350),
-    Accelerator("V100", 16 * GB, None, 15.7e12, False, 300),
-    Accelerator("T4", 16 * GB, None, 8.1e12, False, 70),
+    Accelerator("RTX 3080", 10 * GB, 59.5e12, 29.8e12, False, 320),
+    Accelerator("RTX 3070", 8 * GB, 40.6e12, 20.3e12, False, 220),
+    Accelerator("RTX 3060", 12 * GB, 25.4e12, 12.7e12, False, 170),
+    Accelerator("MI300X", 192 * GB, 1307e12, 653e12, False, 750),  # its fp8 is not NVIDIA's
+    Accelerator("RX 7900 XTX", 24 * GB, 122.8e12, 61.4e12, False, 355),
+    Accelerator("V100 PCIe", 16 * GB, None, 14e12, False, 250, peak_fp16=112e12),
+    Accelerator("V100", 16 * GB, None, 15.7e12, False, 300, peak_fp16=125e12),
+    Accelerator("T4", 16 * GB, None, 8.1e12, False, 70, peak_fp16=65e12),
 )
+
+OTHER_CARDS = r"\s*(?:Ti|SUPER|Laptop|Max-Q|D)\b"
+"""what makes of a card's name that of another, with other figures"""
 
 # A core of a current x86 processor in bf16, and its power: rough, good to a factor of two or three.
 CORE_FLOPS, CORE_WATTS = 2e11, 12.0
@@ -79,6 +94,10 @@ class Machine:
     """FLOP/s of each device in the precision it is good at; None where it is not known"""
     bf16: bool = True
     """bf16 products are native"""
+    fp16: bool = False
+    """there are no bf16 products, and those in fp16 are much faster than in fp32"""
+    peak_fp32: float | None = None
+    """FLOP/s of each device in fp32, where that is known to be another number"""
     fp8: bool = False
     """fp8 products are native"""
     dollars_per_hour: float | None = None
@@ -127,8 +146,9 @@ def find_accelerator(name: str) -> Accelerator | None:
     """The known accelerator that ``name`` (such as "NVIDIA H100 80GB HBM3") speaks of."""
 
     def speaks_of(card: Accelerator) -> bool:
-        words = r"\s*".join(card.name.split())
-        return re.search(rf"\b{words}\b", name, re.IGNORECASE) is not None
+        words = r"[\s-]*".join(card.name.split())
+        pattern = rf"\b{words}\b(?!{OTHER_CARDS})"
+        return re.search(pattern, name, re.IGNORECASE) is not None
 
     return next(filter(speaks_of, ACCELERATORS), None)
 
@@ -144,8 +164,10 @@ def machine_of(kind: str, devices: int = 1) -> Machine:
         kind=card.name,
         devices=devices,
         memory_bytes=card.memory_bytes,
-        peak_flops=card.peak_bf16 or card.peak_fp32,
+        peak_flops=card.peak_bf16 or card.peak_fp16 or card.peak_fp32,
         bf16=card.peak_bf16 is not None,
+        fp16=card.peak_bf16 is None and card.peak_fp16 is not None,
+        peak_fp32=card.peak_fp32,
         fp8=card.fp8,
         dollars_per_hour=H100_DOLLARS_PER_HOUR * devices if priced else None,
         watts=card.watts,
@@ -208,8 +230,10 @@ def this_machine(device: str = "auto") -> Machine:
         name, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
         memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
         if find_accelerator(name) is None:
-            bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
-            return Machine(name, count, memory, peak_flops=None, bf16=bf16)
+            capability = torch.cuda.get_device_capability(0)
+            bf16, tensor_cores = capability >= (8, 0), capability >= (7, 0)
+            fp16 = tensor_cores and not bf16
+            return Machine(name, count, memory, peak_flops=None, bf16=bf16, fp16=fp16)
         return replace(machine_of(name, count), memory_bytes=memory)
     if device in ("auto", "mps") and torch.backends.mps.is_available():
         memory = torch.mps.recommended_max_memory()

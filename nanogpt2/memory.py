@@ -18,6 +18,9 @@ from nanogpt2.recipes import Recipe
 
 ACTIVATION_BYTES = 34
 """per token, layer and channel in 16 bits, attention scores not kept (2205.05198, section 4)"""
+KEPT_INPUTS = 3
+"""values per token, layer and channel that stay with ``recompute``: the stream after a layer, the
+same times the layer's scalars, and what it takes of a value embedding"""
 LOSS_ROWS = 512
 """rows of logits that the chunked loss holds at a time"""
 STEP_BYTES = 20
@@ -94,10 +97,15 @@ def optimizer_bytes(model: GPTConfig, recipe: Recipe, ranks: int) -> int:
     return total
 
 
-def activation_bytes(model: GPTConfig, rows: int, bytes_per_value: int) -> int:
+def activation_bytes(
+    model: GPTConfig, rows: int, bytes_per_value: int, recompute: bool = False
+) -> int:
     """Estimate for a forward and backward pass over ``rows`` rows, with the chunked loss."""
     tokens = rows * model.sequence_len
-    blocks = ACTIVATION_BYTES * bytes_per_value // 2 * tokens * model.n_layer * model.n_embd
+    whole = 1 if recompute else model.n_layer  # blocks whose insides are held at one time
+    blocks = ACTIVATION_BYTES * bytes_per_value // 2 * tokens * whole * model.n_embd
+    if recompute:
+        blocks += KEPT_INPUTS * bytes_per_value * tokens * model.n_layer * model.n_embd
     loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * min(tokens, LOSS_ROWS))
     return blocks + loss + 2 * bytes_per_value * tokens * model.n_embd
 
@@ -113,7 +121,13 @@ def step_bytes(model: GPTConfig, recipe: Recipe, ranks: int) -> int:
 
 
 def memory_per_rank(
-    model: GPTConfig, recipe: Recipe, ranks: int, rows: int, bf16: bool, bf16_tables: bool
+    model: GPTConfig,
+    recipe: Recipe,
+    ranks: int,
+    rows: int,
+    half: bool,
+    bf16_tables: bool,
+    recompute: bool = False,
 ) -> Memory:
     """Bytes on the fullest of ``ranks`` with ``rows`` rows in a forward pass.
 
@@ -122,14 +136,15 @@ def memory_per_rank(
         recipe: who updates the matrices.
         ranks: W, over which the optimizer state is sharded.
         rows: device batch size.
-        bf16: products (and so activations) in bf16 or fp8, else fp32.
+        half: products (and so activations) in bf16, fp16 or fp8, else fp32.
         bf16_tables: embedding tables in bf16, as on CUDA.
+        recompute: only what goes into each block is kept, and one block's insides at a time.
     """
     parameters = parameter_bytes(model, bf16_tables)
     return Memory(
         parameters=parameters,
         gradients=parameters,
         optimizer=optimizer_bytes(model, recipe, ranks),
-        activations=activation_bytes(model, rows, 2 if bf16 else 4),
+        activations=activation_bytes(model, rows, 2 if half else 4, recompute),
         step=step_bytes(model, recipe, ranks),
     )

@@ -22,13 +22,19 @@ from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
 from nanogpt2.memory import Memory, memory_per_rank
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
 from nanogpt2.reported import RUN1_SECONDS
-from nanogpt2.run import add_set, assignments
+from nanogpt2.run import Loop, add_set, assignments
 from nanogpt2.settings import override
 
 RECORD_DEVICES, RECORD_PEAK = 8, float(reported.H100_PEAK)
 """the records' node: 8xH100"""
-UNTRIED_MFU = 0.4
-"""assumed of machines for which nothing was recorded"""
+UNTRIED_MFU, UNTRIED_MFU_FP16 = 0.4, 0.2
+"""assumed of machines for which nothing was recorded: less of cards before Ampere, whose attention
+has no FlashAttention and whose board power (70 W of a T4) does not let the peak last"""
+LOGIT_BYTES = 5
+"""of a whole table of logits and their gradients, compiled: about 5 GB at 2^15 tokens and classes"""
+DAY = 24 * 3600
+RECOMPUTED = 3 / 4
+"""model FLOPs over those done where every forward pass is done twice: 1 + 2 of 1 + 1 + 2"""
 NODE_POWER = reported.DGX_H100_WATTS / (8 * reported.H100_WATTS)
 """rated power of a DGX H100 over that of its eight GPUs: the machine around them counts too"""
 
@@ -141,7 +147,7 @@ def cost_fall(dollars: float, years: float = 7.0) -> tuple[float, float]:
 def assumed_mfu(recipe: Recipe, machine: Machine) -> float:
     """What the recipe's record reached, on H100s; less where nothing was recorded."""
     if machine.kind not in ("H100", "H200", "H800"):
-        return UNTRIED_MFU
+        return UNTRIED_MFU_FP16 if machine.fp16 else UNTRIED_MFU
     recorded = recipe.name if recipe.record else {"head": "run6"}.get(recipe.name, "run1")
     if recipe.precision != "fp8":
         recorded = "run1"
@@ -154,6 +160,7 @@ def plan(
     machine: Machine,
     *,
     mfu: float | None = None,
+    recompute: bool = False,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
 
@@ -161,7 +168,9 @@ def plan(
         recipe: a name, or a recipe of your own.
         depth: layers.
         machine: from ``machines.machine_of`` or ``machines.this_machine``.
-        mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``.
+        mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``, and of that three
+            quarters where forward passes are done twice.
+        recompute: as the loop's setting of that name.
 
     Raises:
         UserError: an unknown recipe, a depth below 1, an mfu that is no part.
@@ -170,11 +179,15 @@ def plan(
     if mfu is not None and not 0 < mfu <= 1:
         raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
     resolved = dial(depth, recipe)
-    mfu = assumed_mfu(recipe, machine) if mfu is None else mfu
-    batch, memory, reasons = _fit(resolved, recipe, machine)
+    if mfu is None:
+        mfu = assumed_mfu(recipe, machine) * (RECOMPUTED if recompute else 1)
+    batch, memory, reasons = _fit(resolved, recipe, machine, recompute)
     seconds = dollars = kwh = None
-    if machine.peak_flops is not None:
-        seconds = training_seconds(resolved.total_flops, mfu, machine.devices, machine.peak_flops)
+    peak = machine.peak_flops
+    if recipe.precision == "fp32" and machine.peak_fp32 is not None:
+        peak = machine.peak_fp32
+    if peak is not None:
+        seconds = training_seconds(resolved.total_flops, mfu, machine.devices, peak)
         kwh = energy_kwh(machine, seconds)
         if machine.dollars_per_hour is not None:
             dollars = machine.dollars_per_hour * seconds / 3600
@@ -184,7 +197,7 @@ def plan(
         dial=resolved,
         fits=not reasons,
         reasons=tuple(reasons),
-        notes=tuple(_notes(recipe, machine)),
+        notes=(*_notes(recipe, machine, recompute), *_in_a_day(resolved, recipe, seconds)),
         device_batch_size=batch.rows,
         accumulation=batch.passes,
         memory=memory,
@@ -196,14 +209,26 @@ def plan(
     )
 
 
-def _fit(resolved: Dial, recipe: Recipe, machine: Machine) -> tuple[Batch, Memory, list[str]]:
+def _memory(at: Dial, recipe: Recipe, machine: Machine, rows: int, recompute: bool) -> Memory:
+    """Of a device that takes ``rows`` rows a pass."""
+    native = recipe.precision != "fp32" and machine.bf16
+    half = native or recipe.precision == "fp16" or (recipe.precision != "fp32" and machine.fp16)
+    tables = native and recipe.precision != "fp16" and not machine.is_processor
+    held = memory_per_rank(at.model, recipe, machine.devices, rows, half, tables, recompute)
+    if recipe.precision == "fp8" and machine.fp8:  # the head in fp8 has all logits at once
+        logits = rows * at.model.sequence_len * at.model.padded_vocab_size
+        held = replace(held, activations=held.activations + LOGIT_BYTES * logits)
+    return held
+
+
+def _fit(
+    resolved: Dial, recipe: Recipe, machine: Machine, recompute: bool
+) -> tuple[Batch, Memory, list[str]]:
     """The batch by the most rows that fit, the memory they take, and why it does not fit."""
     model, tokens = resolved.model, resolved.batch_tokens
-    bf16 = recipe.precision != "fp32" and machine.bf16
-    tables = bf16 and not machine.is_processor
 
     def memory(rows: int) -> Memory:
-        return memory_per_rank(model, recipe, machine.devices, rows, bf16, tables)
+        return _memory(resolved, recipe, machine, rows, recompute)
 
     most, usable = recipe.device_batch_size, USABLE * machine.memory_bytes
     reasons: list[str] = []
@@ -218,22 +243,49 @@ def _fit(resolved: Dial, recipe: Recipe, machine: Machine) -> tuple[Batch, Memor
     if needed.peak > usable:
         reasons.append(
             f"one row at a time needs {needed.peak / GB:.1f} GB and a device has "
-            f"{usable / GB:.1f} GB to give; choose a smaller depth, or devices with more memory"
+            f"{usable / GB:.1f} GB to give; {_cure(resolved, recipe, machine, recompute)}"
         )
     return batch, needed, reasons
 
 
-def _notes(recipe: Recipe, machine: Machine) -> Iterator[str]:
+def _cure(resolved: Dial, recipe: Recipe, machine: Machine, recompute: bool) -> str:
+    """What would fit, where one row at a time does not."""
+    usable = USABLE * machine.memory_bytes
+    again = _memory(resolved, recipe, machine, 1, recompute=True).peak
+    if not recompute and again <= usable:
+        return f"with --set recompute=on it needs {again / GB:.1f} GB"
+    for depth in range(resolved.depth - 1, 0, -1):
+        if _memory(dial(depth, recipe), recipe, machine, 1, recompute).peak <= usable:
+            return f"choose a smaller depth (--depth {depth} fits), or devices with more memory"
+    return "choose a smaller model (--recipe laptop), or devices with more memory"
+
+
+def _notes(recipe: Recipe, machine: Machine, recompute: bool) -> Iterator[str]:
     if recipe.precision == "fp8" and not machine.fp8:
         yield f"{machine.kind} has no fp8 products; they will run in another precision, slower"
-    if recipe.precision != "fp32" and not machine.bf16:
-        yield f"{machine.kind} has no bf16 products; they will run in fp32"
+    if recipe.precision not in ("fp16", "fp32") and not machine.bf16:
+        other = "fp16, the loss scaled and the masters in fp32" if machine.fp16 else "fp32"
+        yield f"{machine.kind} has no bf16 products; they will run in {other}"
+    if recompute:
+        yield "forward passes are done twice (recompute): about a third more arithmetic"
     if machine.peak_flops is None:
         yield f"the peak arithmetic of {machine.kind} is not known here, so neither is the time"
     elif machine.is_processor:
         yield "the speed of a processor is a guess, good to a factor of two or three"
     elif machine.kind not in ("H100", "H200", "H800"):
-        yield f"no run was recorded on {machine.kind}; the time assumes {UNTRIED_MFU:.0%} of peak"
+        assumed = UNTRIED_MFU_FP16 if machine.fp16 else UNTRIED_MFU
+        yield f"no run was recorded on {machine.kind}; the time assumes {assumed:.0%} of peak"
+
+
+def _in_a_day(resolved: Dial, recipe: Recipe, seconds: float | None) -> Iterator[str]:
+    """For those who have one card: how deep a model takes a day, where this one takes several."""
+    if seconds is None or seconds < 2 * DAY or recipe.iterations is not None:
+        return
+    for depth in range(resolved.depth - 1, 0, -1):
+        less = seconds * dial(depth, recipe).total_flops / resolved.total_flops
+        if less <= DAY:
+            yield f"depth {depth} would take about {_duration(less)}"
+            return
 
 
 def shards_needed(data: str, tokens: int) -> int:
@@ -303,7 +355,7 @@ def _duration(seconds: float) -> str:
 def _against(ours: float, theirs: float, plan: Plan) -> str:
     """The comparison with GPT-2 in 2019, for runs that aim at it."""
     known = RECIPES.get(plan.recipe)
-    if known is None or known.record is None or not ours:
+    if known is None or known.record is None or known.depth != plan.depth or not ours:
         return ""
     return f"; GPT-2 in 2019: about {theirs:,.0f}, {theirs / ours:,.0f} times as much"
 
@@ -312,7 +364,10 @@ def describe(plan: Plan) -> Iterator[tuple[str, str]]:
     """The plan for people, as (name, value): what follows from the depth, then what it costs."""
     resolved, model, memory = plan.dial, plan.dial.model, plan.memory
     known = RECIPES.get(plan.recipe)
-    yield "recipe", f"{plan.recipe}, depth {plan.depth}" + (f": {known.summary}" if known else "")
+    summary = f": {known.summary}" if known else ""
+    if known and known.record and known.depth != plan.depth:
+        summary = f" instead of {known.depth}: another model than the record's, with another score"
+    yield "recipe", f"{plan.recipe}, depth {plan.depth}{summary}"
     window = f"{model.window_pattern} (short {model.short_window:,})"
     yield (
         "model",
@@ -356,7 +411,9 @@ def describe(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _machine(arguments: argparse.Namespace) -> Machine:
     kind, devices = arguments.machine, arguments.devices
-    if kind in ("auto", "cpu", "cuda", "mps"):
+    if kind == "mps" and arguments.memory is not None:  # somebody's, not this machine's
+        machine = Machine("mps", 1, GB, peak_flops=None, bf16=False)
+    elif kind in ("auto", "cpu", "cuda", "mps"):
         machine = this_machine(kind)
         if devices is not None:
             machine = machine.with_devices(devices)
@@ -381,7 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--recipe", help=f"{', '.join(RECIPES)} (default: what speedrun would choose)")
     add("--depth", help="layers (default: the recipe's)")
     add_set(parser)
-    add("--machine", default="auto", help="auto, cpu, or an accelerator such as H100 or A100")
+    add("--machine", default="auto", help="auto, cpu, mps, or an accelerator such as H100 or T4")
     add("--devices", type=int, help="how many of them (default: 1, or what is here)")
     add("--memory", type=float, help="GB of each device (default: as it comes)")
     add("--dollars-per-hour", type=float, help="price of the whole machine")
@@ -391,7 +448,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     machine = _machine(arguments)
     recipe = get_recipe(arguments.recipe or recipe_for(machine))
-    made = plan(override(recipe, assignments(arguments)), None, machine, mfu=arguments.mfu)
+    named = assignments(arguments)
+    loop = override(Loop(), {name: named.pop(name) for name in ("recompute",) if name in named})
+    recipe = override(recipe, named)
+    made = plan(recipe, None, machine, mfu=arguments.mfu, recompute=loop.recompute == "on")
     if arguments.json:
         print(json.dumps(asdict(made), indent=2))
     else:

@@ -107,7 +107,7 @@ class Recipe:
     device_batch_size: Count = 16
     """rows per forward pass on one device; the rest is gradient accumulation"""
     data: Literal["embedded", "fineweb-edu", "climbmix"] = "fineweb-edu"
-    precision: Literal["bf16", "fp8", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp8", "fp16", "fp32"] = "bf16"
     fp8_min_side: Natural = 16
     """fp8 leaves linear layers alone that have a side shorter than this"""
     head_dim: Side = 128

@@ -22,6 +22,8 @@ from nanogpt2.recipes import RECIPES, Recipe
 from nanogpt2.settings import Count, Natural, Place, Scale, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+"""what products may be asked to run in by name"""
 LEARNING_FREE = ("summary", "record", "device_batch_size")
 """fields of a recipe that change nothing of what is learned"""
 
@@ -32,6 +34,9 @@ class Loop:
 
     compile: Literal["auto", "on", "off"] = "auto"
     """auto: where a compiler is found and the run is long enough to earn its start"""
+    recompute: Literal["off", "on"] = "off"
+    """on: keep only what goes into each block, and run it again for the backward pass: less memory
+    for one forward pass more, about a third more arithmetic (Chen et al., arXiv 1604.06174)"""
     eval_every: Annotated[int, Field(ge=-1, lt=2**62)] | None = None
     """steps between measurements of validation bits per byte; 0: only at the end; -1: never"""
     eval_tokens: Count | None = None
@@ -74,7 +79,7 @@ class Run:
     """of the start values"""
     device: str = "auto"
     """auto: CUDA, else MPS, else the processor"""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """of products; auto: the recipe's where the machine is good at it, else fp32"""
     loop: Loop = Loop()
     core_bundle: Place | None = None
@@ -131,7 +136,7 @@ class Run:
         if precision == "auto":
             del rest["precision"]
         run = override(self, rest)
-        return replace(run, precision=precision) if precision in ("auto", "bf16", "fp32") else run
+        return replace(run, precision=precision) if precision in PRECISIONS else run
 
     def identity(self) -> dict[str, Any]:
         """What makes a run the run it is, in plain values: two that agree in it learn the same.
@@ -187,7 +192,7 @@ def difference(begun: Any, now: Mapping[str, Any]) -> str | None:
 NAMED = {
     "depth": ("D", "layers; sizes and rates follow from it"),
     "steps": ("N", "length of the run (default: the recipe's)"),
-    "precision": ("KIND", "of products: auto, bf16, fp32 (default: auto, the recipe's)"),
+    "precision": ("KIND", "of products: auto, bf16, fp16, fp32 (default: auto, the recipe's)"),
     "device_batch_size": ("N", "most rows in a forward pass (default: the recipe's)"),
     "compile": ("WHEN", "auto, on, off"),
     "eval_every": ("N", "steps between measurements of validation (0: at the end, -1: never)"),

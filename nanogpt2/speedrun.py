@@ -101,7 +101,8 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
             f"tokens need {SMALLEST_VOCABULARY}"
         )
-    plan = planning.plan(run.recipe, None, machine)
+    recompute = run.loop.recompute == "on"
+    plan = planning.plan(run.recipe, None, machine, recompute=recompute)
     if machine.is_processor and sys.platform == "linux" and not (options.cpu_ranks or is_rank()):
         ranks = planning.processor_ranks(run.dial, cores())
         shared = planning.plan(run.recipe, None, machine.with_devices(ranks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,6 +32,7 @@ from nanogpt2.planning import (
     TOKENS_OF_A_RANK,
     choose_recipe,
     cost_fall,
+    describe,
     energy_kwh,
     gpt2_dollars,
     gpt2_kwh,
@@ -180,11 +182,55 @@ def test_what_does_not_fit_says_why():
 
 def test_notes_say_what_is_assumed():
     assert "no fp8 products" in plan("run2", None, machine_of("A100", 8)).notes[0]
-    assert any("run in fp32" in note for note in plan("run1", 8, machine_of("T4")).notes)
+    assert any("run in fp16" in note for note in plan("run1", 8, machine_of("T4")).notes)
+    mac = Machine("mps", 1, 10**10, peak_flops=None, bf16=False)
+    assert any("run in fp32" in note for note in plan("run1", 8, mac).notes)
     unknown = plan("run1", 8, Machine("Future GPU", 1, 10**11, peak_flops=None))
     assert unknown.seconds is unknown.dollars is unknown.kwh is None
     assert "not known" in unknown.notes[0]
     assert plan("run1", None, NODE).notes == ()
+
+
+def test_a_t4_runs_in_fp16_which_is_eight_times_as_fast_as_fp32():
+    t4 = machine_of("T4")
+    half, whole = (plan(replace(get_recipe("run1"), precision=p), 8, t4) for p in ("bf16", "fp32"))
+    assert whole.seconds / half.seconds == pytest.approx(65 / 8.1)
+    assert half.memory.activations < whole.memory.activations
+    assert half.memory.parameters == whole.memory.parameters, "masters, the tables among them"
+    assert half.mfu == 0.2 and "20% of peak" in half.notes[-1]
+
+
+def test_recomputation_is_proposed_where_it_makes_a_run_fit():
+    long = get_recipe("run1", depth=16, sequence_len=16384)
+    card = machine_of("RTX 3060")
+    without, again = (plan(long, None, card, recompute=on) for on in (False, True))
+    needed = f"with --set recompute=on it needs {again.memory.peak / 1e9:.1f} GB"
+    assert not without.fits and needed in without.reasons[0]
+    assert again.fits and again.seconds == pytest.approx(without.seconds * 4 / 3)
+    assert any("a third more arithmetic" in note for note in again.notes)
+    roomy = [plan("run1", None, machine_of("H100"), recompute=on).memory for on in (False, True)]
+    assert roomy[1].activations < roomy[0].activations / 4
+
+
+CARDS = ["RTX 3060", "RTX 3070", "RTX 4060 Ti", "RTX 3090", "RTX 4090", "T4", "V100", "A10", "L4"]
+
+
+@pytest.mark.parametrize("kind", [*CARDS, "RX 7900 XTX"])
+def test_a_card_that_people_have_is_told_what_fits_and_what_takes_a_day(kind):
+    card = machine_of(kind)
+    made = plan("run1", None, card)
+    assert not made.fits
+    depth = int(re.search(r"--depth (\d+) fits", made.reasons[0])[1])
+    assert plan("run1", depth, card).fits and not plan("run1", depth + 1, card).fits
+    quick = next(note for note in made.notes if "would take about" in note)
+    shallow = plan("run1", int(re.search(r"depth (\d+)", quick)[1]), card)
+    assert shallow.fits and shallow.seconds <= 24 * 3600
+
+
+def test_another_depth_is_not_held_against_the_record():
+    lines = dict(describe(plan("run1", 12, machine_of("RTX 3060"))))
+    assert "another score" in lines["recipe"] and "GPT-2" not in str(lines)
+    assert "GPT-2" in dict(describe(plan("run1", None, NODE)))["energy"]
 
 
 def test_the_recipe_for_a_machine():
@@ -209,6 +255,15 @@ def test_the_recipe_for_a_machine():
         ("NVIDIA GeForce RTX 4090", "RTX 4090"),
         ("rtx4090", "RTX 4090"),
         ("Tesla T4", "T4"),
+        ("Tesla V100-SXM2-32GB", "V100"),
+        ("Tesla V100-PCIE-16GB", "V100 PCIe"),
+        ("NVIDIA GeForce RTX 4060 Ti", "RTX 4060 Ti"),
+        ("NVIDIA GeForce RTX 3070 Ti", None),
+        ("NVIDIA GeForce RTX 4080 SUPER", None),
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4060", None),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("AMD Radeon RX 7900 XTX", "RX 7900 XTX"),
         ("Quadro T400", None),
         ("NVIDIA L40", None),
     ],
@@ -258,6 +313,10 @@ def test_command(capsys):
     assert f"${16 * RUN1_SECONDS / 3600:.2f}" in out
     _, out, _ = run(capsys, "--recipe=run1", "--machine=H100", "--set", "steps=100")
     assert "steps       100\n" in out
+    _, out, _ = run(capsys, "--recipe=run1", "--machine=H100", "--set", "recompute=on")
+    assert "a third more arithmetic" in out
+    status, out, _ = run(capsys, "--machine=mps", "--memory=16")
+    assert status == 0 and "1 x mps, 16 GB each" in out and "run in fp32" in out
 
 
 @pytest.mark.parametrize(

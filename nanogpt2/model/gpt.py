@@ -13,6 +13,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nanogpt2 import depth
 from nanogpt2.config import GPTConfig
@@ -72,6 +73,7 @@ class GPT(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.attention_backend = "auto"
+        self.recompute = False  # in training, a block keeps what went in and runs twice
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.padded_vocab_size, config.n_embd),
@@ -224,7 +226,9 @@ class GPT(nn.Module):
             if config.residual_scalars:
                 x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
             value = self.value_embeds[str(i)](idx) if config.has_value_embedding(i) else None
-            x = block(x, rotation, value, cache, self.attention_backend)
+            inputs = (x, rotation, value, cache, self.attention_backend)
+            again = self.recompute and self.training
+            x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
             if i == config.n_layer // 2:
                 halfway = x
         if config.backout:

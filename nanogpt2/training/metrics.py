@@ -25,13 +25,14 @@ WARMUP_STEPS = 10
 
 
 def peak_flops(device: torch.device, precision: str = "bf16") -> float | None:
-    """The device's dense peak in FLOP/s for bf16 or fp8 products; None where it is not known."""
+    """Its dense peak in FLOP/s for bf16, fp16 or fp8 products; None where it is not known."""
     if device.type != "cuda" or precision == "fp32":
         return None
     card = find_accelerator(torch.cuda.get_device_name(device))
-    if card is None or card.peak_bf16 is None:
+    if card is None or (precision != "fp16" and card.peak_bf16 is None):
         return None
-    return card.peak_bf16 * (2 if precision == "fp8" else 1)
+    peak = card.peak_bf16 or card.peak_fp16  # cards with both have one rate for them
+    return peak and peak * (2 if precision == "fp8" else 1)
 
 
 def peak_memory(device: torch.device) -> int:

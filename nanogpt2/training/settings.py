@@ -38,6 +38,8 @@ class StepReport:
     """validation bits per byte, where it was measured after this step"""
     core: float | None = None
     """CORE, where it was measured after this step"""
+    loss_scale: float | None = None
+    """in fp16; smaller than before this step where it was left out, and the norm is an older one"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class TrainResult:
     stopped_by: StopReason | None
     """None: it ran to its end"""
     precision: str
-    """what the products ran in: bf16, fp32, fp8"""
+    """what the products ran in: bf16, fp16, fp32, fp8"""
     compiled: bool
     parameters: int
     world_size: int

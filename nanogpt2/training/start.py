@@ -51,6 +51,8 @@ class Start:
     data: Any = None
     """this rank's position in the data; None: the beginning"""
     folder: Path | None = None
+    loss_scale: dict[str, float] | None = None
+    """what ``LossScale`` kept, of a part of the run in fp16"""
 
 
 def find_start(
@@ -105,10 +107,12 @@ def find_start(
         best = state["progress"].get("best_val_bpb")
         best = None if best is None else float(best)
         data = position(positions, ranks.rank, ranks.world_size)
+        scale = state["progress"].get("loss_scale")
+        scale = scale and {name: float(scale[name]) for name in ("scale", "clean", "skipped")}
     tell(f"continuing from {folder.name}, {step:,} of {asked.dial.iterations:,} steps")
     if world_size != ranks.world_size:
         tell(f"{world_size} ranks wrote it and {ranks.world_size} continue: resharded")
-    return Start(text, step, report, best, data, folder)
+    return Start(text, step, report, best, data, folder, scale)
 
 
 def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:

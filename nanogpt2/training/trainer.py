@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from torch import Tensor
 
@@ -179,6 +179,8 @@ class Trainer:
         self.step, self.data_state, self.report = start.step, start.data, start.report
         self.speed = Speed(self.batch.tokens, start.report.seconds if start.report else 0.0)
         self.saver.newest = start.folder
+        if self.learner.scaling and start.loss_scale:
+            self.learner.scaling.take_up(start.loss_scale)
         self.loader = TokenLoader(
             start.text.paths(self.asked.data_dir, "train"),
             self.tokenizer,
@@ -208,9 +210,10 @@ class Trainer:
         # saved before it is measured, which may fail; or after, where a signal cut that short
         callbacks = (self._agree, self._save_if_due, self._measure, self._save_if_due, self._log)
         self.began = time.perf_counter()
+        scaling: Any = self.learner.scaling
         fit(
-            self.learner.forward,
-            self.optimizer,
+            scaling or self.learner.forward,
+            scaling or self.optimizer,
             self._batches(),
             self.steps,
             self.recipe,
@@ -253,6 +256,7 @@ class Trainer:
             tokens_per_second=rate,
             mfu=self._mfu(rate),
             memory_bytes=peak_memory(self.ranks.device),
+            loss_scale=self.learner.scaling.scale if self.learner.scaling else None,
         )
         return asdict(report)
 
@@ -288,6 +292,8 @@ class Trainer:
         self.save_due, self.saved = False, self.step
         # a copy: what is measured joins the point while the file is being written
         progress = {"report": dict(point), "best_val_bpb": self.best}
+        if self.learner.scaling:
+            progress["loss_scale"] = self.learner.scaling.record()
         state = {**self.identity, "text": self.start.text.to_record(), "progress": progress}
         self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
 

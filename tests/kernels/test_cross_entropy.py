@@ -89,6 +89,23 @@ def test_bf16_products_with_fp32_masters(backend: str, reduction: str) -> None:
     assert max(map(relative_error, found, wanted)) < 1e-2
 
 
+@pytest.mark.parametrize("backend", ["plain", "chunked"])
+def test_in_fp16_a_scaled_gradient_survives_many_tokens(backend: str) -> None:
+    """A token's share of the mean is 6e-5 here, and its gradient less than fp16 can hold."""
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(n, 8, generator=generator).double() for n in (2**14, V)]
+    exact[1] *= 0.01
+    targets = torch.randint(0, V, (2**14,), generator=generator)
+    scale, gradients = 2.0**12, {}
+    for dtype in (torch.float16, torch.float64):
+        hidden = exact[0].to(dtype).requires_grad_()
+        weight = exact[1].to(torch.promote_types(dtype, torch.float32)).requires_grad_()
+        loss = softcapped_cross_entropy(hidden, weight, targets, V, 15.0, backend=backend)
+        gradients[dtype] = torch.autograd.grad(loss, (hidden, weight), torch.full_like(loss, scale))
+    for half, true in zip(gradients[torch.float16], gradients[torch.float64], strict=True):
+        assert relative_error(half, true) < 0.01
+
+
 @pytest.mark.parametrize("softcap", [0.0, 15.0])
 def test_huge_logits_do_not_overflow(softcap: float) -> None:
     hidden, weight, targets = case(torch.float32, size=300.0)

@@ -1,5 +1,6 @@
 """The whole model: against the reference, against torch's own modules, and switch by switch."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from nanogpt2 import GPT, GPTConfig
 from nanogpt2.depth import flops_per_token, model_at, parameter_counts
 from nanogpt2.errors import UserError
+from nanogpt2.memory import activation_bytes
 from nanogpt2.recipes import RECIPES
 
 SMALL = {"sequence_len": 12, "vocab_size": 100, "n_layer": 2, "n_head": 2, "n_embd": 32}
@@ -49,6 +51,56 @@ def test_the_reference_logits_loss_and_gradients(run1_small):
         torch.testing.assert_close(p.grad, torch.tensor(data[f"grad/{name}"]), rtol=1e-4, atol=1e-6)
     assert model.window_sizes == [tuple(w) for w in data["windows"]]
     assert model.flops_per_token() == int(data["flops_per_token"])
+
+
+@pytest.mark.parametrize("config", [small(), small(n_kv_head=1), GPTConfig.gpt2(**SMALL)])
+def test_recomputing_changes_no_bit_of_loss_and_gradients(config):
+    model = noisy(GPT(config)).train()
+    tokens = torch.randint(0, 100, (3, 13), generator=torch.Generator().manual_seed(0))
+    found = []
+    for model.recompute in (False, True):
+        model.zero_grad()
+        loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert all(map(torch.equal, *found))
+
+
+def kept_bytes(model, tokens):
+    """What stands between forward and backward, parameters left out; each memory once."""
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    found = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    gc.collect()  # what a model before this one left
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.hidden(tokens)  # held, so that no memory is used twice
+    before = {id(t) for t in [*model.parameters(), *model.buffers()]}
+    for thing in gc.get_objects():  # what goes into a recomputed block, its closure holds
+        if type(thing) is torch.Tensor and id(thing) not in before and thing.requires_grad:
+            keep(thing)
+    del hidden
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_plan_knows_what_a_layer_keeps(recompute):
+    """Of two depths the difference, by tensors that are there and by the planner's formula."""
+    tokens = torch.randint(0, 100, (4, 64), generator=torch.Generator().manual_seed(0))
+    measured, planned = [], []
+    for layers in (4, 12):
+        config = small(n_layer=layers, sequence_len=64, n_embd=64, vocab_size=128)
+        model = GPT(config).train()
+        model.recompute = recompute
+        measured.append(kept_bytes(model, tokens))
+        planned.append(activation_bytes(config, 4, 4, recompute))
+    layers = (measured[1] - measured[0]) / (planned[1] - planned[0])
+    assert 0.5 < layers <= 1.1
 
 
 class TorchGPT2(nn.Module):

@@ -227,6 +227,13 @@ def test_compiled_once_for_all_steps(
         assert line["loss"] == pytest.approx(expected["loss"], rel=0.02)
 
 
+def test_recomputed_activations_change_no_bit(
+    tiny_data: TinyData, unbroken: Path, tmp_path: Path
+) -> None:
+    train(tiny_data.settings(tmp_path, recompute="on"))
+    assert differences(tmp_path, unbroken) == []
+
+
 def test_messages_and_quiet_precision(tiny_data: TinyData, tmp_path: Path) -> None:
     told: list[str] = []
     recipe = replace(RECIPE, precision="fp8")

@@ -32,8 +32,11 @@ def chunked_loss(
     learns: bool,
 ) -> Tensor:
     """``cross_entropy.cross_entropy`` of ``hidden @ head.T``; "none" only without gradients."""
-    mean = reduction == "mean"
-    total, losses_N, *_ = _chunked(hidden_NC, head_VC, targets_N, softcap, mean, learns)
+    mean, half = reduction == "mean", hidden_NC.dtype == torch.float16
+    inside = mean and not half
+    total, losses_N, *_ = _chunked(hidden_NC, head_VC, targets_N, softcap, inside, learns)
+    if mean and half:  # a token's share of a gradient is too small for fp16: taken outside
+        total = total / (targets_N != IGNORE).sum()
     return losses_N if reduction == "none" else total
 
 

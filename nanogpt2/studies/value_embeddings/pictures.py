@@ -90,7 +90,7 @@ def memory_rows(ranks: int = 8, rows: int = 16) -> list[list[Any]]:
     recipe = get_recipe("run1")
     model = dial(24, recipe).model
     found = [
-        memory_per_rank(one, recipe, ranks, rows, bf16=True, bf16_tables=True)
+        memory_per_rank(one, recipe, ranks, rows, half=True, bf16_tables=True)
         for one in (model, replace(model, value_embeddings=False))
     ]
     kinds = {"optimizer": "optimizer's share", "activations": "activations (estimate)"}
