@@ -31,7 +31,7 @@ UNTRIED_MFU, UNTRIED_MFU_FP16 = 0.4, 0.2
 """assumed of machines for which nothing was recorded: less of cards before Ampere, whose attention
 has no FlashAttention and whose board power (70 W of a T4) does not let the peak last"""
 LOGIT_BYTES = 5
-"""of a whole table of logits and their gradients, compiled: about 5 GB at 2^15 tokens and classes"""
+"""of a table of all logits and their gradients, compiled: 5 GB at 2^15 tokens and classes"""
 DAY = 24 * 3600
 RECOMPUTED = 3 / 4
 """model FLOPs over those done where every forward pass is done twice: 1 + 2 of 1 + 1 + 2"""

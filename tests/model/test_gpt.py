@@ -1,6 +1,5 @@
 """The whole model: against the reference, against torch's own modules, and switch by switch."""
 
-import gc
 from dataclasses import replace
 
 import numpy as np
@@ -77,14 +76,10 @@ def kept_bytes(model, tokens):
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    gc.collect()  # what a model before this one left
+    model.hidden(tokens)  # the first call also tries its attention on a small case
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = model.hidden(tokens)  # held, so that no memory is used twice
-    before = {id(t) for t in [*model.parameters(), *model.buffers()]}
-    for thing in gc.get_objects():  # what goes into a recomputed block, its closure holds
-        if type(thing) is torch.Tensor and id(thing) not in before and thing.requires_grad:
-            keep(thing)
-    del hidden
+        hidden = model.hidden(tokens)
+    assert hidden.requires_grad, "held until here, so that no memory was used twice"
     return sum(found.values())
 
 
@@ -100,7 +95,7 @@ def test_the_plan_knows_what_a_layer_keeps(recompute):
         measured.append(kept_bytes(model, tokens))
         planned.append(activation_bytes(config, 4, 4, recompute))
     layers = (measured[1] - measured[0]) / (planned[1] - planned[0])
-    assert 0.5 < layers <= 1.1
+    assert 0.75 < layers < 1.25  # a compiler keeps less than this
 
 
 class TorchGPT2(nn.Module):
