@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nanogpt2.errors import UserError
-from nanogpt2.model.modes import evaluating
+from nanogpt2.evals.modes import evaluating
 
 
 @torch.inference_mode()

@@ -17,8 +17,8 @@ from lm_eval.api.registry import register_model
 from nanogpt2.evals.core.fast.layout import Job
 from nanogpt2.evals.core.fast.scoring import GPTScorer
 from nanogpt2.evals.core.prompts import Option
+from nanogpt2.evals.modes import evaluating
 from nanogpt2.inference.engine import Engine, load_engine
-from nanogpt2.model.modes import evaluating
 
 
 @register_model("nanogpt2")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from nanogpt2.errors import UserError
+from nanogpt2.evals.modes import evaluating
 from nanogpt2.inference.kv_cache import KVCache
 from nanogpt2.inference.sampling import Sampler, Sampling
 from nanogpt2.model.gpt import GPT
-from nanogpt2.model.modes import evaluating
 
 PREFILL_TOKENS = 1024
 """prompts are read in pieces of this many tokens, which bounds the memory it takes"""

@@ -48,13 +48,16 @@ def fix_norm(x: Tensor) -> Tensor:
     return x * (min(x.shape[-2:]) ** 0.5 / norm)
 
 
-def variance_scale(x: Tensor, second_moment: Tensor, weight2: Tensor) -> Tensor:
+def variance_scale(
+    x: Tensor, second_moment: Tensor, weight2: Tensor, square: Tensor | None = None
+) -> Tensor:
     """NorMuon: what divides each neuron by the root of its running mean square.
 
     The matrix norm is kept. ``x`` is (K, rows, cols); ``second_moment``, and what is returned,
-    (K, rows, 1) or (K, 1, cols), fp32; the first is updated.
+    (K, rows, 1) or (K, 1, cols), fp32; the first is updated. ``square``: the means, if known.
     """
-    square = x.float().square().mean(neuron_axis(*x.shape[-2:]), keepdim=True)
+    if square is None:
+        square = x.float().square().mean(neuron_axis(*x.shape[-2:]), keepdim=True)
     second_moment.lerp_(square, weight2)
     scale = second_moment.clamp_min(1e-10).rsqrt()
     # Norms before and after, from the means alone: one pass over x instead of three.
@@ -66,6 +69,13 @@ def variance_scale(x: Tensor, second_moment: Tensor, weight2: Tensor) -> Tensor:
 def cautious_step(w: Tensor, x: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
     """w <- w - lr x - lr wd w [x w >= 0], in place: decay only where the step shrinks w too."""
     w.sub_(lr * (x + weight_decay * w * (x * w >= 0)))
+
+
+def take_step(
+    w: Tensor, x: Tensor, second_moment: Tensor, lr: Tensor, weight_decay: Tensor, weight2: Tensor
+) -> None:
+    """From the direction ``x`` to the new ``w``, in place."""
+    cautious_step(w, x * variance_scale(x, second_moment, weight2), lr, weight_decay)
 
 
 def muon_update(
@@ -83,11 +93,12 @@ def muon_update(
     norm_fixed: bool,
     dtype: torch.dtype,
     orthogonalize: Callable[..., Tensor] = polar_express,
+    step: Callable[..., None] = take_step,
 ) -> None:
     """One step for stacked matrices (K, rows, cols), ``w`` and the state in place.
 
     ``lr`` already holds ``shape_factor``. Scalars are 0-d tensors, so that rates that change
-    every step compile once. ``orthogonalize`` is ``polar_express``, or a faster form of it.
+    every step compile once. ``orthogonalize`` and ``step`` may be faster forms of these.
     """
     momentum_buffer.lerp_(g, 1 - momentum)
     g = g.lerp(momentum_buffer, momentum)  # Nesterov: look ahead by one more momentum step
@@ -96,7 +107,7 @@ def muon_update(
     x = orthogonalize(g, iterations, divisor, dtype)
     if norm_fixed:
         x = fix_norm(x)
-    cautious_step(w, x * variance_scale(x, second_moment, weight2), lr, weight_decay)
+    step(w, x, second_moment, lr, weight_decay, weight2)
 
 
 def muon_scalars(group: dict[str, Any], rows: int, cols: int) -> list[Tensor]:

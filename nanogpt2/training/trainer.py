@@ -200,7 +200,7 @@ class Trainer:
                 again = asdict(self.report)
         kept = self.step if again is None else self.step - 1
         self.metrics = MetricsFile(path, kept, self.tell) if ranks.is_main else None
-        if self.metrics and self.report and again is None and self.metrics.last < self.step:
+        if self.metrics and self.report and again is None and self.metrics.last == self.step - 1:
             self.metrics.append(asdict(self.report))  # killed between its checkpoint and this line
         return again
 

@@ -16,8 +16,11 @@ OF_THE_BROWSER = """() => {
   const seen = letters(document.querySelector("article").innerText);
   const told = [...document.querySelectorAll(".ng-quiz")]
     .flatMap((box) => JSON.parse(box.dataset.whys).map(words));
-  for (const after of document.querySelectorAll(".ng-predict .ng-after, .ng-reveal .ng-after"))
-    told.push(after.textContent);
+  for (const after of document.querySelectorAll(".ng-predict .ng-after, .ng-reveal .ng-after")) {
+    const why = after.cloneNode(true);
+    for (const label of why.querySelectorAll("strong, .ng-said")) label.remove();
+    told.push(why.textContent);
+  }
   return told.filter((text) => letters(text).length >= SHORT && seen.includes(letters(text)));
 }""".replace("SHORT", str(SHORT))
 """the same, by what Chromium lays out as visible"""
@@ -37,9 +40,11 @@ def shown_answers(page: Any) -> list[str]:
         for box in page.select(".ng-quiz")
         for why in json.loads(box["data-whys"])
     ]
-    told += [
-        after.get_text() for after in page.select(".ng-predict .ng-after, .ng-reveal .ng-after")
-    ]
+    for after in page.select(".ng-predict .ng-after, .ng-reveal .ng-after"):
+        why = BeautifulSoup(str(after), "html.parser")
+        for label in why.select("strong, .ng-said"):  # "Measured: three." is not in the code
+            label.decompose()
+        told.append(why.get_text())
     article = BeautifulSoup(str(page.select_one("article") or page), "html.parser")
     for part in article.select(UNSEEN):
         part.decompose()

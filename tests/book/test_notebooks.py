@@ -225,7 +225,10 @@ QUIZ = f"<article><div class='ng-quiz' data-whys='{json.dumps([WHY, 'Try another
 CODE = '<pre>lab.quiz("?", "Each token adds to the sum, "\n    "so that a long ending would "\n' + (
     '    "lose for its length.")</pre>'
 )
-REVEAL = "<div class='ng-reveal'><div class='ng-after' hidden><p>The masked one is slower, as the"
+REVEAL = (
+    "<div class='ng-reveal'><div class='ng-after' hidden><p><strong>Measured: longer.</strong> "
+    "The masked one is slower, as the"
+)
 
 
 def test_an_answer_in_full_view_is_seen() -> None:

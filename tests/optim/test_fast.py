@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from nanogpt2.optim import build_optimizer, fast
 from nanogpt2.optim.adamw import adamw_scalars, adamw_update
 from nanogpt2.optim.fast.adamw import adamw_in_pieces
+from nanogpt2.optim.fast.muon import take_step_in_bands
 from nanogpt2.optim.fast.polar_express import polar_express_by_halves
+from nanogpt2.optim.muon import second_moment_shape, take_step
 from nanogpt2.optim.polar_express import polar_express
 from tests.optim.test_optimizer import steps
 from tests.optim.test_polar_express import with_spectrum
@@ -69,6 +71,25 @@ def test_adamw_in_pieces_is_adamw(shape, piece, dtype, lies):
         torch.testing.assert_close(found, expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24)),
+    band=st.integers(1, 400),
+)
+def test_a_step_in_bands_is_the_step(shape, band):
+    generator = torch.Generator().manual_seed(0)
+    w, x = (torch.randn(shape, generator=generator) for _ in range(2))
+    moment = torch.rand(second_moment_shape(*shape), generator=generator)
+    scalars = [torch.tensor(v) for v in (0.1, 0.2, 0.05)]
+    whole, bands = ([w.clone(), x, moment.clone()] for _ in range(2))
+    take_step(*whole, *scalars)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nanogpt2.optim.fast.muon.BAND", band)
+        take_step_in_bands(*bands, *scalars)
+    for expected, found in zip(whole, bands, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_an_optimizer_of_fast_forms_steps_like_one_of_definitions(compiled, monkeypatch):
     """Halves, Gram form, pieces and matrices in place at once, in the shapes of a real model."""
@@ -77,6 +98,7 @@ def test_an_optimizer_of_fast_forms_steps_like_one_of_definitions(compiled, monk
     recipe, model = build("run1")
     plain = build_optimizer(model, recipe, dtype=torch.float32)
     plain.steps.adamw, plain.steps.orthogonalize = adamw_update, polar_express
+    plain.steps.take_step = take_step
     steps(model, recipe, plain, range(2))
 
     for name in ("LARGE_SIDE", "LARGE_MATRIX"):

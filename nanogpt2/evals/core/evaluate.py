@@ -15,7 +15,7 @@ from nanogpt2.evals.core.fast.layout import Job, Key
 from nanogpt2.evals.core.fast.scoring import scorer_for
 from nanogpt2.evals.core.results import CoreResult, Outcome, Score, build_result, judge
 from nanogpt2.evals.core.tasks import PROTOCOLS
-from nanogpt2.model.modes import evaluating
+from nanogpt2.evals.modes import evaluating
 
 CHUNK_TOKENS = 8_000_000
 """tokens of prompts held at once: 32 MB, and enough to fill batches of like length"""

@@ -1,8 +1,8 @@
 """What a machine needs to be fast: the definitions' own signatures, and the one choice of form.
 
-The files beside this one compute what ``polar_express`` and ``adamw_update`` define, by other
-roads. ``Steps`` alone says which is taken where. ``python -m benchmarks.muon`` measures what each
-buys. Chapter: muon.
+The files beside this one compute what ``polar_express``, ``take_step`` and ``adamw_update`` define,
+by other roads. ``Steps`` alone says which is taken where. ``python -m benchmarks.muon`` measures
+what each buys. Chapter: muon.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from nanogpt2.optim.adamw import adamw_update
 from nanogpt2.optim.fast.adamw import adamw_compiled, adamw_in_pieces
+from nanogpt2.optim.fast.muon import take_step_in_bands
 from nanogpt2.optim.fast.polar_express import polar_express_by_halves
-from nanogpt2.optim.muon import muon_update
+from nanogpt2.optim.muon import muon_update, take_step
 from nanogpt2.optim.polar_express import polar_express
 
 LARGE_SIDE = 512
@@ -37,15 +38,17 @@ class Steps:
     def __init__(self, device: torch.device, compiled: bool, dtype: torch.dtype) -> None:
         on_processor = device.type == "cpu"
         self.dtype, self.orthogonalize = dtype, by_size if on_processor else polar_express
+        self.take_step = take_step_in_bands if on_processor else take_step
         self.adamw: Callable[..., None] = adamw_in_pieces if on_processor else adamw_update
         self._muon: Callable[..., None] = muon_update
         if compiled:  # a compiler makes its own of the definitions; by halves it cannot follow
             self.adamw, self.orthogonalize = adamw_compiled(), polar_express
+            self.take_step = take_step
             self._muon = torch.compile(muon_update, fullgraph=True, dynamic=False)
 
     def muon(self, *arguments: Any) -> None:
-        """``muon_update`` with its last two arguments, precision and form, chosen."""
-        self._muon(*arguments, self.dtype, self.orthogonalize)
+        """``muon_update`` with its last arguments, precision and forms, chosen."""
+        self._muon(*arguments, self.dtype, self.orthogonalize, self.take_step)
 
 
 def by_size(g: Tensor, iterations: int, divisor: float, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nanogpt2.optim.adamw import adamw_update
 
+SPARSE_PIECES = 16
 PIECE = 1 << 17
 """elements: parameter, gradient, both moments and what is worked out from them stay in the cache"""
 
@@ -20,11 +21,17 @@ def adamw_in_pieces(p: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *
     A table's ``g`` may be sparse (and coalesced): it is never whole in memory.
     """
     rows = max(1, PIECE // p[0].numel())
+    if g.is_sparse:  # which takes long to cut: a few megabytes of it at a time
+        for first in range(0, len(p), SPARSE_PIECES * rows):
+            count = min(SPARSE_PIECES * rows, len(p) - first)
+            here, avg, avg_sq = (t.narrow(0, first, count) for t in (p, exp_avg, exp_avg_sq))
+            dense = g.narrow_copy(0, first, count).to_dense()
+            adamw_in_pieces(here, dense, avg, avg_sq, *rest)
+        return
     for first in range(0, len(p), rows):
         count = min(rows, len(p) - first)
         here, avg, avg_sq = (t.narrow(0, first, count) for t in (p, exp_avg, exp_avg_sq))
-        cut = g.narrow_copy if g.is_sparse else g.narrow
-        adamw_update(here, cut(0, first, count).to_dense(), avg, avg_sq, *rest)
+        adamw_update(here, g.narrow(0, first, count), avg, avg_sq, *rest)
 
 
 def adamw_compiled() -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""A model in evaluation mode for a while. Chapter: ladder."""
+"""A model in evaluation mode for a while. Chapter: core."""
 
 from __future__ import annotations
 
