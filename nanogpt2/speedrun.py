@@ -12,7 +12,7 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,9 +33,12 @@ from nanogpt2.reporting.machine import describe_machine
 from nanogpt2.run import Loop, Run, add_options, assignments, difference
 from nanogpt2.stages import PROMPTS, SAMPLING, Work
 from nanogpt2.stamps import Stamps
+from nanogpt2.training.length import FIRST_STEPS, is_open, require_steady_start
 
 RUNS = Path("runs")
 MOST_CPU_RANKS = 256
+LAPTOP_MINUTES = 10.0
+"""a slow or busy processor learns for a shorter while than the laptop's recipe says"""
 SMALLEST_VOCABULARY = 256 + 9
 """what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
 
@@ -96,8 +99,19 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
             f"tokens need {SMALLEST_VOCABULARY}"
         )
+    if not options.resume and _takes_its_own_time(run, machine, named):
+        run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
+    require_steady_start(run)
     plan = planning.plan(run.recipe, None, machine)
-    return replace(run, loop=run.loop.over(run.dial)), plan
+    if run.loop.minutes is None:  # else it follows from the length
+        run = replace(run, loop=run.loop.over(run.dial))
+    return run, plan
+
+
+def _takes_its_own_time(run: Run, machine: Machine, named: Mapping[str, str]) -> bool:
+    """Whether the laptop's recipe runs as it stands, on a processor as slow as it may be."""
+    as_it_stands = machine.is_processor and run.recipe == get_recipe("laptop")
+    return as_it_stands and not {"minutes", "loop.minutes"} & set(named)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -185,6 +199,7 @@ def describe(run: Run, plan: Plan) -> Iterator[str]:
     """What will be done, in lines for people: sizes, length, costs, places."""
     several = ", started by torch.distributed's launcher" if plan.machine.devices > 1 else ""
     places = {
+        **({} if run.loop.minutes is None else {"length": _length(run)}),
         "precision": run.wanted_precision,
         "data": str(run.data or run.recipe.data),
         "processes": f"{plan.machine.devices}{several}",
@@ -192,6 +207,15 @@ def describe(run: Run, plan: Plan) -> Iterator[str]:
     }
     for name, value in (*planning.describe(plan), *places.items()):
         yield f"{name:<12}{value}"
+
+
+def _length(run: Run) -> str:
+    """How the clock will set it, or has."""
+    at_most = "" if run.loop.lengthen else f"{run.dial.iterations:,} steps, or fewer "
+    return (
+        f"{at_most}to end within {run.loop.minutes:g} minutes; "
+        f"set once, by the speed of the first {FIRST_STEPS} steps"
+    )
 
 
 def outline(run: Run, plan: Plan) -> Iterator[str]:
@@ -316,11 +340,15 @@ class Speedrun:
 
 def check_same_run(run: Run) -> None:
     """UserError when ``run.out`` holds a run that learned something else: it would be lost."""
+    from nanogpt2.training.checkpoint import learned
+
     path = run.out / "config.json"
     if not path.is_file():
         return
     known = read_json(path, "name another --out, or delete the folder")
     begun = known.get("identity") if isinstance(known, dict) else None
+    if isinstance(begun, dict) and is_open(learned(run.out) or {}):
+        begun = {**begun, "minutes": run.identity().get("minutes")}
     if what := difference(begun, run.identity()):
         raise UserError(
             f"{run.out} holds another run ({what}); name another --out, or delete that folder"
