@@ -87,7 +87,7 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
         run = Run(recipe, out, options.data, seed=options.seed or 0)
     run = replace(
         run,
-        device="cpu" if options.cpu_ranks else options.device,
+        device="cpu" if machine.is_processor else options.device,
         core_bundle=options.core_bundle,
         core_max_per_task=options.core_max_per_task,
         more_data=options.more_data,
@@ -102,7 +102,7 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
     if not options.resume and _takes_its_own_time(run, machine, named):
         run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
     require_steady_start(run)
-    plan = planning.plan(run.recipe, None, machine)
+    plan = planning.plan(run.recipe, None, machine, forced=run.precision != "auto")
     if run.loop.minutes is None:  # else it follows from the length
         run = replace(run, loop=run.loop.over(run.dial))
     return run, plan
@@ -200,7 +200,7 @@ def describe(run: Run, plan: Plan) -> Iterator[str]:
     several = ", started by torch.distributed's launcher" if plan.machine.devices > 1 else ""
     places = {
         **({} if run.loop.minutes is None else {"length": _length(run)}),
-        "precision": run.wanted_precision,
+        "precision": plan.precision,
         "data": str(run.data or run.recipe.data),
         "processes": f"{plan.machine.devices}{several}",
         "folder": str(run.out),
@@ -334,6 +334,8 @@ class Speedrun:
             config = known | {name: config[name] for name in ("data", "data_dir")}
         if config != known:
             write_json(path, config)
+        if not valid["train"]:
+            plan = planning.measured(plan, run.recipe)
         for line in describe(run, plan):
             self.screen.say(f"  {line}")
 
@@ -371,6 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     if options.dry_run:
         if rank() == 0:
+            plan = planning.measured(plan, run.recipe)
             print(*describe(run, plan), "", *outline(run, plan), sep="\n")
         return 0
     if plan.machine.devices > 1 and not is_rank():
