@@ -22,7 +22,7 @@ from nanogpt2 import planning
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import MADE, made_here, mark, read_json, require_free_space, write_json
 from nanogpt2.folder import claimed
-from nanogpt2.launching import is_rank, launch, rank, world_size
+from nanogpt2.launching import backend, is_rank, launch, rank, world_size
 from nanogpt2.logs import KINDS, check_log
 from nanogpt2.machines import Machine, processor, this_machine
 from nanogpt2.planning import Plan, recipe_for
@@ -145,8 +145,8 @@ def _machine(options: argparse.Namespace) -> Machine:
 
 def _has_gpu() -> bool:
     """Whether it is worth asking torch; without any driver a dry run need not wait for it."""
-    drivers = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
-    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
+    drivers = ("nvidia[0-9]*", "dxg", "kfd")
+    return sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in drivers)
 
 
 def _recorded(options: argparse.Namespace, out: Path) -> Run:
@@ -197,7 +197,9 @@ def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
 
 def describe(run: Run, plan: Plan) -> Iterator[str]:
     """What will be done, in lines for people: sizes, length, costs, places."""
-    several = ", started by torch.distributed's launcher" if plan.machine.devices > 1 else ""
+    several, kind = "", "cuda" if plan.machine.kind not in ("cpu", "mps") else plan.machine.kind
+    if plan.machine.devices > 1:
+        several = f", started by torch.distributed's launcher, over {backend(kind)}"
     places = {
         **({} if run.loop.minutes is None else {"length": _length(run)}),
         "precision": plan.precision,
@@ -334,7 +336,7 @@ class Speedrun:
             config = known | {name: config[name] for name in ("data", "data_dir")}
         if config != known:
             write_json(path, config)
-        if not valid["train"]:
+        if not valid["train"] and self.work.ranks.world_size == 1:
             plan = planning.measured(plan, run.recipe)
         for line in describe(run, plan):
             self.screen.say(f"  {line}")
@@ -378,6 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if plan.machine.devices > 1 and not is_rank():
         return launch(plan.machine.devices, "nanogpt2.speedrun", arguments, run.max_restarts)
+    if is_rank() and rank() == 0:  # before they join: an optimizer would wait for all of them
+        plan = planning.measured(plan, run.recipe)
     command = shlex.join(["python", "-m", "nanogpt2.speedrun", *arguments])
     return Speedrun(run, plan, command).run()
 

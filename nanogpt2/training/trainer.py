@@ -333,7 +333,11 @@ class Trainer:
         self.save_due, self.saved = False, self.step
         # a copy: what is measured joins the point while the file is being written
         progress = {"report": dict(point), "best_val_bpb": self.best}
-        state = {**self.identity, "text": self.start.text.to_record(), "progress": progress}
+        state: dict[str, Any] = {
+            **self.identity,
+            "text": self.start.text.to_record(),
+            "progress": progress,
+        }
         if self.length or self.start.sets_length:  # None while it is open
             state["length"] = self.length and asdict(self.length)
         self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
