@@ -1,6 +1,7 @@
 """Will it fit, how long, how much money and energy: before a cent is spent.
 
-Arithmetic only; torch is needed just to look at this machine. Time is FLOPs over the part of the
+Arithmetic only; torch is needed just to look at this machine, and to time a few steps where it is a
+processor. Elsewhere time is FLOPs over the part of the
 peak that is reached (model FLOPs utilization: PaLM, arXiv 2204.02311, appendix B), taken from what
 the records reached. Chapter: speedrun.
 
@@ -18,12 +19,20 @@ from dataclasses import asdict, dataclass, replace
 from nanogpt2 import reported
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
+from nanogpt2.machines import (
+    GB,
+    Machine,
+    machine_of,
+    precision_of_products,
+    processor,
+    this_machine,
+)
 from nanogpt2.memory import Memory, memory_per_rank
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
 from nanogpt2.reported import RUN1_SECONDS
 from nanogpt2.run import add_set, assignments
 from nanogpt2.settings import override
+from nanogpt2.training.pace import step_seconds
 
 RECORD_DEVICES, RECORD_PEAK = 8, float(reported.H100_PEAK)
 """the records' node: 8xH100"""
@@ -38,6 +47,7 @@ four large trainings (Patterson et al., arXiv 2104.10350, table 4), cooling left
 
 TOKENS_OF_A_RANK = 1024
 """a step's tokens below which exchanging gradients costs a processor's rank more than it gains"""
+GUESS = "the speed of a processor is a guess, good to a factor of two or three"
 USABLE = 0.92
 """part of a device's memory that is ours; the driver and fragmentation take the rest"""
 SHARD_BYTES = int(reported.SHARD_BYTES)
@@ -71,6 +81,8 @@ class Plan:
     """of the fullest rank"""
     disk_bytes: int
     """estimate: data and two checkpoints"""
+    precision: str
+    """what products will run in: fp8, bf16, fp32"""
     mfu: float
     """assumed part of the peak arithmetic"""
     seconds: float | None
@@ -79,6 +91,8 @@ class Plan:
     """for those seconds; None where no price is known"""
     kwh: float | None
     """at most: devices and the machine around them at their rated power"""
+    step_seconds: float | None = None
+    """of a step, where it was measured rather than reckoned by the peak"""
 
     @property
     def depth(self) -> int:
@@ -154,6 +168,7 @@ def plan(
     machine: Machine,
     *,
     mfu: float | None = None,
+    forced: bool = False,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
 
@@ -162,6 +177,7 @@ def plan(
         depth: layers.
         machine: from ``machines.machine_of`` or ``machines.this_machine``.
         mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``.
+        forced: the recipe's precision was asked for by name.
 
     Raises:
         UserError: an unknown recipe, a depth below 1, an mfu that is no part.
@@ -171,7 +187,8 @@ def plan(
         raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
     resolved = dial(depth, recipe)
     mfu = assumed_mfu(recipe, machine) if mfu is None else mfu
-    batch, memory, reasons = _fit(resolved, recipe, machine)
+    precision = precision_of_products(recipe.precision, forced, machine.native)
+    batch, memory, reasons = _fit(resolved, recipe, machine, precision)
     seconds = dollars = kwh = None
     if machine.peak_flops is not None:
         seconds = training_seconds(resolved.total_flops, mfu, machine.devices, machine.peak_flops)
@@ -184,11 +201,12 @@ def plan(
         dial=resolved,
         fits=not reasons,
         reasons=tuple(reasons),
-        notes=tuple(_notes(recipe, machine)),
+        notes=tuple(_notes(recipe, machine, precision)),
         device_batch_size=batch.rows,
         accumulation=batch.passes,
         memory=memory,
         disk_bytes=_disk_bytes(resolved, recipe, memory, machine.devices),
+        precision=precision,
         mfu=mfu,
         seconds=seconds,
         dollars=dollars,
@@ -196,10 +214,30 @@ def plan(
     )
 
 
-def _fit(resolved: Dial, recipe: Recipe, machine: Machine) -> tuple[Batch, Memory, list[str]]:
+def measured(made: Plan, recipe: Recipe) -> Plan:
+    """The same plan by a few steps of the run, where this processor takes them in no time."""
+    if not made.machine.is_processor or not made.fits:
+        return made
+    batch = Batch(made.device_batch_size, made.accumulation, made.dial.batch_tokens)
+    step = step_seconds(recipe, made.precision, batch, made.machine.devices)
+    if step is None:
+        return made
+    seconds = step * made.dial.iterations
+    return replace(
+        made,
+        step_seconds=step,
+        seconds=seconds,
+        kwh=energy_kwh(made.machine, seconds),
+        notes=tuple(note for note in made.notes if note != GUESS),
+    )
+
+
+def _fit(
+    resolved: Dial, recipe: Recipe, machine: Machine, precision: str
+) -> tuple[Batch, Memory, list[str]]:
     """The batch by the most rows that fit, the memory they take, and why it does not fit."""
     model, tokens = resolved.model, resolved.batch_tokens
-    bf16 = recipe.precision != "fp32" and machine.bf16
+    bf16 = precision != "fp32"
     tables = bf16 and not machine.is_processor
 
     def memory(rows: int) -> Memory:
@@ -223,15 +261,16 @@ def _fit(resolved: Dial, recipe: Recipe, machine: Machine) -> tuple[Batch, Memor
     return batch, needed, reasons
 
 
-def _notes(recipe: Recipe, machine: Machine) -> Iterator[str]:
-    if recipe.precision == "fp8" and not machine.fp8:
-        yield f"{machine.kind} has no fp8 products; they will run in another precision, slower"
-    if recipe.precision != "fp32" and not machine.bf16:
-        yield f"{machine.kind} has no bf16 products; they will run in fp32"
+def _notes(recipe: Recipe, machine: Machine, precision: str) -> Iterator[str]:
+    if precision != recipe.precision:
+        yield (
+            f"{machine.kind} has no {recipe.precision} products; "
+            f"they will run in {precision}, slower"
+        )
     if machine.peak_flops is None:
         yield f"the peak arithmetic of {machine.kind} is not known here, so neither is the time"
     elif machine.is_processor:
-        yield "the speed of a processor is a guess, good to a factor of two or three"
+        yield GUESS
     elif machine.kind not in ("H100", "H200", "H800"):
         yield f"no run was recorded on {machine.kind}; the time assumes {UNTRIED_MFU:.0%} of peak"
 
@@ -344,7 +383,14 @@ def describe(plan: Plan) -> Iterator[tuple[str, str]]:
     room = plan.machine.memory_bytes / GB
     yield "memory", f"about {memory.peak / GB:.1f} GB of {room:.0f} GB ({held})"
     yield "disk", f"about {plan.disk_bytes / GB:.1f} GB"
-    if plan.seconds is not None:
+    if plan.step_seconds is not None:
+        pace = resolved.batch_tokens / plan.step_seconds
+        yield (
+            "time",
+            f"about {_duration(plan.step_seconds * resolved.iterations)} of training, "
+            f"measured just now: {pace:,.0f} tokens a second",
+        )
+    elif plan.seconds is not None:
         yield "time", f"about {_duration(plan.seconds)} of training, at {plan.mfu:.1%} of peak"
     if plan.kwh is not None:
         yield "energy", f"at most {plan.kwh:,.3g} kWh" + _against(plan.kwh, gpt2_kwh(), plan)
@@ -391,7 +437,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     machine = _machine(arguments)
     recipe = get_recipe(arguments.recipe or recipe_for(machine))
-    made = plan(override(recipe, assignments(arguments)), None, machine, mfu=arguments.mfu)
+    named = assignments(arguments)
+    recipe, forced = override(recipe, named), "precision" in named
+    made = plan(recipe, None, machine, mfu=arguments.mfu, forced=forced)
+    if arguments.mfu is None:
+        made = measured(made, recipe)
     if arguments.json:
         print(json.dumps(asdict(made), indent=2))
     else:

@@ -16,6 +16,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.precision import good_at_bf16
+from nanogpt2.machines import FP8_CAPABILITY, precision_of_products
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.linear import Linear
 from nanogpt2.optim import MuonAdamW, build_optimizer
@@ -27,8 +28,6 @@ STEPS_TO_EARN_COMPILING = {"cuda": 50, "cpu": 5000}
 """a cold compilation costs up to a minute, and saves a tenth of a small step on a processor"""
 FP8_TILE = 16
 """both sides of an fp8 product must be multiples of it"""
-FP8_CAPABILITY = (8, 9)
-"""CUDA compute capability (Ada, Hopper) from which tensor cores multiply fp8"""
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,8 @@ def choose_precision(wanted: str, device: torch.device, forced: bool) -> tuple[s
     ``forced``: the user asked for ``wanted`` by name, rather than through a recipe.
     """
     has_fp8 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
-    if wanted == "fp32" or (wanted == "bf16" and forced):
-        return wanted, None
-    if wanted == "fp8" and has_fp8:
-        return wanted, None
-    best = "bf16" if good_at_bf16(device) else "fp32"
+    has = {"fp8": has_fp8, "bf16": good_at_bf16(device)}
+    best = precision_of_products(wanted, forced, {kind for kind, good in has.items() if good})
     if wanted == best:
         return best, None
     return (
