@@ -11,7 +11,7 @@ test drills chapters book check-book: export OMP_WAIT_POLICY ?= passive
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make speedrun   train a small model on real English, from data to report (about 6 minutes)"
+	@echo "make speedrun   train a small model on real English, from data to report (about 6 minutes; 10 of training at most)"
 	@echo "make test       prove the code right"
 	@echo "make drills     kill runs, damage disks, feed readers ruins (about an hour)"
 	@echo "make chapters   run every notebook once"

@@ -37,6 +37,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0
 
 
+def backend(device: str) -> str:
+    """How ranks on devices of this kind reach each other: torch.distributed's name of it."""
+    return "nccl" if device == "cuda" else "gloo"
+
+
 def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int = 0) -> int:
     """Run ``python -m module arguments`` as ``ranks`` processes; returns the exit code.
 

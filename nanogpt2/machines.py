@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from nanogpt2.errors import UserError
@@ -73,11 +75,18 @@ ACCELERATORS = (  # the first whose name is in the device's own name counts
 
 OTHER_CARDS = r"\s*(?:Ti|SUPER|Laptop|Max-Q|D)\b"
 """what makes of a card's name that of another, with other figures"""
+FP8_CAPABILITY = (8, 9)
+"""CUDA compute capability (Ada, Hopper) from which tensor cores multiply fp8"""
 
 # A core of a current x86 processor in bf16, and its power: rough, good to a factor of two or three.
 CORE_FLOPS, CORE_WATTS = 2e11, 12.0
+CORE_FP32 = 0.25  # of that in fp32
 # What Jan 2026's run paid for an H100; other prices are the reader's to give.
 H100_DOLLARS_PER_HOUR = NODE_DOLLARS_PER_HOUR / 8
+
+
+BELOW_FP32 = ("fp8", "bf16", "fp16")
+"""precisions of products that a machine may be good at: fields of ``Machine``"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,11 @@ class Machine:
         price = self.dollars_per_hour
         if price is not None and not 0 <= price < math.inf:
             raise UserError(f"the price is {price} dollars an hour; give 0 or more")
+
+    @property
+    def native(self) -> set[str]:
+        """Kinds of products below fp32 that it is good at."""
+        return {kind for kind in BELOW_FP32 if getattr(self, kind)}
 
     @property
     def is_processor(self) -> bool:
@@ -174,17 +188,45 @@ def machine_of(kind: str, devices: int = 1) -> Machine:
     )
 
 
+def precision_of_products(wanted: str, forced: bool, native: Collection[str]) -> str:
+    """What products run in (fp32, bf16, fp8) on a machine that is good at the ``native`` ones.
+
+    The one place that decides it: for the run (``nanogpt2.training.setup``) and for its plan.
+
+    Args:
+        wanted: by the user or the recipe.
+        forced: by the user, by name; what a machine is slow at it does all the same, but for fp8.
+    """
+    if wanted == "fp32" or wanted in native or (forced and wanted != "fp8"):
+        return wanted
+    return next((kind for kind in BELOW_FP32 if kind in native and kind != "fp8"), "fp32")
+
+
 def processor() -> Machine:
     """This machine's processor, with the memory that is free now."""
     import psutil
 
+    bf16 = processor_has_bf16()
     return Machine(
         "cpu",
         devices=1,
         memory_bytes=psutil.virtual_memory().available,
-        peak_flops=cores() * CORE_FLOPS,
+        peak_flops=cores() * CORE_FLOPS * (1 if bf16 else CORE_FP32),
+        bf16=bf16,
         watts=cores() * CORE_WATTS,
     )
+
+
+@cache
+def processor_has_bf16(info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor multiplies bf16 (AVX512-BF16 or AMX); torch is asked but on Linux."""
+    if info.is_file():
+        flags = info.read_text(encoding="utf-8", errors="replace").split()
+        return bool({"avx512_bf16", "amx_tile"} & set(flags))
+    import torch
+
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
 def cores(root: Path = Path("/")) -> int:
@@ -231,9 +273,9 @@ def this_machine(device: str = "auto") -> Machine:
         memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
         if find_accelerator(name) is None:
             capability = torch.cuda.get_device_capability(0)
-            bf16, tensor_cores = capability >= (8, 0), capability >= (7, 0)
-            fp16 = tensor_cores and not bf16
-            return Machine(name, count, memory, peak_flops=None, bf16=bf16, fp16=fp16)
+            has = {"bf16": capability >= (8, 0), "fp8": capability >= FP8_CAPABILITY}
+            has["fp16"] = capability >= (7, 0) and not has["bf16"]
+            return Machine(name, count, memory, peak_flops=None, **has)
         return replace(machine_of(name, count), memory_bytes=memory)
     if device in ("auto", "mps") and torch.backends.mps.is_available():
         memory = torch.mps.recommended_max_memory()

@@ -1,6 +1,7 @@
 """Will it fit, how long, how much money and energy: before a cent is spent.
 
-Arithmetic only; torch is needed just to look at this machine. Time is FLOPs over the part of the
+Arithmetic only; torch is needed just to look at this machine, and to time a few steps where it is a
+processor. Elsewhere time is FLOPs over the part of the
 peak that is reached (model FLOPs utilization: PaLM, arXiv 2204.02311, appendix B), taken from what
 the records reached. Chapter: speedrun.
 
@@ -18,12 +19,20 @@ from dataclasses import asdict, dataclass, replace
 from nanogpt2 import reported
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.machines import GB, Machine, machine_of, processor, this_machine
+from nanogpt2.machines import (
+    GB,
+    Machine,
+    machine_of,
+    precision_of_products,
+    processor,
+    this_machine,
+)
 from nanogpt2.memory import Memory, memory_per_rank
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
 from nanogpt2.reported import RUN1_SECONDS
 from nanogpt2.run import Loop, add_set, assignments
 from nanogpt2.settings import override
+from nanogpt2.training.pace import step_seconds
 
 RECORD_DEVICES, RECORD_PEAK = 8, float(reported.H100_PEAK)
 """the records' node: 8xH100"""
@@ -44,6 +53,7 @@ four large trainings (Patterson et al., arXiv 2104.10350, table 4), cooling left
 
 TOKENS_OF_A_RANK = 1024
 """a step's tokens below which exchanging gradients costs a processor's rank more than it gains"""
+GUESS = "the speed of a processor is a guess, good to a factor of two or three"
 USABLE = 0.92
 """part of a device's memory that is ours; the driver and fragmentation take the rest"""
 SHARD_BYTES = int(reported.SHARD_BYTES)
@@ -77,6 +87,8 @@ class Plan:
     """of the fullest rank"""
     disk_bytes: int
     """estimate: data and two checkpoints"""
+    precision: str
+    """what products will run in: fp8, bf16, fp32"""
     mfu: float
     """assumed part of the peak arithmetic"""
     seconds: float | None
@@ -85,6 +97,8 @@ class Plan:
     """for those seconds; None where no price is known"""
     kwh: float | None
     """at most: devices and the machine around them at their rated power"""
+    step_seconds: float | None = None
+    """of a step, where it was measured rather than reckoned by the peak"""
 
     @property
     def depth(self) -> int:
@@ -161,6 +175,7 @@ def plan(
     *,
     mfu: float | None = None,
     recompute: bool = False,
+    forced: bool = False,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
 
@@ -171,6 +186,7 @@ def plan(
         mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``, and of that three
             quarters where forward passes are done twice.
         recompute: as the loop's setting of that name.
+        forced: the recipe's precision was asked for by name.
 
     Raises:
         UserError: an unknown recipe, a depth below 1, an mfu that is no part.
@@ -181,7 +197,8 @@ def plan(
     resolved = dial(depth, recipe)
     if mfu is None:
         mfu = assumed_mfu(recipe, machine) * (RECOMPUTED if recompute else 1)
-    batch, memory, reasons = _fit(resolved, recipe, machine, recompute)
+    precision = precision_of_products(recipe.precision, forced, machine.native)
+    batch, memory, reasons = _fit(resolved, recipe, machine, precision, recompute)
     seconds = dollars = kwh = None
     peak = machine.peak_flops
     if recipe.precision == "fp32" and machine.peak_fp32 is not None:
@@ -197,11 +214,15 @@ def plan(
         dial=resolved,
         fits=not reasons,
         reasons=tuple(reasons),
-        notes=(*_notes(recipe, machine, recompute), *_in_a_day(resolved, recipe, seconds)),
+        notes=(
+            *_notes(recipe, machine, precision, recompute),
+            *_in_a_day(resolved, recipe, seconds),
+        ),
         device_batch_size=batch.rows,
         accumulation=batch.passes,
         memory=memory,
         disk_bytes=_disk_bytes(resolved, recipe, memory, machine.devices),
+        precision=precision,
         mfu=mfu,
         seconds=seconds,
         dollars=dollars,
@@ -209,26 +230,44 @@ def plan(
     )
 
 
-def _memory(at: Dial, recipe: Recipe, machine: Machine, rows: int, recompute: bool) -> Memory:
+def measured(made: Plan, recipe: Recipe) -> Plan:
+    """The same plan by a few steps of the run, where this processor takes them in no time."""
+    if not made.machine.is_processor or not made.fits:
+        return made
+    batch = Batch(made.device_batch_size, made.accumulation, made.dial.batch_tokens)
+    step = step_seconds(recipe, made.precision, batch, made.machine.devices)
+    if step is None:
+        return made
+    seconds = step * made.dial.iterations
+    return replace(
+        made,
+        step_seconds=step,
+        seconds=seconds,
+        kwh=energy_kwh(made.machine, seconds),
+        notes=tuple(note for note in made.notes if note != GUESS),
+    )
+
+
+def _memory(
+    at: Dial, recipe: Recipe, machine: Machine, rows: int, precision: str, recompute: bool
+) -> Memory:
     """Of a device that takes ``rows`` rows a pass."""
-    native = recipe.precision != "fp32" and machine.bf16
-    half = native or recipe.precision == "fp16" or (recipe.precision != "fp32" and machine.fp16)
-    tables = native and recipe.precision != "fp16" and not machine.is_processor
+    half, tables = precision != "fp32", precision in ("bf16", "fp8") and not machine.is_processor
     held = memory_per_rank(at.model, recipe, machine.devices, rows, half, tables, recompute)
-    if recipe.precision == "fp8" and machine.fp8:  # the head in fp8 has all logits at once
+    if precision == "fp8":  # the head in fp8 has all logits at once
         logits = rows * at.model.sequence_len * at.model.padded_vocab_size
         held = replace(held, activations=held.activations + LOGIT_BYTES * logits)
     return held
 
 
 def _fit(
-    resolved: Dial, recipe: Recipe, machine: Machine, recompute: bool
+    resolved: Dial, recipe: Recipe, machine: Machine, precision: str, recompute: bool
 ) -> tuple[Batch, Memory, list[str]]:
     """The batch by the most rows that fit, the memory they take, and why it does not fit."""
     model, tokens = resolved.model, resolved.batch_tokens
 
     def memory(rows: int) -> Memory:
-        return _memory(resolved, recipe, machine, rows, recompute)
+        return _memory(resolved, recipe, machine, rows, precision, recompute)
 
     most, usable = recipe.device_batch_size, USABLE * machine.memory_bytes
     reasons: list[str] = []
@@ -243,35 +282,37 @@ def _fit(
     if needed.peak > usable:
         reasons.append(
             f"one row at a time needs {needed.peak / GB:.1f} GB and a device has "
-            f"{usable / GB:.1f} GB to give; {_cure(resolved, recipe, machine, recompute)}"
+            f"{usable / GB:.1f} GB to give; "
+            + _cure(resolved, recipe, machine, precision, recompute)
         )
     return batch, needed, reasons
 
 
-def _cure(resolved: Dial, recipe: Recipe, machine: Machine, recompute: bool) -> str:
+def _cure(resolved: Dial, recipe: Recipe, machine: Machine, precision: str, recompute: bool) -> str:
     """What would fit, where one row at a time does not."""
     usable = USABLE * machine.memory_bytes
-    again = _memory(resolved, recipe, machine, 1, recompute=True).peak
+    again = _memory(resolved, recipe, machine, 1, precision, recompute=True).peak
     if not recompute and again <= usable:
         return f"with --set recompute=on it needs {again / GB:.1f} GB"
     for depth in range(resolved.depth - 1, 0, -1):
-        if _memory(dial(depth, recipe), recipe, machine, 1, recompute).peak <= usable:
+        smaller = dial(depth, recipe)
+        if _memory(smaller, recipe, machine, 1, precision, recompute).peak <= usable:
             return f"choose a smaller depth (--depth {depth} fits), or devices with more memory"
     return "choose a smaller model (--recipe laptop), or devices with more memory"
 
 
-def _notes(recipe: Recipe, machine: Machine, recompute: bool) -> Iterator[str]:
-    if recipe.precision == "fp8" and not machine.fp8:
-        yield f"{machine.kind} has no fp8 products; they will run in another precision, slower"
-    if recipe.precision not in ("fp16", "fp32") and not machine.bf16:
-        other = "fp16, the loss scaled and the masters in fp32" if machine.fp16 else "fp32"
-        yield f"{machine.kind} has no bf16 products; they will run in {other}"
+def _notes(recipe: Recipe, machine: Machine, precision: str, recompute: bool) -> Iterator[str]:
+    if precision != recipe.precision:
+        how = ", the loss scaled and the masters in fp32" if precision == "fp16" else ""
+        yield (
+            f"{machine.kind} has no {recipe.precision} products; they will run in {precision}{how}"
+        )
     if recompute:
         yield "forward passes are done twice (recompute): about a third more arithmetic"
     if machine.peak_flops is None:
         yield f"the peak arithmetic of {machine.kind} is not known here, so neither is the time"
     elif machine.is_processor:
-        yield "the speed of a processor is a guess, good to a factor of two or three"
+        yield GUESS
     elif machine.kind not in ("H100", "H200", "H800"):
         assumed = UNTRIED_MFU_FP16 if machine.fp16 else UNTRIED_MFU
         yield f"no run was recorded on {machine.kind}; the time assumes {assumed:.0%} of peak"
@@ -399,7 +440,14 @@ def describe(plan: Plan) -> Iterator[tuple[str, str]]:
     room = plan.machine.memory_bytes / GB
     yield "memory", f"about {memory.peak / GB:.1f} GB of {room:.0f} GB ({held})"
     yield "disk", f"about {plan.disk_bytes / GB:.1f} GB"
-    if plan.seconds is not None:
+    if plan.step_seconds is not None:
+        pace = resolved.batch_tokens / plan.step_seconds
+        yield (
+            "time",
+            f"about {_duration(plan.step_seconds * resolved.iterations)} of training, "
+            f"measured just now: {pace:,.0f} tokens a second",
+        )
+    elif plan.seconds is not None:
         yield "time", f"about {_duration(plan.seconds)} of training, at {plan.mfu:.1%} of peak"
     if plan.kwh is not None:
         yield "energy", f"at most {plan.kwh:,.3g} kWh" + _against(plan.kwh, gpt2_kwh(), plan)
@@ -450,8 +498,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = get_recipe(arguments.recipe or recipe_for(machine))
     named = assignments(arguments)
     loop = override(Loop(), {name: named.pop(name) for name in ("recompute",) if name in named})
-    recipe = override(recipe, named)
-    made = plan(recipe, None, machine, mfu=arguments.mfu, recompute=loop.recompute == "on")
+    recipe, forced = override(recipe, named), "precision" in named
+    again = loop.recompute == "on"
+    made = plan(recipe, None, machine, mfu=arguments.mfu, recompute=again, forced=forced)
+    if arguments.mfu is None:
+        made = measured(made, recipe)
     if arguments.json:
         print(json.dumps(asdict(made), indent=2))
     else:

@@ -51,6 +51,11 @@ class Loop:
     """how many checkpoints stay, beside the one with the best validation"""
     max_seconds: Scale | None = None
     """stop after so many seconds of training (evaluations left out), saved and resumable"""
+    minutes: Annotated[float, Field(gt=0, lt=1e6)] | None = None
+    """set the run's length once, by the speed of its first steps, so that it ends within so many
+    minutes of training, measured as it goes and cooled down (see ``nanogpt2.training.length``)"""
+    lengthen: bool = True
+    """whether ``minutes`` may make the run longer than its recipe says"""
 
     def over(self, dial: Dial) -> Loop:
         """The loop of a run of that length: None stands for about ten times in it."""
@@ -141,15 +146,18 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What makes a run the run it is, in plain values: two that agree in it learn the same.
 
-        Its text may lie anywhere: ``nanogpt2.data.source`` compares digests.
+        Its text may lie anywhere: ``nanogpt2.data.source`` compares digests. Its length by the
+        clock is set once: afterwards the minutes of the same run are the same.
         """
         recipe = self.recipe.to_dict() | {"precision": self.wanted_precision}
+        filled = self.loop.minutes is not None and self.loop.lengthen
         return _plain(
             {
                 "recipe": {name: recipe[name] for name in recipe if name not in LEARNING_FREE},
                 "data": "your own text" if self.data else self.recipe.data,
                 "seed": self.seed,
                 "precision": self.precision,
+                **({"minutes": self.loop.minutes} if filled else {}),
             }
         )
 
@@ -179,8 +187,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 def difference(begun: Any, now: Mapping[str, Any]) -> str | None:
     """Where two identities part (muon.lr is 0.02 there and 0.03 here); None: it is the same run."""
-    before = dict(flat(begun)) if isinstance(begun, Mapping) else {}
-    for name, value in flat(now):
+    own = {"minutes": None}  # of a run whose recipe says how long it is
+    before = dict(flat(own | dict(begun))) if isinstance(begun, Mapping) else {}
+    for name, value in flat(own | dict(now)):
         if before.get(name, "not set") != value:
             there, here = (str(v)[:60] for v in (before.get(name, "not set"), value))
             return f"{name} is {there} there and {here} here"
@@ -201,6 +210,7 @@ NAMED = {
     "checkpoint_every": ("N", "steps between checkpoints (0: only at the end)"),
     "keep_last": ("N", "checkpoints to keep, beside the best one"),
     "max_seconds": ("S", "stop, saved, after so long"),
+    "minutes": ("M", "set the length, by the speed of the first steps, to end within M minutes"),
 }
 """settings with an option of their own: ``--eval-every 10`` is ``--set eval_every=10``"""
 ABOUT_TEN = {"eval_every": "about ten in a run", "checkpoint_every": "about ten in a run"}

@@ -12,7 +12,7 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from nanogpt2 import planning
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import MADE, made_here, mark, read_json, require_free_space, write_json
 from nanogpt2.folder import claimed
-from nanogpt2.launching import is_rank, launch, rank, world_size
+from nanogpt2.launching import backend, is_rank, launch, rank, world_size
 from nanogpt2.logs import KINDS, check_log
 from nanogpt2.machines import Machine, cores, processor, this_machine
 from nanogpt2.planning import Plan, recipe_for
@@ -33,9 +33,12 @@ from nanogpt2.reporting.machine import describe_machine
 from nanogpt2.run import Loop, Run, add_options, assignments, difference
 from nanogpt2.stages import PROMPTS, SAMPLING, Work
 from nanogpt2.stamps import Stamps
+from nanogpt2.training.length import FIRST_STEPS, is_open, require_steady_start
 
 RUNS = Path("runs")
 MOST_CPU_RANKS = 256
+LAPTOP_MINUTES = 10.0
+"""a slow or busy processor learns for a shorter while than the laptop's recipe says"""
 SMALLEST_VOCABULARY = 256 + 9
 """what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
 
@@ -89,7 +92,7 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
         run = Run(recipe, out, options.data, seed=options.seed or 0)
     run = replace(
         run,
-        device="cpu" if options.cpu_ranks else options.device,
+        device="cpu" if machine.is_processor else options.device,
         core_bundle=options.core_bundle,
         core_max_per_task=options.core_max_per_task,
         more_data=options.more_data,
@@ -101,13 +104,30 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
             f"tokens need {SMALLEST_VOCABULARY}"
         )
-    recompute = run.loop.recompute == "on"
-    plan = planning.plan(run.recipe, None, machine, recompute=recompute)
-    if machine.is_processor and sys.platform == "linux" and not (options.cpu_ranks or is_rank()):
+    if not options.resume and _takes_its_own_time(run, machine, named):
+        run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
+    require_steady_start(run)
+    plan = _planned(run, machine, shares=not (options.cpu_ranks or is_rank()))
+    if run.loop.minutes is None:  # else it follows from the length
+        run = replace(run, loop=run.loop.over(run.dial))
+    return run, plan
+
+
+def _planned(run: Run, machine: Machine, shares: bool) -> Plan:
+    """On a processor that ``shares`` its cores out by the rule: with as many ranks as fit."""
+    how = {"forced": run.precision != "auto", "recompute": run.loop.recompute == "on"}
+    if shares and machine.is_processor and sys.platform == "linux":
         ranks = planning.processor_ranks(run.dial, cores())
-        shared = planning.plan(run.recipe, None, machine.with_devices(ranks))
-        plan = shared if shared.fits else plan
-    return replace(run, loop=run.loop.over(run.dial)), plan
+        plan = planning.plan(run.recipe, None, machine.with_devices(ranks), **how)
+        if plan.fits or ranks == 1:
+            return plan
+    return planning.plan(run.recipe, None, machine, **how)
+
+
+def _takes_its_own_time(run: Run, machine: Machine, named: Mapping[str, str]) -> bool:
+    """Whether the laptop's recipe runs as it stands, on a processor as slow as it may be."""
+    as_it_stands = machine.is_processor and run.recipe == get_recipe("laptop")
+    return as_it_stands and not {"minutes", "loop.minutes"} & set(named)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -141,8 +161,8 @@ def _machine(options: argparse.Namespace) -> Machine:
 
 def _has_gpu() -> bool:
     """Whether it is worth asking torch; without any driver a dry run need not wait for it."""
-    drivers = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
-    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
+    drivers = ("nvidia[0-9]*", "dxg", "kfd")
+    return sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in drivers)
 
 
 def _recorded(options: argparse.Namespace, out: Path) -> Run:
@@ -193,15 +213,27 @@ def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
 
 def describe(run: Run, plan: Plan) -> Iterator[str]:
     """What will be done, in lines for people: sizes, length, costs, places."""
-    several = ", started by torch.distributed's launcher" if plan.machine.devices > 1 else ""
+    several, kind = "", "cuda" if plan.machine.kind not in ("cpu", "mps") else plan.machine.kind
+    if plan.machine.devices > 1:
+        several = f", started by torch.distributed's launcher, over {backend(kind)}"
     places = {
-        "precision": run.wanted_precision,
+        **({} if run.loop.minutes is None else {"length": _length(run)}),
+        "precision": plan.precision,
         "data": str(run.data or run.recipe.data),
         "processes": f"{plan.machine.devices}{several}",
         "folder": str(run.out),
     }
     for name, value in (*planning.describe(plan), *places.items()):
         yield f"{name:<12}{value}"
+
+
+def _length(run: Run) -> str:
+    """How the clock will set it, or has."""
+    at_most = "" if run.loop.lengthen else f"{run.dial.iterations:,} steps, or fewer "
+    return (
+        f"{at_most}to end within {run.loop.minutes:g} minutes; "
+        f"set once, by the speed of the first {FIRST_STEPS} steps"
+    )
 
 
 def outline(run: Run, plan: Plan) -> Iterator[str]:
@@ -320,17 +352,23 @@ class Speedrun:
             config = known | {name: config[name] for name in ("data", "data_dir")}
         if config != known:
             write_json(path, config)
+        if not valid["train"] and self.work.ranks.world_size == 1:
+            plan = planning.measured(plan, run.recipe)
         for line in describe(run, plan):
             self.screen.say(f"  {line}")
 
 
 def check_same_run(run: Run) -> None:
     """UserError when ``run.out`` holds a run that learned something else: it would be lost."""
+    from nanogpt2.training.checkpoint import learned
+
     path = run.out / "config.json"
     if not path.is_file():
         return
     known = read_json(path, "name another --out, or delete the folder")
     begun = known.get("identity") if isinstance(known, dict) else None
+    if isinstance(begun, dict) and is_open(learned(run.out) or {}):
+        begun = {**begun, "minutes": run.identity().get("minutes")}
     if what := difference(begun, run.identity()):
         raise UserError(
             f"{run.out} holds another run ({what}); name another --out, or delete that folder"
@@ -353,10 +391,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     if options.dry_run:
         if rank() == 0:
+            plan = planning.measured(plan, run.recipe)
             print(*describe(run, plan), "", *outline(run, plan), sep="\n")
         return 0
     if plan.machine.devices > 1 and not is_rank():
         return launch(plan.machine.devices, "nanogpt2.speedrun", arguments, run.max_restarts)
+    if is_rank() and rank() == 0:  # before they join: an optimizer would wait for all of them
+        plan = planning.measured(plan, run.recipe)
     command = shlex.join(["python", "-m", "nanogpt2.speedrun", *arguments])
     return Speedrun(run, plan, command).run()
 

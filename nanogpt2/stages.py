@@ -315,7 +315,7 @@ class Work:
 
     def report_inputs(self) -> Any:
         """Whatever the report shows."""
-        names = ("metrics.jsonl", "evaluation.json", "core.json", "samples.json")
+        names = ("metrics.jsonl", "length.json", "evaluation.json", "core.json", "samples.json")
         paths = [self.out / name for name in names]
         files = [sha256_of(path) if path.is_file() else "" for path in paths]
         return [metadata.version("nanogpt2"), self.run.identity(), self.trained(), files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -14,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.config import GPTConfig
-from nanogpt2.depth import dial
+from nanogpt2.depth import Batch, dial, flops_per_token
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.machines import (
     ACCELERATORS,
     Machine,
     find_accelerator,
     machine_of,
+    processor,
+    processor_has_bf16,
     this_machine,
 )
 from nanogpt2.memory import memory_per_rank, optimizer_bytes, parameter_bytes
@@ -28,6 +31,7 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.sharded import stacks_of
 from nanogpt2.planning import (
+    GUESS,
     RUN1_SECONDS,
     TOKENS_OF_A_RANK,
     choose_recipe,
@@ -37,6 +41,7 @@ from nanogpt2.planning import (
     gpt2_dollars,
     gpt2_kwh,
     main,
+    measured,
     model_flops_utilization,
     plan,
     processor_ranks,
@@ -45,6 +50,8 @@ from nanogpt2.planning import (
     training_seconds,
 )
 from nanogpt2.recipes import RECIPES, get_recipe
+from nanogpt2.training import pace
+from nanogpt2.training.setup import choose_precision
 
 NODE = machine_of("H100", 8)
 
@@ -293,6 +300,73 @@ def test_ranks_on_a_processor_share_it():
     assert machine_of("H100").with_devices(8) == NODE
 
 
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("wanted", ["fp8", "bf16", "fp32"])
+def test_the_plan_knows_the_precision_of_the_run(wanted, forced):
+    recipe = get_recipe("laptop", precision=wanted)
+    run, _ = choose_precision(wanted, torch.device("cpu"), forced)
+    assert plan(recipe, None, processor(), forced=forced).precision == run
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "forced", "precision"),
+    [
+        ("run2", "H100", False, "fp8"),
+        ("run2", "A100", False, "bf16"),
+        ("run1", "A100", False, "bf16"),
+        ("run1", "cpu", False, "fp32"),
+        ("run1", "cpu", True, "bf16"),
+        ("run2", "cpu", True, "fp32"),
+    ],
+)
+def test_precision_is_what_the_machine_is_good_at_or_what_was_asked_for(
+    name, kind, forced, precision
+):
+    machine = Machine("cpu", 1, 10**11, 1e11, bf16=False) if kind == "cpu" else machine_of(kind)
+    made = plan(name, None, machine, forced=forced)
+    assert made.precision == precision
+    assert any("products; they will run" in note for note in made.notes) == (
+        precision != RECIPES[name].precision
+    )
+
+
+def test_the_processors_flags_are_what_torch_sees(tmp_path):
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    assert processor_has_bf16() == any(getattr(torch.cpu, name, bool)() for name in checks)
+    for flags, has in (("avx2 avx512f", False), ("avx2 avx512_bf16", True), ("amx_tile", True)):
+        (tmp_path / flags).write_text(f"processor : 0\nflags : fpu {flags} sse\n")
+        assert processor_has_bf16(tmp_path / flags) is has
+
+
+def test_a_processors_time_is_measured():
+    """By a clock of our own, on which both a pass and an update take a second."""
+    recipe, clock = get_recipe("laptop"), itertools.count().__next__
+    state = torch.get_rng_state()
+    small = pace.step_seconds(recipe, "fp32", Batch(4, 3, 3072), 1, clock)
+    assert small == pace.AROUND * (3 + 1), "three passes and an update"
+    large = pace.step_seconds(recipe, "fp32", Batch(16, 1, 4096), 1, clock)
+    assert large == pace.AROUND * (2 + 1), "of 8 rows"
+    deep = dial(recipe=get_recipe("laptop", depth=12)).model
+    less = pace.shallow(deep)
+    assert 2 <= less.n_layer < 12 and less.n_embd == deep.n_embd
+    scaled = pace.step_seconds(get_recipe("laptop", depth=12), "fp32", Batch(1, 1, 256), 2, clock)
+    flops = flops_per_token(deep) / flops_per_token(less)
+    assert scaled == pytest.approx(pace.AROUND * 2 * flops)
+    assert torch.equal(state, torch.get_rng_state()), "the run that follows draws as it would"
+
+
+def test_the_plan_says_that_it_measured(monkeypatch):
+    monkeypatch.setattr("nanogpt2.planning.step_seconds", lambda *_: 2.0)
+    recipe, machine = get_recipe("laptop"), processor()
+    guessed = plan(recipe, None, machine)
+    made = measured(guessed, recipe)
+    assert made.seconds == 2 * made.dial.iterations and made.kwh
+    assert GUESS in guessed.notes and GUESS not in made.notes
+    time = dict(describe(made))["time"]
+    assert "29.3 minutes of training, measured just now: 2,048 tokens a second" in time
+    assert measured(plan("run1", None, NODE), get_recipe("run1")) == plan("run1", None, NODE)
+
+
 def run(capsys, *argv):
     with pytest.raises(SystemExit) as stopped:
         run_command(lambda: main(argv))
@@ -342,8 +416,12 @@ def test_bad_input(capsys, argv, message):
 
 
 def test_planning_a_named_machine_needs_no_torch():
-    code = "import sys, nanogpt2.planning; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    code = (
+        "import sys; from nanogpt2.planning import main; main({}); sys.exit('torch' in sys.modules)"
+    )
+    for name in (["--machine=H100"], ["--machine=cpu", "--recipe=run1"]):  # too large to be timed
+        made = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True)
+        assert made.returncode == 0, made.stderr
 
 
 @given(depth=st.integers(1, 6), rows=st.integers(1, 64), cores=st.integers(1, 64))

@@ -96,6 +96,19 @@ def test_about_ten_measurements_and_checkpoints_unless_said_otherwise():
     assert (loop.eval_every, loop.checkpoint_every) == (-1, 1)
 
 
+def test_the_laptops_recipe_takes_ten_minutes_at_most():
+    loop = plan("--device", "cpu", "--seed", "3").loop
+    assert (loop.minutes, loop.lengthen, loop.eval_every) == (10, False, None)
+    assert (
+        plan("--device", "cpu").identity() == plan("--device", "cpu", "--minutes=none").identity()
+    )
+    for more in (["--set", "ratio=3"], ["--steps", "90"], ["--minutes", "none"]):
+        assert plan("--device", "cpu", *more).loop.minutes is None
+    filled = plan("--device", "cpu", "--minutes", "3")
+    assert (filled.loop.minutes, filled.loop.lengthen) == (3, True)
+    assert filled.identity()["minutes"] == 3
+
+
 SHORT = ["--eval-every", "7", "--steps=40", "--compile", "off", "--precision", "fp32"]
 LONG = ["eval_every=7", "steps=40", "compile=off", "precision=fp32"]
 
@@ -185,6 +198,8 @@ MISTAKES = {
     "not of the recipe": (["--set", "seed=3"], "seed is an option of its own"),
     "no seed": (["--seed", str(2**63)], "seed is 9223372036854775808; it must be less than"),
     "an option's value": (["--keep-last", "0"], "keep_last is 0; it must be at least 1"),
+    "no time": (["--minutes", "0"], "minutes is 0; it must be positive"),
+    "too short to be timed": (["--minutes", "3", "--steps", "30"], "of a run of 30 steps at"),
     "unknown log": (["--log", "paper"], "choose one of wandb, trackio, tensorboard, none"),
 }
 

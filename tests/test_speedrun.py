@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+from itertools import count
 from pathlib import Path
 from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -205,6 +207,53 @@ def test_a_time_limit_ends_with_a_report_and_the_run_can_go_on(documents, whole,
     assert (out / "report.html").is_file() and len(losses(out)) < STEPS
     assert main(command(documents, out)) == 0
     assert results(out) == results(whole)
+
+
+@pytest.fixture
+def half_a_second_a_step(monkeypatch):
+    """By a clock of our own."""
+    ticks = count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 2)
+    monkeypatch.setattr("nanogpt2.training.trainer.time", clock)
+
+
+def test_minutes_set_the_length_once(documents, tmp_path, monkeypatch, half_a_second_a_step):
+    from nanogpt2 import stages
+
+    def timed(out, *more):
+        return command(documents, out, "--set", "eval_every=0", "--set", "steps=60", *more)
+
+    once, out = tmp_path / "once", tmp_path / "run"
+    assert main(timed(once, "--minutes", "0.5")) == 0
+    chosen = json.loads((once / "length.json").read_text())["length"]
+    assert len(losses(once)) == chosen["steps"] == 53  # of 27 s; the one measurement takes some
+    assert chosen["asked"] == 60 and chosen["step_seconds"] == 0.5
+    report = (once / "report.md").read_text()
+    assert "| the recipe's steps | 60 |" in report and "| steps chosen | 53 |" in report
+    assert chosen["why"] in report and "| steps | 53 of 256 tokens |" in report
+    told, shown = iter(range(99)), stages.progress_text
+    with monkeypatch.context() as patched:  # killed in the measured steps, and when it is set
+        late = lambda: interrupt() if next(told) in (5, 40) else None  # noqa: E731
+        patched.setattr("nanogpt2.stages.progress_text", after(shown, late))
+        assert exit_code(timed(out, "--minutes", "0.5")) == 130
+        assert not (out / "length.json").exists()
+        assert exit_code(["--device", "cpu", "--resume", "--out", str(out)]) == 130
+    steps = json.loads((out / "length.json").read_text())["length"]["steps"]
+    assert main(["--device", "cpu", "--resume", "--out", str(out)]) == 0
+    assert len(losses(out)) == steps
+
+
+def test_other_minutes_are_another_run(documents, tmp_path, capsys, half_a_second_a_step):
+    def timed(*more):
+        return command(documents, tmp_path / "run", "--set", "steps=60", *more)
+
+    assert exit_code(timed("--minutes", "0.1")) == 2
+    assert "0.1 minutes are too few" in capsys.readouterr().err.splitlines()[-1]
+    assert main(timed("--minutes", "0.5")) == 0, "nothing was learned: others may be given"
+    assert exit_code(timed("--minutes", "1")) == 2
+    assert "minutes is 0.5 there and 1.0 here" in capsys.readouterr().err
+    assert exit_code(timed()) == 2
+    assert "minutes is 0.5 there and None here" in capsys.readouterr().err
 
 
 def spoil_truncate(folder: Path) -> None:

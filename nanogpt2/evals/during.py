@@ -64,6 +64,11 @@ class Questions:
             self.batches = list(share)
         return bits_per_byte(model, self.batches, self.tokenizer.token_bytes)
 
+    def resize(self, tokens: int) -> None:
+        """Measure so many tokens from now on."""
+        if tokens != self.tokens:
+            self.tokens, self.batches = tokens, None
+
     def core(self, model: Any) -> float:
         """CORE of the sample."""
         return self.evaluator.evaluate(model).core

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from nanogpt2.machines import processor_has_bf16
+
 
 def good_at_fp16(device: torch.device | str) -> bool:
     """Whether fp16 products are what ``device`` is made for: NVIDIA's Volta and Turing (V100, T4).
@@ -25,7 +27,4 @@ def good_at_bf16(device: torch.device | str) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in checks)
-    return False
+    return device.type == "cpu" and processor_has_bf16()

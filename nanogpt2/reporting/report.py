@@ -80,11 +80,13 @@ def headline(run: Run) -> list[dict[str, str]]:
     if training.get("mfu"):
         figures.append(("use of the machine", f"{100 * training['mfu']:.1f}", "% MFU"))
     if dial:
+        steps = run.length.get("length", {}).get("steps", dial["iterations"])
+        tokens = steps * dial["batch_tokens"]
         figures += [
             ("parameters", f"{dial['parameters']['total']:,}", ""),
-            ("steps", f"{dial['iterations']:,}", f"of {dial['batch_tokens']:,} tokens"),
-            ("tokens", f"{dial['tokens']:,}", ""),
-            ("arithmetic", f"{dial['total_flops']:.3e}", "FLOPs"),
+            ("steps", f"{steps:,}", f"of {dial['batch_tokens']:,} tokens"),
+            ("tokens", f"{tokens:,}", ""),
+            ("arithmetic", f"{tokens * dial['flops_per_token']:.3e}", "FLOPs"),
         ]
     return [{"label": label, "value": value, "unit": unit} for label, value, unit in figures]
 
@@ -166,14 +168,16 @@ def core_part(run: Run) -> dict[str, Any] | None:
 def sections(run: Run) -> list[dict[str, Any]]:
     """The tables of the report: the run's figures, its configuration, its machine."""
     dial, config = run.config.get("dial", {}), run.config
+    by_clock = run.length.get("length", {})
     figures = [
         (f"parameters: {name.replace('_', ' ')}", count)
         for name, count in dial.get("parameters", {}).items()
     ]
     if dial:
+        tokens = by_clock.get("steps", dial["iterations"]) * dial["batch_tokens"]
         figures += [
             ("FLOPs per token", dial["flops_per_token"]),
-            ("FLOPs in all", dial["total_flops"]),
+            ("FLOPs in all", tokens * dial["flops_per_token"]),
             ("learning-rate scale", dial["lr_scale"]),
             ("Muon's weight decay at the start", dial["weight_decay"]),
         ]
@@ -185,7 +189,10 @@ def sections(run: Run) -> list[dict[str, Any]]:
         key: config[key] for key in ("recipe", "settings", "data", "seed") if key in config
     }
     machine = config.get("machine", {})
+    names = {"asked": "the recipe's steps", "steps": "steps chosen", "after": "chosen after steps"}
+    length = [(names.get(name, name.replace("_", " ")), v) for name, v in by_clock.items()]
     tables = [
+        ("length", "Length, set by the clock", "", length),
         ("figures", "Figures of the run", "", figures),
         ("configuration", "Configuration", "Every field", list(flat(settings))),
         ("machine", "Machine", "", list(flat(machine))),

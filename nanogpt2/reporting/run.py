@@ -22,6 +22,8 @@ class Run:
     """``config.json``: command, recipe, dial, data, machine"""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """one record per logged step, in order; a step repeated after a resume counts once"""
+    length: dict[str, Any] = field(default_factory=dict)
+    """where the clock set it: under ``length`` the steps, those of the recipe, and why"""
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     core: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +72,7 @@ def load_run(folder: Path | str) -> Run:
         folder=folder,
         config=part("config.json", {}),
         metrics=read_metrics(metrics) if metrics.is_file() else [],
+        length=part("length.json", {}),
         training=part("training.json", {}),
         evaluation=part("evaluation.json", {}),
         core=part("core.json", {}),

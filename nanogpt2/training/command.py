@@ -37,6 +37,8 @@ def asked_for(options: argparse.Namespace) -> Run:
     named = assignments(options)
     if not {"vocab_size", "model.vocab_size"} & set(named):
         named["vocab_size"] = str(Tokenizer.load(options.tokenizer).vocab_size)
+    # over a run of any length, about ten
+    watch = LOOP if "minutes" not in named else Loop(checkpoint_every=0)
     run = Run(
         get_recipe(options.recipe or "laptop"),
         options.out,
@@ -44,7 +46,7 @@ def asked_for(options: argparse.Namespace) -> Run:
         options.tokenizer,
         seed=options.seed or 0,
         device=options.device,
-        loop=LOOP,
+        loop=watch,
         core_bundle=options.core_bundle,
         more_data=options.more_data,
         resume_from=options.resume_from,

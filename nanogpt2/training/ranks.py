@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 from nanogpt2.errors import UserError
+from nanogpt2.launching import backend
 from nanogpt2.machines import no_device
 from nanogpt2.training.watch import Watch
 
@@ -169,7 +170,7 @@ def join(device: str = "auto") -> Iterator[Ranks]:
     try:
         with _quiet() if rank else nullcontext():
             dist.init_process_group(
-                "nccl" if chosen.type == "cuda" else "gloo",
+                backend(chosen.type),
                 store=dist.PrefixStore("groups", store),
                 rank=rank,
                 world_size=world_size,

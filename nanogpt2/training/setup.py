@@ -16,11 +16,12 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.precision import good_at_bf16, good_at_fp16
+from nanogpt2.machines import FP8_CAPABILITY, precision_of_products
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.linear import Linear
 from nanogpt2.optim import MuonAdamW, build_optimizer
 from nanogpt2.recipes import Recipe
-from nanogpt2.run import PRECISIONS, Run
+from nanogpt2.run import Run
 from nanogpt2.training.loss_scale import LossScale
 from nanogpt2.training.ranks import Ranks
 
@@ -34,8 +35,6 @@ two decades, Polar Express in fp16 is 0.3% off what float64 gives and in bf16 3%
 factor itself fp16 is as near as fp32 (the polynomial is off by 9%)"""
 FP8_TILE = 16
 """both sides of an fp8 product must be multiples of it"""
-FP8_CAPABILITY = (8, 9)
-"""CUDA compute capability (Ada, Hopper) from which tensor cores multiply fp8"""
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,8 @@ def choose_precision(wanted: str, device: torch.device, forced: bool) -> tuple[s
     """
     nvidia = device.type == "cuda" and torch.version.hip is None
     has_fp8 = nvidia and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
-    if wanted == "fp32" or (wanted in PRECISIONS and forced):
-        return wanted, None
-    if wanted == "fp8" and has_fp8:
-        return wanted, None
-    best = "bf16" if good_at_bf16(device) else "fp16" if good_at_fp16(device) else "fp32"
+    has = {"fp8": has_fp8, "bf16": good_at_bf16(device), "fp16": good_at_fp16(device)}
+    best = precision_of_products(wanted, forced, {kind for kind, good in has.items() if good})
     if wanted == best:
         return best, None
     return (

@@ -10,7 +10,8 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from nanogpt2.training.checkpoint import (
     set_aside,
     step_of,
 )
+from nanogpt2.training.length import Length, is_open, known, write
 from nanogpt2.training.ranks import Ranks
 from nanogpt2.training.settings import StepReport
 
@@ -53,6 +55,10 @@ class Start:
     folder: Path | None = None
     loss_scale: dict[str, float] | None = None
     """what ``LossScale`` kept, of a part of the run in fp16"""
+    length: Length | None = None
+    """as it was set by the clock; None: it was not, or not yet"""
+    sets_length: bool = False
+    """whether it is still to be set"""
 
 
 def find_start(
@@ -90,15 +96,22 @@ def find_start(
         size = sum(p.numel() * p.element_size() for p in model.parameters())
         size += optimizer.state_bytes() * ranks.world_size
         require_free_space(asked.out, 2 * size, "keeping checkpoints")
+        with damaged(found) if found else nullcontext():
+            length = known(asked, state) if found or asked.resume else None
+        sets = asked.loop.minutes is not None and length is None and is_open(state)
         _prepare(asked, found, has_tokenizer)
-        return [found and str(found), state, text.to_record()]
+        write(asked, length)
+        return [found and str(found), state, text.to_record(), length and asdict(length), sets]
 
-    name, state, record = ranks.share(choose)
-    text = Text.from_record(record)
+    name, state, record, set_before, sets = ranks.share(choose)
+    text, length = Text.from_record(record), Length(**set_before) if set_before else None
     _require_shared(asked.out, ranks)
+    steps = length.steps if length else asked.dial.iterations
+    if length:
+        tell(f"its length was set when it began: {length.why}")
     if name is None:
         ranks.broadcast(model)
-        return Start(text)
+        return Start(text, length=length, sets_length=sets)
     folder, step, world_size = Path(name), state["step"], state["world_size"]
     positions = restore(folder, state, model if ranks.is_main else None, optimizer)
     ranks.broadcast(model)
@@ -109,10 +122,10 @@ def find_start(
         data = position(positions, ranks.rank, ranks.world_size)
         scale = state["progress"].get("loss_scale")
         scale = scale and {name: float(scale[name]) for name in ("scale", "clean", "skipped")}
-    tell(f"continuing from {folder.name}, {step:,} of {asked.dial.iterations:,} steps")
+    tell(f"continuing from {folder.name}, {step:,} of {steps:,} steps")
     if world_size != ranks.world_size:
         tell(f"{world_size} ranks wrote it and {ranks.world_size} continue: resharded")
-    return Start(text, step, report, best, data, folder, scale)
+    return Start(text, step, report, best, data, folder, scale, length, sets)
 
 
 def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
@@ -141,6 +154,8 @@ def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], step
     """Raise UserError unless the checkpoint's ``state`` is of the run that ``identity`` tells."""
     now = identity["identity"]
     begun = state.get("identity") or _identity_before(state, now, steps)
+    if is_open(state):  # nothing has come of its minutes yet
+        begun = {**begun, "minutes": now.get("minutes")}
     # its text is told by digests, wherever it lies
     if what := difference({**begun, "data": now["data"]}, now):
         raise UserError(

@@ -25,9 +25,12 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
 from nanogpt2.model.gpt import GPT
+from nanogpt2.optim import apply_schedules
 from nanogpt2.optim.schedules import learning_rate
 from nanogpt2.run import Run
+from nanogpt2.training import length as by_clock
 from nanogpt2.training.fit import Point, due, fit
+from nanogpt2.training.length import FIRST_STEPS, Length
 from nanogpt2.training.metrics import (
     MetricsFile,
     Speed,
@@ -91,6 +94,9 @@ class Evaluation(Protocol):
     def core(self, model: GPT) -> float:
         """CORE of a sample of the tasks."""
 
+    def resize(self, tokens: int) -> None:
+        """Measure so many tokens of text from now on."""
+
 
 class Trainer:
     """One run, as one rank sees it.
@@ -107,6 +113,7 @@ class Trainer:
         on_step: OnStep | None = None,
         on_message: OnMessage | None = None,
     ) -> None:
+        by_clock.require_steady_start(asked)
         self.asked, self.ranks, self.on_step = asked, ranks, on_step
         self.tell = on_message or (lambda line: print(line, file=sys.stderr))
         if not ranks.is_main:
@@ -135,6 +142,10 @@ class Trainer:
             "tokenizer": self.tokenizer.digest,
         }
         """what makes two runs the same, as their checkpoints say it"""
+        self.length: Length | None = None
+        """what the clock made of ``minutes``; None: nothing, or nothing yet"""
+        self.opening = False
+        """in the steps before that: nothing is saved unless the run is stopped"""
         self.step, self.saved = 0, -1
         """steps done, and the step of the last save"""
         self.report: StepReport | None = None
@@ -147,6 +158,8 @@ class Trainer:
     def run(self) -> TrainResult:
         """From the start, or the newest checkpoint, to the end or a request to stop."""
         self.start = self.find_start()
+        if self.start.length and self.start.step >= self.start.length.after:
+            self._take(self.start.length)
         again = self._take_up()
         with self.stopper, self.ranks.training(), ExitStack() as ending:
             ending.callback(self.saver.settle)  # however it ends
@@ -207,6 +220,17 @@ class Trainer:
     # The steps
 
     def _train(self) -> None:
+        batches, known = self._batches(), self.start.length
+        self.opening = self.length is None and bool(known or self._may_set_length())
+        if self.opening:
+            self._fit(batches, known.after if known else self.step + FIRST_STEPS)
+            if self.reason is not None:
+                return
+            self._take(known or self._set_length())
+        self._fit(batches, self.steps)
+
+    def _fit(self, batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
+        """Up to ``steps``, by the schedules of the run's length as far as it is known."""
         # saved before it is measured, which may fail; or after, where a signal cut that short
         callbacks = (self._agree, self._save_if_due, self._measure, self._save_if_due, self._log)
         self.began = time.perf_counter()
@@ -214,14 +238,37 @@ class Trainer:
         fit(
             scaling or self.learner.forward,
             scaling or self.optimizer,
-            self._batches(),
-            self.steps,
-            self.recipe,
+            batches,
+            steps,
+            lambda optimizer, step, _: apply_schedules(optimizer, self.recipe, step, self.steps),
             passes=self.batch.passes,
             first_step=self.step,
             callbacks=callbacks,
             stop=lambda: self.reason is not None,
         )
+
+    def _may_set_length(self) -> bool:
+        """Whether it is to be set, and enough steps are left to measure the speed by."""
+        return self.start.sets_length and self.step + FIRST_STEPS <= self.steps
+
+    def _set_length(self) -> Length:
+        """By the speed that rank 0 has seen; written down before the next step."""
+
+        def choose() -> dict[str, Any]:
+            speed = self.speed.mean or 0.0
+            made = by_clock.choose(self.asked, self.step, self.speed.seconds, speed)
+            by_clock.write(self.asked, made)
+            return asdict(made)
+
+        length = Length(**self.ranks.share(choose))
+        self.tell(length.why)
+        return length
+
+    def _take(self, length: Length) -> None:
+        """From here on the run is so long, and is watched and saved as often as fits that."""
+        self.length, self.steps, self.opening = length, length.steps, False
+        self.loop = by_clock.loop_of(self.asked, length.steps)
+        self.evaluation.resize(self.loop.eval_tokens or 1)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's part of the data; ``data_state`` is where the batch last taken ends."""
@@ -282,7 +329,7 @@ class Trainer:
         """Once a step: at the end at once, before it when no rank is busy with the last one."""
         if self.saved == self.step:
             return
-        self.save_due |= self._due(self.loop.checkpoint_every)
+        self.save_due |= self._due(self.loop.checkpoint_every) and not self.opening
         last = self.reason is not None or self.step == self.steps
         if last or (self.save_due and not self.saving):
             self._save(point)
@@ -294,7 +341,13 @@ class Trainer:
         progress = {"report": dict(point), "best_val_bpb": self.best}
         if self.learner.scaling:
             progress["loss_scale"] = self.learner.scaling.record()
-        state = {**self.identity, "text": self.start.text.to_record(), "progress": progress}
+        state: dict[str, Any] = {
+            **self.identity,
+            "text": self.start.text.to_record(),
+            "progress": progress,
+        }
+        if self.length or self.start.sets_length:  # None while it is open
+            state["length"] = self.length and asdict(self.length)
         self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
 
     @property

@@ -14,7 +14,7 @@ Snapshot = dict[str, bytes | str | None]
 
 CHECKPOINTS = re.compile(r"checkpoints(/[^/]+(/(COMPLETE|state\.json|[a-z0-9_]+\.safetensors))?)?")
 OF_A_RUN = re.compile(
-    r"(config|core|evaluation|samples|training)\.json|metrics\.jsonl|report\.(html|md)|run\.lock"
+    r"(config|core|evaluation|length|samples|training)\.json|metrics\.jsonl|report\.(html|md)|run\.lock"
     rf"|stages(/\w+\.json)?|{CHECKPOINTS.pattern}"
 )
 """what a run writes, as paths within its folder"""

@@ -219,9 +219,12 @@ def test_compiled_once_for_all_steps(
     torch._dynamo.reset()
 
     def on_step(report: StepReport) -> None:  # the first step compiles one Muon for each shape
-        monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+        torch._dynamo.config.error_on_recompile = True
 
-    result = train(tiny_data.settings(tmp_path, compile="on"), on_step)
+    try:
+        result = train(tiny_data.settings(tmp_path, compile="on"), on_step)
+    finally:
+        torch._dynamo.config.error_on_recompile = False
     assert result.compiled
     for line, expected in zip(curve(tmp_path), curve(unbroken), strict=True):
         assert line["loss"] == pytest.approx(expected["loss"], rel=0.02)
