@@ -303,7 +303,7 @@ class Speedrun:
         """All stages; returns the exit code: 130 or 143 when a signal ended the training."""
         from nanogpt2.training.ranks import join
 
-        with ExitStack() as claim, join(self.asked.device) as ranks:
+        with join(self.asked.device) as ranks, ExitStack() as claim:
             self.work.ranks = ranks
             if ranks.is_main:
                 claim.enter_context(claimed(self.out))
