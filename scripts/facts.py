@@ -10,8 +10,8 @@ from pathlib import Path
 
 import nanogpt2
 from nanogpt2 import reported
+from nanogpt2.costs import gpt2_dollars
 from nanogpt2.depth import Dial, dial
-from nanogpt2.planning import gpt2_dollars
 from nanogpt2.recipes import RECIPES
 from nanogpt2.reported import LEADERBOARD
 

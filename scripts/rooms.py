@@ -25,7 +25,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evals": ("evals",),
     "training": ("training",),
-    "speedrun": ("planning", "memory", "reporting", "stages", "speedrun"),
+    "speedrun": ("costs", "memory", "planning", "reporting", "stages", "speedrun"),
     "lab": ("lab",),
     "studies": ("studies",),
     "rest": (),

@@ -15,6 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.costs import (
+    RUN1_SECONDS,
+    cost_fall,
+    energy_kwh,
+    gpt2_dollars,
+    gpt2_kwh,
+    model_flops_utilization,
+    record_mfu,
+    training_seconds,
+)
 from nanogpt2.depth import Batch, dial, flops_per_token
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.machines import (
@@ -32,22 +42,14 @@ from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.sharded import stacks_of
 from nanogpt2.planning import (
     GUESS,
-    RUN1_SECONDS,
     TOKENS_OF_A_RANK,
     choose_recipe,
-    cost_fall,
     describe,
-    energy_kwh,
-    gpt2_dollars,
-    gpt2_kwh,
     main,
     measured,
-    model_flops_utilization,
     plan,
     processor_ranks,
     recipe_for,
-    record_mfu,
-    training_seconds,
 )
 from nanogpt2.recipes import RECIPES, get_recipe
 from nanogpt2.training import pace

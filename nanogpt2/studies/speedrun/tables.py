@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nanogpt2.costs import RECORD_DEVICES, record_mfu
 from nanogpt2.depth import dial
 from nanogpt2.machines import GB, machine_of
-from nanogpt2.planning import RECORD_DEVICES, plan, record_mfu
+from nanogpt2.planning import plan
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reported import (
     GPT3_PARAMETERS,
