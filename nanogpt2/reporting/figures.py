@@ -24,7 +24,7 @@ from nanogpt2.errors import UserError
 
 INK = "#010203"
 """stands for the page's own text colour until the figure is written"""
-COLOURS = ("#0072b2", "#c4540a", "#00805d", "#b0528a", "#8a6a00", "#5b6570")
+COLOURS = ("#0072b2", "#c4540a", "#00805d", "#a84a82", "#8a6a00", "#5b6570")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), "-")
 SEQUENTIAL, DIVERGING = "cividis", "PuOr"
 
