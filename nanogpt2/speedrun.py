@@ -352,7 +352,7 @@ class Speedrun:
             config = known | {name: config[name] for name in ("data", "data_dir")}
         if config != known:
             write_json(path, config)
-        if not valid["train"] and self.work.ranks.world_size == 1:
+        if not valid["train"] and not is_rank():
             plan = planning.measured(plan, run.recipe)
         for line in describe(run, plan):
             self.screen.say(f"  {line}")
