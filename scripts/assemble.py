@@ -14,7 +14,7 @@ import yaml
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
 from nanogpt2.lab.page import static
-from scripts import facts, ladder, pages, rooms
+from scripts import facts, ladder, lines, pages, rooms
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
 from scripts.vendor import vendor
@@ -168,6 +168,7 @@ def _generate(
     pages.write(folder, "environment.md", pages.environment_table())
     pages.write(folder, "results.md", pages.results_page(url, branch))
     pages.write(folder, "chapters.md", rooms.chapter_table(known))
+    pages.write(folder, "rooms.md", lines.book_tables())
     for name in rooms.PAGES if with_api else ():
         pages.write(folder / "api", f"{name}.md", rooms.api_page(name, known, url, branch))
 

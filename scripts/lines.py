@@ -84,6 +84,15 @@ def room_table(exact: bool = True) -> str:
     return "\n".join(rows)
 
 
+def book_tables() -> str:
+    """Markdown for the book: every room and every taught file, with their lines as they are."""
+    rows = ["| room | what lives there | lines |", "| --- | --- | ---: |"]
+    rows += [f"| {room.name} | {room.holds} | {room.lines:,} |" for room in house()[0]]
+    path = ["| what a chapter quotes | lines to read |", "| --- | ---: |"]
+    path += [f"| `{name}` | {lines:,} |" for name, lines in taught().items()]
+    return "\n".join([*rows, "", *path, f"| together | {sum(taught().values()):,} |"])
+
+
 def shown(lines: int, exact: bool) -> str:
     """1,234; 1,250 where rounded."""
     return f"{lines if exact else max(1, round(lines / ROUND)) * ROUND:,}"
