@@ -75,12 +75,12 @@ def taught() -> dict[str, int]:
     return {name: sum(map(count_to_read, python_files(name))) for name in house()[1]}
 
 
-def room_table(exact: bool = True) -> str:
-    """Markdown: every room, what lives there, and its lines (rounded unless ``exact``)."""
+def room_table() -> str:
+    """Markdown for README.md: every room, what lives there, and about how many lines it has."""
     rows = ["| room | what lives there | lines |", "| --- | --- | ---: |"]
     for room in house()[0]:
         names = " ".join(f"[`{name}`](nanogpt2/{name.rstrip('/')})" for name in room.files)
-        rows.append(f"| {names} | {room.holds} | {shown(room.lines, exact)} |")
+        rows.append(f"| {names} | {room.holds} | {about(room.lines)} |")
     return "\n".join(rows)
 
 
@@ -93,9 +93,9 @@ def book_tables() -> str:
     return "\n".join([*rows, "", *path, f"| together | {sum(taught().values()):,} |"])
 
 
-def shown(lines: int, exact: bool) -> str:
-    """1,234; 1,250 where rounded."""
-    return f"{lines if exact else max(1, round(lines / ROUND)) * ROUND:,}"
+def about(lines: int) -> str:
+    """1,250 for 1,234."""
+    return f"{max(1, round(lines / ROUND)) * ROUND:,}"
 
 
 def write_readme() -> None:
@@ -109,9 +109,9 @@ def write_readme() -> None:
 
 def readme_section() -> str:
     """What README.md says of the rooms."""
-    whole, path = (shown(n, exact=False) for n in (total(), sum(taught().values())))
+    whole, path = about(total()), about(sum(taught().values()))
     return (
-        f"{room_table(exact=False)}\n\nAbout {whole} lines in all. About {path} of them are what a "
+        f"{room_table()}\n\nAbout {whole} lines in all. About {path} of them are what a "
         "student reads to know how the model is\ntrained: model, loss, packing, schedules, AdamW, "
         "Polar Express, Muon, the sharded step, the loop, and CORE."
     )
