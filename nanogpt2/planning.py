@@ -18,8 +18,6 @@ from nanogpt2 import reported
 from nanogpt2.costs import (
     assumed_mfu,
     energy_kwh,
-    gpt2_dollars,
-    gpt2_kwh,
     training_seconds,
 )
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
@@ -33,6 +31,7 @@ from nanogpt2.machines import (
     this_machine,
 )
 from nanogpt2.memory import Memory, memory_per_rank
+from nanogpt2.outlook import describe, duration
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
 from nanogpt2.run import Loop, add_set, assignments
 from nanogpt2.settings import override
@@ -255,7 +254,7 @@ def _in_a_day(resolved: Dial, recipe: Recipe, seconds: float | None) -> Iterator
     for depth in range(resolved.depth - 1, 0, -1):
         less = seconds * dial(depth, recipe).total_flops / resolved.total_flops
         if less <= DAY:
-            yield f"depth {depth} would take about {_duration(less)}"
+            yield f"depth {depth} would take about {duration(less)}"
             return
 
 
@@ -313,78 +312,6 @@ def recipe_for(machine: Machine) -> Recipe:
         if plan(newest, depth, machine).fits:
             return replace(newest, depth=depth)
     return get_recipe("laptop")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 7200:
-        return f"{seconds / 60:,.1f} minutes"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:,.2f} hours"
-    return f"{seconds / 86400:,.1f} days"
-
-
-def _against(ours: float, theirs: float, plan: Plan) -> str:
-    """The comparison with GPT-2 in 2019, for runs that aim at it."""
-    known = RECIPES.get(plan.recipe)
-    if known is None or known.record is None or known.depth != plan.depth or not ours:
-        return ""
-    return f"; GPT-2 in 2019: about {theirs:,.0f}, {theirs / ours:,.0f} times as much"
-
-
-def describe(plan: Plan) -> Iterator[tuple[str, str]]:
-    """The plan for people, as (name, value): what follows from the depth, then what it costs."""
-    resolved, model, memory = plan.dial, plan.dial.model, plan.memory
-    known = RECIPES.get(plan.recipe)
-    summary = f": {known.summary}" if known else ""
-    if known and known.record and known.depth != plan.depth:
-        summary = f" instead of {known.depth}: another model than the record's, with another score"
-    yield "recipe", f"{plan.recipe}, depth {plan.depth}{summary}"
-    window = f"{model.window_pattern} (short {model.short_window:,})"
-    yield (
-        "model",
-        f"{model.n_layer} layers, width {model.n_embd:,}, {model.n_head} heads, "
-        f"context {model.sequence_len:,}, windows {window}, vocabulary {model.vocab_size:,}",
-    )
-    counts = dict(resolved.parameters)
-    total = counts.pop("total")
-    parts = "; ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
-    yield "parameters", f"{total:,} ({parts})"
-    yield (
-        "batch",
-        f"{resolved.batch_tokens:,} tokens: {plan.device_batch_size} rows a pass, "
-        f"{plan.accumulation} passes a step",
-    )
-    yield "steps", f"{resolved.iterations:,}"
-    yield "tokens", f"{resolved.tokens:,}"
-    rounded = repr(float(resolved.total_flops)).replace("e+", "e")
-    flops = f"{resolved.total_flops:,}" + (f" ({rounded})" if "e" in rounded else "")
-    yield "FLOPs", f"{flops}; {resolved.flops_per_token:,} per token"
-    yield (
-        "rates",
-        f"learning-rate scale {resolved.lr_scale:.6g}, "
-        f"Muon's weight decay {resolved.weight_decay:.6g}",
-    )
-    yield "machine", plan.machine.describe()
-    yield "fits", "yes" if plan.fits else "no: " + "; ".join(plan.reasons)
-    held = ", ".join(f"{name} {value / GB:.2f}" for name, value in asdict(memory).items())
-    room = plan.machine.memory_bytes / GB
-    yield "memory", f"about {memory.peak / GB:.1f} GB of {room:.0f} GB ({held})"
-    yield "disk", f"about {plan.disk_bytes / GB:.1f} GB"
-    if plan.step_seconds is not None:
-        pace = resolved.batch_tokens / plan.step_seconds
-        yield (
-            "time",
-            f"about {_duration(plan.step_seconds * resolved.iterations)} of training, "
-            f"measured just now: {pace:,.0f} tokens a second",
-        )
-    elif plan.seconds is not None:
-        yield "time", f"about {_duration(plan.seconds)} of training, at {plan.mfu:.1%} of peak"
-    if plan.kwh is not None:
-        yield "energy", f"at most {plan.kwh:,.3g} kWh" + _against(plan.kwh, gpt2_kwh(), plan)
-    if plan.dollars is not None:
-        yield "money", f"${plan.dollars:,.2f}" + _against(plan.dollars, gpt2_dollars(), plan)
-    for note in plan.notes:
-        yield "note", note
 
 
 def _machine(arguments: argparse.Namespace) -> Machine:

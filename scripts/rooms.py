@@ -25,7 +25,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evals": ("evals",),
     "training": ("training",),
-    "speedrun": ("costs", "memory", "planning", "reporting", "stages", "speedrun"),
+    "speedrun": ("costs", "memory", "outlook", "planning", "reporting", "stages", "speedrun"),
     "lab": ("lab",),
     "studies": ("studies",),
     "rest": (),
