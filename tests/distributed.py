@@ -1,4 +1,4 @@
-"""Run a function on several gloo processes, with a limit on how long it may take."""
+"""Run a function on several gloo processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pickle
 import socket
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from tests.waiting import wait_until
 
 
 def _worker(rank: int, world: int, port: int, folder: str, function: Callable, args: tuple) -> None:
@@ -43,7 +44,7 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run_ranks(world: int, function: Callable, *args: Any, timeout: float = 120) -> list[Any]:
+def run_ranks(world: int, function: Callable, *args: Any) -> list[Any]:
     """``function(rank, world, *args)`` on ``world`` processes; results in the order of ranks."""
     with tempfile.TemporaryDirectory() as folder:
         # A server that has imported torch once forks every rank: seconds less per process.
@@ -56,10 +57,7 @@ def run_ranks(world: int, function: Callable, *args: Any, timeout: float = 120) 
             start_method="forkserver",
         )
         try:
-            deadline = time.monotonic() + timeout
-            while not context.join(timeout=1):
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{world} ranks did not finish in {timeout} s")
+            wait_until(lambda: context.join(timeout=1))
         finally:
             for process in context.processes:
                 process.kill()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path.name for path in LAUNCH.glob("*.sh"))
@@ -56,7 +58,7 @@ def test_slurm_runs_the_real_command(cluster, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert ran.returncode == 0, ran.stderr
     assert RUN1_STEPS in ran.stdout and str(tmp_path / "run") in ran.stdout
@@ -83,7 +85,7 @@ def test_skypilot_runs_the_real_command(cluster):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert ran.returncode == 0, ran.stderr
     assert RUN1_STEPS in ran.stdout and "/runs/run1" in ran.stdout
@@ -101,7 +103,7 @@ def test_two_machines_meet_and_only_the_first_rank_speaks(cluster, tmp_path):
         )
         for _ in range(2)
     ]
-    outputs = [machine.communicate(timeout=120) for machine in machines]
+    outputs = [machine.communicate(timeout=PATIENCE) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     said = [out for out, _ in outputs if out]
     assert len(said) == 1 and RUN1_STEPS in said[0]

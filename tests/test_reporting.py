@@ -212,7 +212,7 @@ def test_a_readme_without_markers_is_left_alone(run_folder, tmp_path, text):
     assert readme.read_text() == text
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=60))
 def test_every_chart_is_valid_xml_within_its_frame(points):
     points = sorted(points)

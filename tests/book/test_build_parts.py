@@ -20,6 +20,7 @@ from nanogpt2.reported import SOURCES, constants
 from scripts import chapters, depends, facts, ladder, pages, rooms
 from scripts.assemble import _below_title, _hide_injected, minutes
 from scripts.paths import BOOK, ROOT, document, notebooks
+from tests.waiting import wait_until
 
 FACTS = {
     "gpt2_cost": "43,008",
@@ -285,14 +286,14 @@ def test_injected_cell_is_hidden_only_when_it_repeats_what_is_shown() -> None:
 
 def test_memory_of_children_counts() -> None:
     """A child that fills 200 MB is seen by the sampler of its parent."""
-    child = "x = bytearray(200_000_000); import time; time.sleep(1.5)"
+    child = "x = bytearray(200_000_000); input()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with subprocess.Popen([sys.executable, "-c", parent]) as process:
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE) as process:
         sampler = chapters.PeakMemory(process.pid)
         sampler.start()
-        process.wait()
+        wait_until(lambda: sampler.peak > 200_000_000, lambda: process.poll() is None)
+        process.communicate(b"\n")
         sampler.ended.set()
-    assert sampler.peak > 200_000_000
 
 
 def test_reading_time_and_its_place() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,11 +16,11 @@ class BadServer(ThreadingHTTPServer):
     """Serves ``files`` (path -> bytes); ``script`` says how the next requests are answered.
 
     Behaviours: "ok", a status code, "drop" (half, then the connection is cut), "stall" (half, then
-    silence), "no ranges", "damage" (one byte differs), "more" / "less" (announces more or fewer
-    bytes than it sends), "no length" (announces none), "endless" (and sends too many), "elsewhere"
-    (a range that was not asked for), "hold" (half, and the connection stays open), "reset" (half,
-    and the connection is torn down), "page" (a page to log in, as a proxy sends it). ``heads`` is
-    the script of HEAD requests, which know "ok", "stall", "page" and a status code.
+    silence until the one who asked has gone), "no ranges", "damage" (one byte differs), "more" /
+    "less" (announces more or fewer bytes than it sends), "no length" (announces none), "endless"
+    (and sends too many), "elsewhere" (a range that was not asked for), "reset" (half, and the
+    connection is torn down), "page" (a page to log in, as a proxy sends it). ``heads`` is the
+    script of HEAD requests, which know "ok", "stall", "page" and a status code.
     """
 
     daemon_threads = True
@@ -56,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         script = self.server.heads
         how, content = script.pop(0) if len(script) > 1 else script[0], self.server.files[self.path]
         if how == "stall":
-            time.sleep(1.0)
+            self.rfile.read(1)
+            return None
         if how == "page":
             return self.page()
         self.send_response(how if isinstance(how, int) else 302)
@@ -107,10 +107,11 @@ class Handler(BaseHTTPRequestHandler):
         if how not in ("no length", "endless"):
             self.send_header("Content-Length", str(length))
         self.end_headers()
-        if how in ("drop", "stall", "hold", "reset"):
+        if how in ("drop", "stall", "reset"):
             self.wfile.write(body[: max(1, len(body) // 2)])
             self.wfile.flush()
-            time.sleep({"stall": 1.5, "hold": 60, "reset": 0.1}.get(str(how), 0))
+            if how == "stall":
+                self.rfile.read(1)
             if how == "reset":  # closed with bytes still to be sent, the system sends RST
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
                 self.rfile.close()

@@ -114,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts")
 
 
-on_files = settings(deadline=None, max_examples=25)
+on_files = settings(max_examples=25)
 
 
 def by_row_group(layout: Layout, rank: int, world: int) -> list[int]:

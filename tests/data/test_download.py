@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from nanogpt2.data.transfer import Remote, fetch, in_parallel
 from nanogpt2.errors import UserError, explain
 from nanogpt2.files import MADE, mark
 from tests.data.bad_server import serving
+from tests.waiting import PATIENCE, wait_until
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -35,8 +35,12 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "FIRST_WAIT", 0.002)
-    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
-    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+
+
+@pytest.fixture
+def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "TIMEOUT", 1.0)
+    monkeypatch.setattr(download, "TIMEOUT", 1.0)
 
 
 def remote(url: str, folder: Path, name: str = "file", sha256: str | None = SHA256) -> Remote:
@@ -53,7 +57,6 @@ def leftovers(folder: Path) -> list[str]:
         ["ok"],
         [429, 500, 503, "ok"],
         ["drop", "drop", "drop", "ok"],
-        ["stall", "ok"],
         ["drop", "no ranges"],
         ["damage", "ok"],
         ["drop", "damage", "ok"],
@@ -72,6 +75,13 @@ def test_whatever_the_server_does_the_file_is_whole(tmp_path: Path, script: list
     with serving({"/file": CONTENT}, *script) as server:
         assert fetch(remote(server.url, tmp_path)).read_bytes() == CONTENT
         assert len(server.asked) <= len(script)
+    assert leftovers(tmp_path) == ["file"]
+
+
+def test_a_server_that_falls_silent_is_asked_again(tmp_path: Path, soon_silent: None) -> None:
+    with serving({"/file": CONTENT}, "stall", "stall", "ok") as server:
+        assert fetch(remote(server.url, tmp_path)).read_bytes() == CONTENT
+        assert len(server.asked) >= 3, "more where the machine is too busy to answer in time"
     assert leftovers(tmp_path) == ["file"]
 
 
@@ -176,7 +186,7 @@ def test_two_processes_on_one_folder_do_not_collide(tmp_path: Path) -> None:
         for process in both:
             process.start()
         for process in both:
-            process.join(60)
+            process.join(PATIENCE)
         assert [process.exitcode for process in both] == [0, 0]
         assert len(server.asked) == 1
     assert (tmp_path / "file").read_bytes() == CONTENT
@@ -185,13 +195,12 @@ def test_two_processes_on_one_folder_do_not_collide(tmp_path: Path) -> None:
 def test_a_killed_process_is_continued_by_the_next(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     partial = tmp_path / ".file.partial"
-    with serving({"/file": CONTENT}, "hold", "ok") as server:
+    with serving({"/file": CONTENT}, "stall", "ok") as server:
         killed = context.Process(target=_fetch, args=(server.url, tmp_path))
         killed.start()
-        while not partial.exists() or partial.stat().st_size < 100_000:
-            time.sleep(0.01)
+        wait_until(lambda: partial.exists() and partial.stat().st_size >= 100_000, killed.is_alive)
         killed.kill()
-        killed.join(60)
+        killed.join(PATIENCE)
         held = partial.stat().st_size
         assert not (tmp_path / "file").exists()
         fetch(remote(server.url, tmp_path))
@@ -241,7 +250,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def test_a_data_set_comes_with_its_validation_shard_and_only_once(
-    tmp_path: Path, hub: dict[str, bytes]
+    tmp_path: Path, hub: dict[str, bytes], soon_silent: None
 ) -> None:
     told: list[tuple[int, int]] = []
     total = sum(map(len, hub.values()))

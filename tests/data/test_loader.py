@@ -128,9 +128,7 @@ states = st.fixed_dictionaries(
 ).map(lambda state: {"rank": 0, "world_size": 1, **state})
 
 
-@settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(states, states, wrong))
 def test_any_state_is_continued_or_refused_in_a_sentence(data, state):
     try:

@@ -53,7 +53,7 @@ runs = st.tuples(st.sampled_from(" \t\n\r\u3000\xa0"), st.integers(1, 12)).map(
 texts = st.lists(st.one_of(st.text(characters), runs)).map("".join)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(text=texts, pattern=st.sampled_from(list(PATTERNS.values())), long=st.integers(1, 8))
 def test_the_parts_have_the_tokens_of_the_whole(text, pattern, long):
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +66,6 @@ def test_the_parts_have_the_tokens_of_the_whole(text, pattern, long):
         assert ids == whole == tokenizer(pattern).encode(text)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.text(characters), runs)).map("".join), st.integers(1, 8))
 def test_no_long_run_is_missed(text, long):
     with pytest.MonkeyPatch.context() as patch:

@@ -40,14 +40,14 @@ def naive(batches: list[list[list[int]]], capacity: int, size: int) -> list[list
         rows.append(row)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(lengths, st.integers(2, 40), st.integers(1, 10))
 def test_rows_are_those_of_the_definition(batches, capacity, size):
     documents = make(batches)
     assert list(pack_rows(documents, capacity, size)) == naive(documents, capacity, size)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(lengths, st.integers(2, 40), st.integers(1, 10))
 def test_documents_are_whole_and_in_order_but_for_one_cropped_at_a_rows_end(
     batches, capacity, size

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.data.packing import pack_rows
@@ -19,7 +19,6 @@ BYTES = Tokenizer.train(["a"], SMALLEST)
 texts = st.lists(st.text(max_size=12), max_size=40)
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 5), st.integers(1, 12))
 def test_every_row_is_a_packed_row_and_targets_are_one_token_on(
     texts: list[str], rows: int, sequence_len: int

@@ -50,7 +50,7 @@ def test_stream_gives_whole_characters(engine, monkeypatch):
     assert list(engine.stream("x")) == list(text)  # four bytes of 🙂 are one piece
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.binary(max_size=12))
 def test_stream_of_any_bytes_is_their_text(engine, data):
     with pytest.MonkeyPatch.context() as patch:

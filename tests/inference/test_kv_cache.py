@@ -81,7 +81,7 @@ def test_smear_and_windows_matter_in_these_models(tiny_model, name):
     assert (change[LENGTH - 5 :] > 1e-3).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_rows_of_different_lengths(tiny_model, data):
     """Rows read alone in any pieces, then put together, give every row's own logits."""

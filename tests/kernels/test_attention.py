@@ -71,7 +71,7 @@ def test_training_shapes_in_training_precision(
     assert max(map(relative_error, found, wanted)) < 2 * bound
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     length=st.integers(1, 40),
     past=st.integers(0, 20),

@@ -127,7 +127,7 @@ def test_without_gradients_the_loss_is_the_same(backend: str, reduction: str) ->
     assert not ours.requires_grad
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     tokens=st.integers(1, 20),
     vocabulary=st.integers(1, 40),

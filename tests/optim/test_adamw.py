@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from nanogpt2.optim.adamw import adamw_scalars, adamw_update
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     lr=st.floats(1e-4, 0.5),
     beta1=st.floats(0.0, 0.98),

@@ -21,7 +21,7 @@ from tests.optim.test_sharded import build
 CPU = torch.device("cpu")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 40)),
     iterations=st.integers(0, 5),
@@ -45,7 +45,7 @@ def test_gram_form_in_bf16_is_nearly_as_good_as_the_definition(decades):
     assert error(polar_express_by_halves) < 1.3 * error(polar_express) + 0.05
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(1, 30), min_size=1, max_size=2),
     piece=st.integers(1, 200),
@@ -71,7 +71,7 @@ def test_adamw_in_pieces_is_adamw(shape, piece, dtype, lies):
         torch.testing.assert_close(found, expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24)),
     band=st.integers(1, 400),

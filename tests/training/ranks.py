@@ -9,10 +9,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tests.drills.tiny_run import CONTEXT, free_port
+from tests.waiting import PATIENCE
 
 
 def run_ranks(
-    world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 60.0
+    world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = PATIENCE
 ) -> list[Any]:
     """``function(*arguments)`` in every rank; what each returned, or fails with its exit code."""
     processes, ends = start_ranks(world_size, function, *arguments)
@@ -27,10 +28,11 @@ def run_ranks(
                 processes[rank].join()
                 code = processes[rank].exitcode
                 raise AssertionError(f"rank {rank} of {world_size} ended with {code}") from None
+        for process in processes:
+            process.join(timeout)
         return results
     finally:
         for process in processes:
-            process.join(5)
             process.kill()
 
 

@@ -49,7 +49,7 @@ def tokens(first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         first += 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 5))
 def test_steps_are_gradient_descent_on_the_mean_over_the_passes(passes: int, steps: int) -> None:
     data = rows(passes * steps)
@@ -65,7 +65,7 @@ def test_steps_are_gradient_descent_on_the_mean_over_the_passes(passes: int, ste
     assert [(p["step"], p["steps"]) for p in curve] == [(n + 1, steps) for n in range(steps)]
 
 
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(st.integers(1, 6))
 def test_a_run_in_two_parts_is_the_whole_run(cut: int) -> None:
     whole, optimizer = tiny_model()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.training import watch
 from nanogpt2.training.ranks import choose_device, join
 from tests.training.ranks import run_ranks, start_ranks
+from tests.waiting import PATIENCE
 
 
 def agree() -> dict:
@@ -84,7 +85,7 @@ def fail(folder: Path, failure: Exception | None, in_collective: bool) -> None:
             raise failure
         if in_collective:
             torch.distributed.barrier()
-        time.sleep(60)
+        threading.Event().wait()  # nothing here ends it
 
 
 def run_failing(
@@ -93,7 +94,7 @@ def run_failing(
     """Exit codes, outputs and complaints of three ranks."""
     processes, _ = start_ranks(3, fail, folder, failure, in_collective)
     for process in processes:
-        process.join(30)
+        process.join(PATIENCE)
         process.kill()
     read = {n: [(folder / f"{n}{rank}").read_text() for rank in range(3)] for n in ("out", "err")}
     return [process.exitcode for process in processes], read["out"], read["err"]
@@ -118,10 +119,8 @@ def test_a_failing_rank_tells_and_all_end(
     assert not [line for line in told if line.startswith("error:")], "only the one that failed"
 
 
-def test_all_end_within_seconds_of_a_killed_rank(tmp_path: Path) -> None:
-    start = time.monotonic()
+def test_all_end_with_a_killed_rank(tmp_path: Path) -> None:
     codes, _, errors = run_failing(tmp_path, None, True)
-    assert time.monotonic() - start < 20
     assert codes == [1, -signal.SIGKILL, 1]
     assert sum("failed at" in text for text in errors) == 1, "one of the survivors tells"
 
