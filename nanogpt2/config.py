@@ -2,7 +2,7 @@
 
 The defaults are the model of the 29 January 2026 run at depth 12; ``GPTConfig.gpt2`` switches
 every technique off, which gives a plain GPT-2 (Radford et al., 2019). The rungs between them are
-the ladder that the book climbs. Chapter: ladder.
+the ladder that the book climbs. Chapter: plain_gpt.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ width rule, the horizon and the decay rule are run 1's; the batch rule is the po
 arXiv 2505.13738; FLOPs per token follow Kaplan et al. (2001.08361) and Chinchilla (2203.15556,
 appendix F): 6 per parameter that enters a product, plus the attention.
 
-Chapter: scaling.
+Chapter: scaling_laws.
 """
 
 from __future__ import annotations

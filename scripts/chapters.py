@@ -1,7 +1,7 @@
 """Run the chapters with papermill, once, and note what each one cost.
 
     python -m scripts.chapters                    every chapter
-    python -m scripts.chapters 01_rope            those named
+    python -m scripts.chapters 06_norms           those named
     python -m scripts.chapters --missing          those without an up-to-date run
     python -m scripts.chapters --scale laptop     larger than in continuous integration
 
@@ -203,7 +203,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.chapters", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("names", nargs="*", help="chapters, for example 01_rope; all without any")
+    parser.add_argument("names", nargs="*", help="chapters, for example 06_norms; all without any")
     parser.add_argument("--missing", action="store_true", help="only those without a current run")
     parser.add_argument("--depth", type=int, default=DEFAULTS["DEPTH"])
     parser.add_argument("--scale", choices=SCALES, default=DEFAULTS["SCALE"])

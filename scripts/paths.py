@@ -30,5 +30,5 @@ def notebooks() -> list[Path]:
 
 
 def document(notebook: Path) -> str:
-    """The notebook's page, as tables of contents name it: ``chapters/01_rope``."""
+    """The notebook's page, as tables of contents name it: ``chapters/05_rotary_positions``."""
     return str(notebook.relative_to(ROOT).with_suffix(""))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from docutils.nodes import reference
+
 SPECIAL_TOKEN = re.compile(r"(?<!`)(<\|\w+\|>)(?!`)")
 
 
@@ -24,8 +26,21 @@ def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], doct
     ]
 
 
+def number_chapters(app: Any, env: Any) -> list[str]:
+    """A chapter's number is its file's, whichever others are written (Sphinx counts from 1)."""
+    for document, numbers in env.toc_secnumbers.items():
+        if found := re.match(r"chapters/(\d+)_", document):
+            first = int(found.group(1))
+            for anchor, number in numbers.items():
+                numbers[anchor] = (first, *number[1:])
+            for node in [env.titles[document], *env.tocs[document].findall(reference)]:
+                node["secnumber"] = [first, *(node.get("secnumber") or [])[1:]]
+    return []
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", quote_special_tokens)
+    app.connect("env-get-updated", number_chapters, priority=900)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

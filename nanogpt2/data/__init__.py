@@ -1,1 +1,1 @@
-"""From documents to batches: corpus, shards, tokenizer, packing, loader. Chapter: data."""
+"""Documents to batches: corpus, shards, tokenizer, packing, loader. Chapter: tokens_and_rows."""

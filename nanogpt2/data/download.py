@@ -1,7 +1,7 @@
 """The records' shards and CORE's tasks from where they are public, into a folder.
 
 ``python -m nanogpt2.data.download fineweb-edu|climbmix|core``: ``transfer.py`` has how one file is
-fetched; here is which files, how large they are and what they hold. Chapter: data.
+fetched; here is which files, how large they are and what they hold. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

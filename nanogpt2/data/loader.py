@@ -2,7 +2,7 @@
 
 A batch comes with a state, a small dictionary for JSON, from which a new loader continues with the
 very next batch: it holds the position in the shards and, for each document still in the packing
-buffer, where that document stands. Chapter: data.
+buffer, where that document stands. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

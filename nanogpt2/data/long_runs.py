@@ -2,7 +2,9 @@
 
 Their regular expressions backtrack over blanks (``\\s+(?!\\S)``) one step a character, and the
 engine gives up, with a panic, at a million steps. Every split pattern in use has such a part, so
-such a text is taken apart here first, by the ``regex`` package and the same pattern. Chapter: data.
+such a text is taken apart here first, by the ``regex`` package and the same pattern.
+
+Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

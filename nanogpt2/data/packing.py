@@ -3,7 +3,7 @@
 Every row begins with a document. Into each row goes the longest document that still fits, again
 and again; when none fits, the shortest is cropped to fill the row, and its rest is dropped (about
 35% of all tokens at T = 2048). Related: Ding et al., "Fewer truncations improve language modeling"
-(arXiv 2404.10830). Chapter: data.
+(arXiv 2404.10830). Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

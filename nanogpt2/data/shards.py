@@ -1,7 +1,7 @@
 """Parquet shards with a ``text`` column: the one form in which documents reach the trainer.
 
 ``find_shards`` says which files of a folder are for training and which are held out, by their
-names; where no name tells, the last file is held out, as in the records. Chapter: data.
+names; where no name tells, the last file is held out, as in the records. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which text a run learns from and is measured on, told by digests of its shards.
 
 A run goes on with the text it began with, wherever that lies by now, and reads the shards in the
-order in which it began; more shards may join it when the user says so. Chapter: data.
+order in which it began; more shards may join it when the user says so. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batches from texts that are at hand: a list of strings, or the documents of some shards.
 
 Tokenized and packed as in training; ``loader`` does the same for shards that are too many to hold,
-and can be resumed. Chapter: data.
+and can be resumed. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

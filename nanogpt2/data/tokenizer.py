@@ -2,7 +2,7 @@
 
 Source: BPE for text (Sennrich et al., arXiv 1508.07909), on bytes (GPT-2). The split pattern is
 GPT-4's with digit groups of at most two, which spends fewer of a small vocabulary's entries on
-numbers. ``python -m nanogpt2.data.tokenizer`` trains one. Chapter: data.
+numbers. ``python -m nanogpt2.data.tokenizer`` trains one. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Asking is the hub client's part: tokens, mirrors, proxies, offline mode. What it leaves out stands
 here: a broken transfer goes on from its last byte, in the next process too, and the file takes its
 name when its size and SHA-256 are right. (The client's own downloads start over and check no hash;
-pooch checks the hash and starts over.) Chapter: data.
+pooch checks the hash and starts over.) Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bits per byte of held-out text: a loss that does not depend on the tokenizer.
 
 Nats of the targets over ln 2 times the bytes they stand for; special tokens stand for no bytes and
-are left out, and so are ignored targets. Chapter: data.
+are left out, and so are ignored targets. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The held-out text as batches: the same rows on every call, whatever the number of ranks.
 
-Chapter: data.
+Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations

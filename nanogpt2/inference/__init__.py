@@ -1,6 +1,6 @@
 """Sampling from a trained model, with a cache and the same numbers as without.
 
-``nanogpt2.inference.engine`` holds the ``Engine`` and the command. Chapter: samples.
+``nanogpt2.inference.engine`` holds the ``Engine`` and the command. Chapter: speedrun.
 """
 
 from nanogpt2.inference.generation import generate, generate_steps

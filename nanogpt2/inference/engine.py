@@ -1,6 +1,6 @@
 """Text from a model: a model with its tokenizer, streams, and a command.
 
-Tokens are made by ``nanogpt2.inference.generation``. Chapter: samples.
+Tokens are made by ``nanogpt2.inference.generation``. Chapter: speedrun.
 
     python -m nanogpt2.inference.engine --checkpoint runs/laptop --prompt "The state of the Union"
 """

@@ -1,6 +1,6 @@
 """Continue prompts token by token: read them into a cache (prefill), then write (decode).
 
-Chapter: samples.
+Chapter: speedrun.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From logits to a token: temperature, top-k, top-p, and one stream of chance for each text.
 
 Sources: top-k (Fan et al., arXiv 1805.04833); top-p, or nucleus sampling (Holtzman et al.,
-arXiv 1904.09751). Chapter: samples.
+arXiv 1904.09751). Chapter: speedrun.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A plain GPT-2 (Radford et al., 2019) or the model of the 29 January 2026 run, or any rung between,
 by the switches of ``GPTConfig``. Parameter names are nanochat's, so that its checkpoints load.
-Chapter: ladder.
+Chapter: plain_gpt.
 """
 
 from __future__ import annotations

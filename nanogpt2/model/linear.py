@@ -1,6 +1,6 @@
 """A linear layer whose weight is a master: kept in its own precision, cast for each product.
 
-Chapter: ladder.
+Chapter: plain_gpt.
 """
 
 from __future__ import annotations

@@ -233,6 +233,12 @@ def test_notebook_page_has_its_outputs_and_buttons(notebook: Path) -> None:
     assert "ran in" in page.select_one("p.ng-meta").text
 
 
+@pytest.mark.parametrize("page", [p for p in ARTICLES if p.startswith("chapters/")])
+def test_chapter_shows_the_number_of_its_file(page: str) -> None:
+    number = soup(page).select_one("article h1 .section-number")
+    assert number and number.text.strip() == f"{int(page.removeprefix('chapters/')[:2])}."
+
+
 @pytest.mark.parametrize("page", [p for p in ARTICLES if not p.startswith("book/api/")])
 def test_page_has_reading_time_neighbours_and_source(page: str) -> None:
     assert soup(page).select_one("p.ng-meta"), "no reading time"
