@@ -1,12 +1,13 @@
 """The laptop recipe's speed on a machine that does other things too: three ways to use its cores.
 
-    python -m benchmarks.busy [--seconds 12] [--rounds 3] [--json PATH]
+    python -m benchmarks.busy [--seconds 12] [--rounds 3] [--bundle DIR] [--json PATH]
 
 Each round runs every way twice, with the machine left alone and with as many busy processes beside
 it as there are cores, in turn: figures of one row belong together. The trainer itself runs, from
-data to metrics; the median step counts. Ways: one process whose threads spin while they wait
-(``active``), sleep at once (``passive``) or spin for some microseconds first (``brief``), and one
-process of one thread a core (``ranks``).
+data to metrics; the median step counts. Then the model writes and, with CORE's bundle, answers.
+Ways: one process whose threads spin while they wait (``active``), sleep at once (``passive``) or
+spin for some microseconds first (``brief``), and one process of one thread a core (``ranks``,
+training alone).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.table import Row, report
+from nanogpt2 import BRIEF
 from nanogpt2.data.corpus import write_embedded_corpus
 from nanogpt2.data.tokenizer import Tokenizer, text_sample
 from nanogpt2.errors import UserError, run_command
@@ -33,7 +35,7 @@ CORES = cores()
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
     "active": ([], {"OMP_WAIT_POLICY": "active"}),
     "passive": ([], {"OMP_WAIT_POLICY": "passive"}),
-    "brief": ([], {"GOMP_SPINCOUNT": "10000"}),
+    "brief": ([], {"GOMP_SPINCOUNT": BRIEF}),
     "ranks": (
         ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={CORES}"],
         {"OMP_NUM_THREADS": "1"},
@@ -64,44 +66,65 @@ def prepare(folder: Path) -> None:
     Tokenizer.train(texts, 4096).save(folder / "tokenizer")
 
 
-def tokens_per_second(folder: Path, way: str, seconds: float) -> float:
-    """Median over the steps of a run of so many seconds."""
+def run(way: str, *command: str) -> str:
+    """What ``python -m command`` printed, run in this way."""
     between, more = WAYS[way]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, *between, "-m", *command],
+        env=environment | more, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"{command[0]} with {way} threads failed: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def training(folder: Path, way: str, seconds: float) -> float:
+    """Tokens a second: median over the steps of a run of so many seconds."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        command = [sys.executable, *between, "-m", "nanogpt2.training.trainer"]
-        command += ["--data", str(folder / "data"), "--tokenizer", str(folder / "tokenizer")]
-        command += ["--out", out, "--max-seconds", str(seconds), "--eval-every", "-1"]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")} | more
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        path = Path(out) / "metrics.jsonl"
-        if done.returncode or not path.exists():
-            raise UserError(f"the run with {way} threads failed: {done.stderr[-2000:]}")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        run(
+            way, "nanogpt2.training.trainer", "--data", str(folder / "data"),
+            "--tokenizer", str(folder / "tokenizer"), "--out", out,
+            "--max-seconds", str(seconds), "--eval-every", "-1",
+        )  # fmt: skip
+        lines = (Path(out) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["tokens_per_second"] for line in lines]
     return statistics.median(steps[min(SETTLING, len(steps) // 2) :])
 
 
-def measure(seconds: float, rounds: int, niceness: int) -> list[Row]:
-    """Rows of tokens a second, idle and busy, and what is kept, by way."""
-    speeds: dict[tuple[str, int], list[float]] = {}
+def speeds(folder: Path, way: str, seconds: float, bundle: Path | None) -> dict[str, float]:
+    """Of each kind of work, things done a second."""
+    found = {"training": training(folder, way, seconds)}
+    if way != "ranks":
+        more = ["--bundle", str(bundle)] if bundle else []
+        found |= json.loads(run(way, "benchmarks.reading", str(folder / "tokenizer"), *more))
+    return found
+
+
+def measure(seconds: float, rounds: int, niceness: int, bundle: Path | None) -> list[Row]:
+    """Rows of things done a second, idle and busy, and what is kept, by work and way."""
+    seen: dict[tuple[str, str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
         for number in range(rounds):
             for way in WAYS:
                 for beside in (0, CORES):
                     with busy(beside, niceness):
-                        speed = tokens_per_second(Path(folder), way, seconds)
-                    print(f"round {number + 1}: {way}, {beside} beside it: {speed:,.0f} tokens/s")
-                    speeds.setdefault((way, beside), []).append(speed)
-    middle = {key: statistics.median(found) for key, found in speeds.items()}
-    best = max(middle[way, 0] for way in WAYS)
+                        found = speeds(Path(folder), way, seconds, bundle)
+                    told = ", ".join(f"{work} {speed:,.0f}" for work, speed in found.items())
+                    print(f"round {number + 1}: {way}, {beside} beside it: {told} a second")
+                    for work, speed in found.items():
+                        seen.setdefault((work, way, beside), []).append(speed)
+    middle = {key: statistics.median(found) for key, found in seen.items()}
     rows = []
-    for (way, beside), speed in middle.items():
+    for (work, way, beside), speed in middle.items():
+        best = max(v for (w, _, n), v in middle.items() if w == work and not n)
         what = f"{way}, {beside} busy processes beside it" if beside else f"{way}, left alone"
-        found = speeds[way, beside]
+        found = seen[work, way, beside]
+        unit = "items" if work == "CORE" else "tokens"
         rows += [
-            Row("busy", what, speed, f"tokens/s ({min(found):,.0f} to {max(found):,.0f})"),
-            Row("busy", what, speed / best, "of the fastest, left alone"),
+            Row(work, what, speed, f"{unit}/s ({min(found):,.0f} to {max(found):,.0f})"),
+            Row(work, what, speed / best, "of the fastest, left alone"),
         ]
     return rows
 
@@ -114,9 +137,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12, help="of training each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nice", type=int, default=0, help="of the busy processes")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="CORE's data")
     parser.add_argument("--json", type=Path, metavar="PATH")
     options = parser.parse_args()
-    report(measure(options.seconds, options.rounds, options.nice), options.json, "Busy machines")
+    rows = measure(options.seconds, options.rounds, options.nice, options.bundle)
+    report(rows, options.json, "Busy machines")
 
 
 if __name__ == "__main__":
