@@ -9,7 +9,7 @@ Chapter: speedrun.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -58,17 +58,21 @@ class Muon:
     """length of that warm-up"""
     momentum_end: Decay | None = None
     """momentum at the last step, reached linearly over the warm-down of the learning rate"""
-    beta2: Decay = 0.95
-    """decay of NorMuon's second moment (Li et al., 2510.05491)"""
+    polynomial: Literal["polar_express", "newton_schulz"] = "polar_express"
+    """what orthogonalizes: Polar Express (Amsel et al., 2505.16932), or what Muon began with"""
+    beta2: Annotated[Number, Field(ge=0, le=1)] = 0.95
+    """decay of NorMuon's second moment (Li et al., 2510.05491); 1 leaves NorMuon out"""
     divisor: Annotated[Number, Field(ge=0.1)] = 1.02
     """safety factor on the Frobenius norm before Polar Express (Amsel et al., 2505.16932)"""
     iterations: Annotated[int, Field(ge=1, le=5)] = 5
     """steps of Polar Express, at most 5"""
     weight_decay: Scale = 0.2
-    """base of the cautious weight decay (2510.12402); ``weight_decay_rule`` scales it"""
+    """base of the weight decay; ``weight_decay_rule`` scales it"""
+    cautious: bool = True
+    """decay only where the step shrinks the weight too (2510.12402)"""
     weight_decay_rule: Literal["depth", "horizon"] = "depth"
     """depth: x (12 / d)^2; horizon: x sqrt(B / 2^19) D_ref / D"""
-    weight_decay_schedule: Literal["linear", "cosine"] = "linear"
+    weight_decay_schedule: Literal["linear", "cosine", "constant"] = "linear"
     """how it falls to 0 at the last step"""
     equalize_rows: bool = False
     """MuonEq: rows brought to one norm before Polar Express"""
@@ -106,6 +110,8 @@ class Recipe:
     """the batch at which the rates are as they stand; at others they are scaled by the root"""
     device_batch_size: Count = 16
     """rows per forward pass on one device; the rest is gradient accumulation"""
+    packing: Literal["best_fit", "stream"] = "best_fit"
+    """rows that begin with a document, or cut from all documents laid end to end"""
     data: Literal["embedded", "fineweb-edu", "climbmix"] = "fineweb-edu"
     precision: Literal["bf16", "fp8", "fp16", "fp32"] = "bf16"
     fp8_min_side: Natural = 16
@@ -274,10 +280,26 @@ LAPTOP = replace(
     model=replace(RUN1.model, sequence_len=256, vocab_size=4096),
     record=None,
 )
+# Small enough that two hundred runs end: one takes about two minutes of one core in fp32, and eight
+# on a processor without AVX-512. Small batches, so that there are steps enough for schedules to
+# matter; momentum warms up over a sixth of them. Its rates are what the recorded sweep found best.
+YARDSTICK = replace(
+    LAPTOP,
+    name="yardstick",
+    summary="what techniques are compared by: the laptop's model, two minutes of one core",
+    iterations=576,
+    batch_tokens=2048,
+    precision="fp32",
+    model=replace(LAPTOP.model, vocab_size=2048),
+    muon=replace(LAPTOP.muon, momentum_steps=96),
+    record=None,
+)
 
 RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe for recipe in (LAPTOP, RUN1, RUN2, RUN3, RUN4, RUN5, RUN6, HEAD)
+    recipe.name: recipe for recipe in (LAPTOP, YARDSTICK, RUN1, RUN2, RUN3, RUN4, RUN5, RUN6, HEAD)
 }
+UNSAID = ("name", "summary", "record")
+"""fields that change nothing"""
 
 
 def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
@@ -289,3 +311,19 @@ def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
     if recipe is None:
         raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return override(recipe, {field: str(value) for field, value in changes.items()})
+
+
+def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
+    """What differs: name of the setting -> its value in the first and in the second."""
+    a, b = (dict(_flat(recipe.to_dict())) for recipe in (first, second))
+    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if not before and name in UNSAID:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value

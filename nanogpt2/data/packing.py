@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import chain, count, islice
 from operator import attrgetter, itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
@@ -84,3 +84,10 @@ def pack_rows(
     """``pack`` of batches of tokenized documents; a batch is what one refill adds."""
     tagged = ([Document(tokens, None) for tokens in batch] for batch in batches)
     return pack(tagged, row_capacity, buffer_size)
+
+
+def stream_rows(batches: Iterable[list[list[int]]], row_capacity: int) -> Iterator[list[int]]:
+    """Rows cut from the documents laid end to end, as before packing; what is left is dropped."""
+    tokens = chain.from_iterable(chain.from_iterable(batches))
+    while len(row := list(islice(tokens, row_capacity))) == row_capacity:
+        yield row

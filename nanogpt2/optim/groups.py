@@ -80,6 +80,8 @@ def parameter_groups(
             "divisor": settings.divisor,
             "equalize_rows": settings.equalize_rows,
             "fix_norm": settings.fix_norm,
+            "polynomial": settings.polynomial,
+            "cautious": settings.cautious,
             "named": members,
         }
         for members in muon.values()

@@ -38,7 +38,9 @@ def muon_momentum(recipe: Recipe, step: int, total: int) -> float:
 
 
 def weight_decay(recipe: Recipe, step: int, total: int) -> float:
-    """The factor on Muon's weight decay: 1 at the first step, 0 at step ``total``."""
+    """The factor on Muon's weight decay: 1 at first, 0 at step ``total``, or 1 throughout."""
+    if recipe.muon.weight_decay_schedule == "constant":
+        return 1.0
     if recipe.muon.weight_decay_schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / total))
     return 1 - step / total

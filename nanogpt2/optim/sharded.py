@@ -143,9 +143,14 @@ class Matrices(Stack):
         return w.new_empty(self.each * self.comm.world_size, *w.shape[1:])
 
     def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
-        scalars = muon_scalars(self.group, *w.shape[1:])
-        choices = (self.group[k] for k in ("iterations", "divisor", "equalize_rows", "fix_norm"))
-        steps.muon(w, g, *self.state.values(), *scalars, *choices)
+        group = self.group
+        momentum, lr, decay, weight2 = muon_scalars(group, *w.shape[1:])
+        if not group["cautious"]:
+            w.mul_(1 - lr * decay)
+            decay = torch.zeros(())
+        scalars = (momentum, lr, decay, weight2)
+        choices = (group[k] for k in ("iterations", "divisor", "equalize_rows", "fix_norm"))
+        steps.muon(group["polynomial"], w, g, *self.state.values(), *scalars, *choices)
 
     def shares(self) -> Iterator[Share]:
         for i, name in enumerate(self.names[self.start : self.stop]):

@@ -106,6 +106,7 @@ def test_swapped_shapes_move_the_factor_and_the_neurons() -> None:
         w.grad = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
         rates = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "beta2": 0.0}
         choices = {"iterations": 5, "divisor": 1.02, "equalize_rows": False, "fix_norm": False}
+        choices |= {"polynomial": "polar_express", "cautious": True}
         group = {"kind": "muon", "params": [w], "names": ["w"], **rates, **choices}
         optimizer = MuonAdamW([group], dtype=torch.float32)
         optimizer.step()

@@ -18,6 +18,7 @@ from nanogpt2.optim.fast.adamw import adamw_compiled, adamw_in_pieces
 from nanogpt2.optim.fast.muon import take_step_in_bands
 from nanogpt2.optim.fast.polar_express import polar_express_by_halves
 from nanogpt2.optim.muon import muon_update, take_step
+from nanogpt2.optim.newton_schulz import newton_schulz
 from nanogpt2.optim.polar_express import polar_express
 
 LARGE_SIDE = 512
@@ -46,9 +47,10 @@ class Steps:
             self.take_step = take_step
             self._muon = torch.compile(muon_update, fullgraph=True, dynamic=False)
 
-    def muon(self, *arguments: Any) -> None:
+    def muon(self, polynomial: str, *arguments: Any) -> None:
         """``muon_update`` with its last arguments, precision and forms, chosen."""
-        self._muon(*arguments, self.dtype, self.orthogonalize, self.take_step)
+        orthogonalize = newton_schulz if polynomial == "newton_schulz" else self.orthogonalize
+        self._muon(*arguments, self.dtype, orthogonalize, self.take_step)
 
 
 def by_size(g: Tensor, iterations: int, divisor: float, dtype: torch.dtype) -> Tensor:

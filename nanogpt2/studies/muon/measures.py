@@ -127,7 +127,7 @@ def time_updates(width: int, repeats: int = 3) -> dict[str, float]:
     def by_muon() -> None:
         for w, g in pairs:
             state = (torch.zeros_like(g), torch.zeros(second_moment_shape(*g.shape)))
-            steps.muon(w, g, *state, *numbers, 5, SAFETY, False, False)
+            steps.muon("polar_express", w, g, *state, *numbers, 5, SAFETY, False, False)
 
     def by_adamw() -> None:
         scalars: Any = [*adamw_scalars(group, 1), 1e-10]

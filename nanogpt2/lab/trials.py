@@ -1,0 +1,243 @@
+"""Training runs that are to be compared: several at once, each a file when it is done.
+
+A study hands over a list of trials, most important first. Each is trained on one thread in fp32,
+and told by one small JSON; a list that was interrupted goes on with the trials that have none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanogpt2.depth import dial
+from nanogpt2.errors import UserError
+from nanogpt2.evals.bits_per_byte import bits_per_byte
+from nanogpt2.files import read_json, write_json
+from nanogpt2.lab.records import digest
+from nanogpt2.lab.small_data import code_hash
+from nanogpt2.lab.text import Text, text_of
+from nanogpt2.model.gpt import GPT
+from nanogpt2.optim import build_optimizer
+from nanogpt2.recipes import RUN1, Recipe, differences
+from nanogpt2.reporting.machine import commit, processor_name
+from nanogpt2.training.fit import Point, every, fit
+
+PRECISION = "fp32, highest; one thread"
+POINTS = 16
+"""of a curve"""
+CODE = ("config.py", "recipes.py", "depth.py", "data", "kernels", "model", "optim",
+        "evals/bits_per_byte.py", "training/fit.py", "lab/text.py", "lab/trials.py")  # fmt: skip
+"""what a result depends on"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe to be trained with a seed: of the start values and of the order of the text."""
+
+    name: str
+    recipe: Recipe
+    seed: int
+    against: str = ""
+    """name of the trial that it is compared with, seed by seed and on one machine"""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that was chosen."""
+        named = {**self.recipe.to_dict(), "name": "", "summary": "", "record": None}
+        return digest([named, self.seed])
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all trials of a study share."""
+
+    data: Path
+    characters: int = 40_000_000
+    """of the text that orders are drawn from"""
+    held_out_rows: int = 1280
+    """scored at the end"""
+
+
+def machine() -> str:
+    """Processor, its vector instructions, and torch: what rounding and speed depend on."""
+    return (
+        f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    )
+
+
+def train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:
+    """Train and score; what the trial's file says."""
+    made = dial(recipe=trial.recipe)
+    recipe, T = trial.recipe, made.model.sequence_len
+    model = GPT(made.model)
+    model.init_weights(trial.seed)
+    optimizer = build_optimizer(
+        model,
+        recipe,
+        lr_scale=made.lr_scale,
+        weight_decay=made.weight_decay,
+        dtype=torch.float32,
+    )
+
+    def scored(packing: str, rows: int) -> float | None:
+        batches = text.held_out(packing, rows, T)
+        found = bits_per_byte(model, batches, text.tokenizer.token_bytes, max_tokens=rows * T)
+        return found if math.isfinite(found) else None
+
+    losses, curve = list[float](), list[dict[str, Any]]()
+
+    def point(at: Point) -> None:
+        loss = statistics.fmean(losses)
+        curve.append({"step": at["step"], "loss": round(loss, 5) if math.isfinite(loss) else None})
+        losses.clear()
+
+    batches = text.batches(recipe.packing, made.batch_tokens // T, T, trial.seed)
+    began, began_cpu = time.perf_counter(), time.process_time()
+    fit(
+        model,
+        optimizer,
+        batches,
+        made.iterations,
+        recipe,
+        callbacks=(
+            lambda at: losses.append(at["loss"]),
+            every(max(1, made.iterations // POINTS), point),
+        ),
+    )
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+    return {
+        "name": trial.name,
+        "seed": trial.seed,
+        "against": trial.against,
+        "identity": trial.identity,
+        "recipe": {name: ours for name, (_, ours) in differences(RUN1, recipe).items()},
+        "bpb": scored("best_fit", held_out_rows),
+        "bpb_stream": scored("stream", held_out_rows // 2),
+        "curve": curve,
+        "parameters": made.parameters["total"],
+        "tokens": made.tokens,
+        "flops": made.total_flops,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "held_out_tokens": held_out_rows * T,
+        "data": text.digest,
+        "machine": machine(),
+        "precision": PRECISION,
+        "commit": commit(changed="+changes") or "unknown",
+        "source": code_hash(*CODE),
+    }
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of a folder: one a trial, seed and machine."""
+
+    folder: Path
+
+    def path(self, trial: Trial) -> Path:
+        """Where this machine's file of a trial is."""
+        return self.folder / f"{trial.name}.{trial.seed}.{digest(machine())[:6]}.json"
+
+    def all(self) -> list[dict[str, Any]]:
+        """What is recorded; UserError where a file is damaged or was edited by hand."""
+        return [_read(path) for path in sorted(self.folder.glob("*.json"))]
+
+    def pending(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those without a file of any machine; before each its baseline, if not of this one."""
+        found, here = self.all(), machine()
+        done = {entry["identity"] for entry in found}
+        done_here = {entry["identity"] for entry in found if entry["machine"] == here}
+        of_name = {(trial.name, trial.seed): trial for trial in trials}
+        wanted: dict[str, Trial] = {}
+        for trial in trials:
+            if trial.identity in done:
+                continue
+            baseline = of_name.get((trial.against, trial.seed))
+            if baseline is not None and baseline.identity not in done_here:
+                wanted.setdefault(baseline.identity, baseline)
+            wanted.setdefault(trial.identity, trial)
+        return list(wanted.values())
+
+    def write(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Put a trial's file in place, whole."""
+        body = json.loads(json.dumps(result, allow_nan=False))
+        write_json(self.path(trial), {**body, "sha256": digest(body)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    cure = "restore it from the repository, or delete it to have it made again"
+    body: dict[str, Any] = read_json(path, cure)
+    if not isinstance(body, dict) or body.pop("sha256", None) != digest(body):
+        raise UserError(f"{path} is not what was recorded: its SHA-256 differs; {cure}")
+    return body
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    protocol: Protocol,
+    results: Results,
+    jobs: int = 2,
+    pause_file: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> None:
+    """Train those that are pending, ``jobs`` at a time; wait while ``pause_file`` exists."""
+    pending = results.pending(trials)
+    tell(f"{len(trials) - len(pending)} of {len(trials)} trials are done, {len(pending)} to go")
+    if not pending:
+        return
+    began, ended = time.monotonic(), 0
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare) as pool:
+        running: dict[Future[dict[str, Any]], Trial] = {}
+        waiting = iter(pending)
+        while True:
+            while len(running) < jobs:
+                _wait_for(pause_file)
+                if (trial := next(waiting, None)) is None:
+                    break
+                running[pool.submit(_train, trial, protocol)] = trial
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                trial, result = running.pop(future), future.result()
+                results.write(trial, result)
+                ended += 1
+                left = (time.monotonic() - began) / ended * (len(pending) - ended)
+                tell(
+                    f"{ended}/{len(pending)} {trial.name} seed {trial.seed}: "
+                    f"{result['bpb'] or math.inf:.4f} bits per byte, "
+                    f"{result['cpu_seconds']:.0f} s; {left / 3600:.1f} hours to go"
+                )
+
+
+def _wait_for(pause_file: Path | None) -> None:
+    while pause_file is not None and pause_file.exists():
+        time.sleep(2)
+
+
+def _prepare() -> None:
+    """In each process: one thread, and behind all else that the machine does."""
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    with suppress(OSError, AttributeError):  # no such thing on Windows
+        os.nice(max(0, 19 - os.nice(0)))
+
+
+_text = cache(text_of)
+
+
+def _train(trial: Trial, protocol: Protocol) -> dict[str, Any]:
+    text = _text(protocol.data, trial.recipe.model.vocab_size, protocol.characters)
+    return train(trial, text, protocol.held_out_rows)

@@ -1,0 +1,1 @@
+"""What each technique of the run is worth, measured on one small model. Chapter: ladder."""

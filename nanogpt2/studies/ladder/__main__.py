@@ -1,0 +1,56 @@
+"""The sweep, then the ladder: trained, or gone on with; what is done is not done again."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanogpt2.errors import run_command
+from nanogpt2.files import named_path
+from nanogpt2.lab.records import results_folder
+from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials
+from nanogpt2.studies.ladder.plan import trials_of
+from nanogpt2.studies.ladder.sweep import search, sweeps
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.studies.ladder",
+        description="Measure what each technique is worth; goes on where it ended.",
+    )
+    parser.add_argument(
+        "--data", type=named_path, required=True, help="folder of parquet shards of English text"
+    )
+    parser.add_argument("--stage", choices=("sweep", "ladder"), default="ladder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
+    parser.add_argument("--out", type=named_path, help="book/results/ladder by default")
+    parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
+    at = parser.parse_args(argv)
+    results = Results(at.out or results_folder() / "ladder")
+    results.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(trials: Sequence[Trial]) -> None:
+        run_trials(trials, Protocol(at.data), results, at.jobs, at.pause_file, tell)
+
+    if at.stage == "ladder":
+        return run(trials_of(at.seeds))
+    while True:
+        ends = {entry["identity"]: entry["bpb"] or math.inf for entry in results.all()}
+        found = {sweep.name: search(sweep, ends) for sweep in sweeps()}
+        if not (missing := [trial for each in found.values() for trial in each.missing]):
+            for name, each in found.items():
+                tell(f"{name}: {each.best}")
+            return
+        run(missing)
+
+
+def tell(sentence: str) -> None:
+    """Print at once, for who reads a log."""
+    print(sentence, flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)

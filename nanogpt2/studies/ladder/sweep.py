@@ -1,0 +1,124 @@
+"""The yardstick's rates: a search along one setting at a time, so that no baseline is untuned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nanogpt2.lab.trials import Trial
+from nanogpt2.recipes import LAPTOP, YARDSTICK, Recipe, get_recipe
+from nanogpt2.rungs import FOOT, ladder, without
+
+ADAMW_BETAS = ((0.8, 0.95), (0.9, 0.95), (0.9, 0.98))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One recipe and the settings that are searched, in this order; from where they stand."""
+
+    name: str
+    start: Recipe
+    axes: Mapping[str, Sequence[Any]]
+    """setting -> its values in order; it moves to a neighbour while that is better"""
+
+
+@dataclass
+class Found:
+    """How far a search has come."""
+
+    best: dict[str, Any] = field(default_factory=dict)
+    """setting -> the best value, of the settings that are done"""
+    missing: list[Trial] = field(default_factory=list)
+    """what must be trained before it can go on; none: the search is over"""
+    tried: dict[str, dict[Any, float]] = field(default_factory=dict)
+    """setting -> value -> bits per byte, the other settings at their best so far"""
+
+
+def _doubling(middle: float, down: int, up: int, factor: float = 2.0) -> tuple[float, ...]:
+    return tuple(float(f"{middle * factor**i:.3g}") for i in range(-down, up + 1))
+
+
+def sweeps() -> list[Sweep]:
+    """Run 1's model; the foot of the ladder; run 1 with AdamW, and with plain decay.
+
+    All begin at the laptop's rates, not at what an earlier search has put into the yardstick.
+    """
+    untuned = get_recipe(
+        YARDSTICK,
+        **{
+            f"{group}.{name}": getattr(getattr(LAPTOP, group), name)
+            for group, name in (
+                ("muon", "lr"), ("muon", "weight_decay"), ("lm_head", "lr"), ("wte", "lr"),
+                ("value_embeddings", "lr"), ("x0_lambdas", "lr"), ("resid_lambdas", "lr"),
+                ("matrices_adamw", "lr"), ("matrices_adamw", "betas"),
+            )
+        },
+        **{"muon.momentum_steps": 96},
+    )  # fmt: skip
+    matrices = {
+        "matrices_adamw.lr": _doubling(0.003, 2, 3),
+        "lm_head.lr": _doubling(0.004, 3, 3),
+        "warmup_steps": (0, 16, 32, 64, 128),
+        "matrices_adamw.betas": ADAMW_BETAS,
+    }
+    return [
+        Sweep(
+            "run1",
+            untuned,
+            {
+                "muon.lr": _doubling(0.02, 2, 3),
+                "lm_head.lr": _doubling(0.004, 2, 4),
+                "wte.lr": _doubling(0.3, 3, 2),
+                "muon.weight_decay": _doubling(0.2, 3, 1, 4.0),
+                "value_embeddings.lr": _doubling(0.3, 3, 2),
+                "x0_lambdas.lr": _doubling(0.5, 2, 1, 4.0),
+                "resid_lambdas.lr": _doubling(0.005, 1, 2, 4.0),
+                "muon.momentum_steps": (24, 48, 96, 192, 384),
+            },
+        ),
+        Sweep(FOOT, ladder(untuned)[FOOT], matrices),
+        Sweep("adamw", without("muon", untuned), matrices),
+        Sweep(
+            "plain_decay",
+            without("cautious", untuned),
+            {"muon.weight_decay": _doubling(0.2, 4, 0, 4.0)},
+        ),
+    ]
+
+
+def search(sweep: Sweep, ends: Mapping[str, float]) -> Found:
+    """Go as far as the known ``ends`` lead: a trial's identity -> its bits per byte."""
+    recipe, found = sweep.start, Found()
+    for setting, values in sweep.axes.items():
+        tried: dict[Any, float] = found.tried.setdefault(setting, {})
+        here = values.index(_value(recipe, setting))
+        while True:
+            near = [i for i in (here - 1, here, here + 1) if 0 <= i < len(values)]
+            trials = {i: _trial(sweep, recipe, setting, values[i]) for i in near}
+            found.missing = [t for t in trials.values() if t.identity not in ends]
+            if found.missing:
+                return found
+            scores = {i: ends[trial.identity] for i, trial in trials.items()}
+            tried |= {values[i]: scores[i] for i in near}
+            best = min(near, key=scores.__getitem__)
+            if best == here or not math.isfinite(scores[best]):
+                break
+            here = best
+        recipe = get_recipe(recipe, **{setting: values[here]})
+        found.best[setting] = values[here]
+    return found
+
+
+def _trial(sweep: Sweep, recipe: Recipe, setting: str, value: Any) -> Trial:
+    text = "_".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    name = f"sweep-{sweep.name}-{setting.lower()}-{text}"
+    return Trial(name, get_recipe(recipe, **{setting: value}), seed=0)
+
+
+def _value(recipe: Recipe, setting: str) -> Any:
+    value: Any = recipe
+    for part in setting.split("."):
+        value = getattr(value, part)
+    return value
