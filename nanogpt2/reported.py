@@ -107,6 +107,38 @@ RUN4_CORES = (0.25373, 0.2584, 0.25489, 0.2568, 0.25732, 0.26765, 0.25119)
 MUP_CORE = Reported(0.1481, "CORE", "nanochat2026mup", "2026")
 MUP_BASELINE_CORE = Reported(0.1602, "CORE", "nanochat2026mup", "2026")
 
+# --- techniques ------------------------------------------------------------------------------
+RESIDUAL_SCALARS_BPB = {8: -0.0103, 12: -0.0077, 16: -0.0057, 20: -0.0039}
+"""depth -> what they did to validation bits per byte (karpathy2026log, 11 January 2026)"""
+X0_BETA_BPB = Reported(-0.0007, "bits per byte", "karpathy2026log", "22 January 2026")
+"""what a first beta of 0.96 for x0's scalars did at depth 20"""
+
+
+class Effect(NamedTuple):
+    """What was reported of a change, by size of the model."""
+
+    sign: str
+    """-: lower loss; +: higher; 0: no difference; nothing: not told"""
+    said: str
+
+
+_BY_DEPTH = ", ".join(f"d{depth} {value:+.4f}" for depth, value in RESIDUAL_SCALARS_BPB.items())
+EFFECTS = {
+    "polar_express": Effect("0", "in the noise"),
+    "normuon": Effect("-", "a very small gain"),
+    "cautious": Effect("-", "a solid gain, d8 to d20"),
+    "value_embeddings": Effect("-", "a lot, on every axis"),
+    "residual_scalars": Effect("-", _BY_DEPTH),
+    "windows": Effect("", "works well; no figure"),
+    "best_fit": Effect("", "losses before and after not comparable"),
+    "x0_beta": Effect("-", f"d20 {X0_BETA_BPB:+.4f}"),
+    "softcap_20": Effect("0", "d24: 10 to 30 about equal"),
+    "smear": Effect("0", "no gain in January; in run 6 in another form"),
+    "backout": Effect("0", "no gain in January; in run 6 in another form"),
+    "swiglu": Effect("+", "d12, d24: worse per step"),
+}
+"""by the keys of ``nanogpt2.rungs`` (karpathy2026log, January to March 2026)"""
+
 # --- data ------------------------------------------------------------------------------------
 SHARD_CHARACTERS = Reported(250e6, "characters a shard", "nanochat2026data", "January 2026")
 SHARD_BYTES = Reported(100e6, "bytes a shard", "nanochat2026data", "January 2026")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -228,11 +226,9 @@ def _wait_for(pause_file: Path | None) -> None:
 
 
 def _prepare() -> None:
-    """In each process: one thread, and behind all else that the machine does."""
+    """In each process: one thread; as nice as the command was told to be."""
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    with suppress(OSError, AttributeError):  # no such thing on Windows
-        os.nice(max(0, 19 - os.nice(0)))
 
 
 _text = cache(text_of)
