@@ -5,7 +5,7 @@ exercises, recorded runs, numbers with badges, and small training runs that chap
 it works in a live notebook and in the built page, which has no kernel and no network.
 """
 
-from nanogpt2.lab.changes import changes_table
+from nanogpt2.lab.changes import changes_table, effects
 from nanogpt2.lab.claims import claim, claims, table
 from nanogpt2.lab.drawing import show
 from nanogpt2.lab.exercises import check, compare_values
@@ -18,10 +18,10 @@ from nanogpt2.lab.records import record, recorded
 from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import (
     bits_per_byte,
-    compare,
     small_config,
     small_recipe,
     small_run,
     small_runs,
 )
+from nanogpt2.lab.statistics import compare
 from nanogpt2.reporting.figures import figure, style

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +16,8 @@ from nanogpt2.errors import run_command
 from nanogpt2.lab.claims import table
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
-from nanogpt2.lab.small_run import SmallRun, compare, small_config, small_runs
+from nanogpt2.lab.small_run import SmallRun, small_config, small_runs
+from nanogpt2.lab.statistics import Comparison, compare, verdicts
 
 Within = Mapping[str, Callable[[], AbstractContextManager[Any]]]
 More = Callable[[argparse.Namespace], tuple[dict[str, Any], float]]
@@ -77,8 +77,6 @@ def record_command(
         config = small_config(at.depth, **switches)
         groups[change] = small_runs(config, within=within.get(change), **settings)
     further, seconds = more(at) if more else ({}, 0.0)
-    ends = {name: [run.bpb for run in group] for name, group in groups.items()}
-    found = {change: asdict(compare(ends[change], ends["baseline"])) for change in changes}
     return record_groups(
         f"{key}-depth{at.depth}",
         command,
@@ -86,7 +84,7 @@ def record_command(
         what=what,
         seconds=seconds,
         configuration={"changes": {change: dict(switches) for change, switches in changes.items()}},
-        results={"change": found, **further},
+        results=further,
     )
 
 
@@ -137,24 +135,21 @@ def record_groups(
     )
 
 
+def effects(kept: Record, *names: str) -> dict[str, Comparison]:
+    """Each recorded change (or those named) minus the baseline, paired by seed."""
+    ends = kept.results["bpb"]
+    chosen = names or kept.configuration["changes"]
+    return {name: compare(ends[name], ends["baseline"]) for name in chosen}
+
+
 def changes_table(kept: Record, *names: str, caption: str = "") -> Html:
-    """The recorded changes (or those named), each with difference, spread and verdict."""
-    headers = ["our model, but", "bits per byte, change", "seeds spread", "verdict"]
+    """The recorded changes (or those named), each with difference, interval and verdict."""
+    headers = ["our model, but", "bits per byte, change", "95% interval", "verdict"]
     return table(headers, changes_rows(kept, *names), "recorded", kept, caption=caption)
 
 
 def changes_rows(kept: Record, *names: str) -> list[list[str]]:
-    """The recorded changes (or those named) as rows: change, difference, spread, verdict."""
-    rows = []
-    for name in names or kept.results["change"]:
-        found = kept.results["change"][name]
-        verdict = "better" if found["difference"] < 0 else "worse"
-        rows.append(
-            [
-                name,
-                f"{found['difference']:+.4f}",
-                f"{found['spread']:.4f}",
-                verdict if found["distinguishable"] else "not distinguishable",
-            ]
-        )
-    return rows
+    """The recorded changes (or those named) as rows, judged together."""
+    found = effects(kept, *names)
+    said = verdicts(found)
+    return [[n, f"{c.difference:+.4f}", c.interval, said[n]] for n, c in found.items()]

@@ -263,29 +263,3 @@ def _source(function: Callable[..., Any] | None) -> str:
     except (OSError, TypeError):
         text = repr(function)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two sets of runs, one number a run."""
-
-    difference: float
-    """mean of the first minus mean of the second"""
-    spread: float
-    """the larger of the two ranges over seeds"""
-    distinguishable: bool
-    """False where the two ranges overlap, or a side has a single seed"""
-
-    def __str__(self) -> str:
-        if not self.distinguishable:
-            return f"not distinguishable ({self.difference:+.4f}, seeds spread {self.spread:.4f})"
-        return f"{self.difference:+.4f} (seeds spread {self.spread:.4f})"
-
-
-def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
-    """Whether the values of two sets of seeds differ at all, and by how much."""
-    overlap = max(first) >= min(second) and max(second) >= min(first)
-    spread = max(max(first) - min(first), max(second) - min(second))
-    alone = min(len(first), len(second)) < 2
-    difference = statistics.fmean(first) - statistics.fmean(second)
-    return Comparison(difference, spread, not (overlap or alone))

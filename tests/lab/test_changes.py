@@ -14,7 +14,7 @@ from nanogpt2.lab import changes
 def test_a_recorded_change_is_told_by_its_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two tiny runs a side, recorded and read again: the verdict is that of ``compare``."""
+    """Two tiny runs a side, recorded and read again: the difference is taken seed by seed."""
     monkeypatch.setenv("NANOGPT2_RESULTS", str(tmp_path))
     path = changes.record_command(
         "tiny", {"no windows": {"window_pattern": "L"}}, {}, what="Tiny", extra_steps=3,
@@ -29,9 +29,11 @@ def test_a_recorded_change_is_told_by_its_seeds(
     assert {key for key in body["curve"][0] if key.startswith("bpb")} == {
         f"bpb {name} seed {seed}" for name in ("baseline", "no windows") for seed in (0, 1)
     }
-    found, ends = body["results"]["change"]["no windows"], body["results"]["bpb"]
-    apart = lab.compare(ends["no windows"], ends["baseline"])
-    assert found["difference"] == apart.difference
     (row,) = changes.changes_rows(lab.recorded("tiny-depth1", tmp_path), "no windows")
-    verdict = "better" if apart.difference < 0 else "worse"
-    assert row[3] == (verdict if apart.distinguishable else "not distinguishable")
+    ends = body["results"]["bpb"]
+    apart = [a - b for a, b in zip(ends["no windows"], ends["baseline"], strict=True)]
+    assert row[:2] == ["no windows", f"{sum(apart) / 2:+.4f}"]
+    low, high = map(float, row[2].split(" to "))
+    assert low < sum(apart) / 2 < high, "12.7 standard errors to each side, of two seeds"
+    alike = low <= 0 <= high
+    assert row[3] == ("not distinguishable" if alike else row[3]) and alike == ("not" in row[3])

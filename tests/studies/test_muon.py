@@ -122,5 +122,5 @@ def test_swapped_shapes_move_the_factor_and_the_neurons() -> None:
 def test_verdict_reads_the_ranks() -> None:
     assert muon.verdict([95.0, 96.0], [3.0, 4.0], 96) == 0
     assert muon.verdict([20.0, 22.0], [3.0, 4.0], 96) == 1
-    assert muon.verdict([20.0, 22.0], [19.0, 21.0], 96) == 2
+    assert muon.verdict([20.0, 22.0], [19.0, 23.0], 96) == 2
     assert muon.verdict([3.0, 4.0], [20.0, 22.0], 96) == 3

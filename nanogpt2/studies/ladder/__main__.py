@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from nanogpt2.errors import run_command
 from nanogpt2.files import named_path
 from nanogpt2.lab.records import results_folder
 from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials
-from nanogpt2.studies.ladder.plan import trials_of
-from nanogpt2.studies.ladder.sweep import search, sweeps
+from nanogpt2.rungs import Ladder
+from nanogpt2.studies.ladder.plan import Plan
+from nanogpt2.studies.ladder.summary import record_summary
+from nanogpt2.studies.ladder.sweep import UNTUNED, searched
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +24,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=named_path, required=True, help="folder of parquet shards of English text"
     )
-    parser.add_argument("--stage", choices=("sweep", "ladder"), default="ladder")
+    parser.add_argument(
+        "--stage",
+        choices=("all", "sweep", "summary"),
+        default="all",
+        help="all: the sweep, then the ladder with the rates it found, then the summary",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
     parser.add_argument("--out", type=named_path, help="book/results/ladder by default")
@@ -35,16 +41,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     def run(trials: Sequence[Trial]) -> None:
         run_trials(trials, Protocol(at.data), results, at.jobs, at.pause_file, tell)
 
-    if at.stage == "ladder":
-        return run(trials_of(at.seeds))
-    while True:
-        ends = {entry["identity"]: entry["bpb"] or math.inf for entry in results.all()}
-        found = {sweep.name: search(sweep, ends) for sweep in sweeps()}
-        if not (missing := [trial for each in found.values() for trial in each.missing]):
-            for name, each in found.items():
-                tell(f"{name}: {each.best}")
-            return
+    while missing := (found := searched(results)).missing:
+        if at.stage == "summary":
+            break
         run(missing)
+    for name, settings in found.tuned.items():
+        tell(f"{name}: {settings}")
+    plan = Plan(Ladder(found.tuned, UNTUNED), at.seeds)
+    if at.stage == "all":
+        run(plan.trials)
+    if at.stage != "sweep":
+        tell(str(record_summary(plan, results.folder)))
 
 
 def tell(sentence: str) -> None:

@@ -1,12 +1,14 @@
-"""Which runs the ladder is made of, the most important first."""
+"""Which runs the ladder is made of, the most important first, and which are compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from nanogpt2.lab.trials import Trial
-from nanogpt2.recipes import YARDSTICK, get_recipe
-from nanogpt2.rungs import RUNGS, TOP, ladder, later_changes, without
+from nanogpt2.recipes import Recipe, get_recipe
+from nanogpt2.rungs import TOP, Ladder
 
 NOISE_SEEDS = range(10)
 """of the top alone: how far apart two runs of the same recipe end"""
@@ -16,37 +18,72 @@ BUDGETS = (0.125, 0.25, 0.5, 2.0)
 """parts of the top's steps: what it reaches with less and with more compute"""
 
 
-def trials_of(seeds: Sequence[int]) -> list[Trial]:
-    """All of the ladder: some seeds of each part before the next, so that each can be judged."""
-    first, rest = seeds[:FIRST], seeds[FIRST:]
-    parts = (_without_one, _budgets, _up, _later)
-    found = [trial for part in parts for seed in first for trial in part(seed)]
-    found += [trial for seed in rest for part in parts for trial in part(seed)]
-    return found + [Trial(TOP, YARDSTICK, seed) for seed in NOISE_SEEDS if seed not in seeds]
+@dataclass(frozen=True)
+class Pair:
+    """One technique in one surrounding."""
+
+    key: str
+    title: str
+    with_it: Recipe
+    without_it: Recipe
 
 
-def _without_one(seed: int) -> list[Trial]:
-    top = Trial(TOP, YARDSTICK, seed)
-    return [top, *(Trial(f"without-{r.key}", without(r.key), seed, TOP) for r in RUNGS)]
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one ladder over some seeds."""
 
+    ladder: Ladder
+    seeds: Sequence[int]
 
-def _budgets(seed: int) -> list[Trial]:
-    steps = YARDSTICK.iterations or 0
-    recipes = {part: get_recipe(YARDSTICK, iterations=round(part * steps)) for part in BUDGETS}
-    return [Trial(f"budget-{part:g}", recipe, seed) for part, recipe in recipes.items()]
+    @cached_property
+    def pairs(self) -> dict[str, list[Pair]]:
+        """Name of a table -> its comparisons."""
+        top, climbed = self.ladder.top, self.ladder.climbed
+        titles = {rung.key: rung.title for rung in self.ladder.rungs}
+        return {
+            "without": [Pair(k, titles[k], top, self.ladder.without(k)) for k in titles],
+            "up": [
+                Pair(key, titles[key], climbed[key], climbed[below])
+                for below, key in zip(climbed, titles, strict=False)
+            ],
+            "later": [
+                Pair(key, key.replace("_", " "), recipe, top)
+                for key, recipe in self.ladder.later.items()
+            ],
+        }
 
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """Some seeds of each part before the next, so that each can soon be judged."""
+        first, rest = self.seeds[:FIRST], self.seeds[FIRST:]
+        parts = (self._without_one, self.reference, self._up, self._later)
+        found = [trial for part in parts for seed in first for trial in part(seed)]
+        found += [trial for seed in rest for part in parts for trial in part(seed)]
+        found += [self.top(seed) for seed in NOISE_SEEDS]
+        return list({(trial.name, trial.seed): trial for trial in found}.values())
 
-def _up(seed: int) -> list[Trial]:
-    climbed = ladder()
-    keys = list(climbed)[:-1]  # the last rung is the top
-    below = dict(zip(keys[1:], keys, strict=False))
-    against = {key: f"up-{below[key]}" if key in below else "" for key in keys}
-    return [Trial(f"up-{key}", climbed[key], seed, against[key]) for key in keys]
+    def top(self, seed: int) -> Trial:
+        """What techniques are taken from and added to."""
+        return Trial(TOP, self.ladder.top, seed)
 
+    def reference(self, seed: int) -> list[Trial]:
+        """The top at several lengths, its own among them."""
+        top = self.ladder.top
+        recipes = {p: get_recipe(top, iterations=round(p * (top.iterations or 0))) for p in BUDGETS}
+        return [self.top(seed), *(Trial(f"top-x{p:g}", r, seed) for p, r in recipes.items())]
 
-def _later(seed: int) -> list[Trial]:
-    changes = later_changes().items()
-    return [
-        Trial(f"with-{key}", get_recipe(YARDSTICK, **settings), seed, TOP)
-        for key, settings in changes
-    ]
+    def _without_one(self, seed: int) -> list[Trial]:
+        pairs = self.pairs["without"]
+        one = [Trial(f"without-{pair.key}", pair.without_it, seed, TOP) for pair in pairs]
+        return [self.top(seed), *one]
+
+    def _up(self, seed: int) -> list[Trial]:
+        found, below = list[Trial](), ""
+        for key, recipe in list(self.ladder.climbed.items())[:-1]:  # the last rung is the top
+            found.append(Trial(f"up-{key}", recipe, seed, below))
+            below = f"up-{key}"
+        return found
+
+    def _later(self, seed: int) -> list[Trial]:
+        pairs = self.pairs["later"]
+        return [Trial(f"with-{pair.key}", pair.with_it, seed, TOP) for pair in pairs]

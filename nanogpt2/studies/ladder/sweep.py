@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
-from nanogpt2.lab.trials import Trial
+from nanogpt2.lab.trials import Results, Trial
 from nanogpt2.recipes import LAPTOP, YARDSTICK, Recipe, get_recipe
-from nanogpt2.rungs import FOOT, ladder, without
+from nanogpt2.rungs import FOOT, Ladder
 
 ADAMW_BETAS = ((0.8, 0.95), (0.9, 0.95), (0.9, 0.98))
 
@@ -36,27 +37,30 @@ class Found:
     """setting -> value -> bits per byte, the other settings at their best so far"""
 
 
+def value_of(recipe: Recipe, setting: str) -> Any:
+    """A setting by its dotted name."""
+    return reduce(getattr, setting.split("."), recipe)
+
+
+RATES = ("muon.lr", "muon.weight_decay", "lm_head.lr", "wte.lr", "value_embeddings.lr",
+         "x0_lambdas.lr", "resid_lambdas.lr")  # fmt: skip
+UNTUNED = get_recipe(YARDSTICK, **{name: value_of(LAPTOP, name) for name in RATES})
+UNTUNED = get_recipe(UNTUNED, **{"muon.momentum_steps": 96})
+"""where the search begins: the laptop's rates, whatever an earlier search has put in their place"""
+STARTS: dict[str, dict[str, Any]] = {
+    FOOT: {"lm_head.lr": 0.004, "warmup_steps": 32},
+    "adamw": {"warmup_steps": 32},
+    "plain_decay": {},
+}
+
+
 def _doubling(middle: float, down: int, up: int, factor: float = 2.0) -> tuple[float, ...]:
     return tuple(float(f"{middle * factor**i:.3g}") for i in range(-down, up + 1))
 
 
 def sweeps() -> list[Sweep]:
-    """Run 1's model; the foot of the ladder; run 1 with AdamW, and with plain decay.
-
-    All begin at the laptop's rates, not at what an earlier search has put into the yardstick.
-    """
-    untuned = get_recipe(
-        YARDSTICK,
-        **{
-            f"{group}.{name}": getattr(getattr(LAPTOP, group), name)
-            for group, name in (
-                ("muon", "lr"), ("muon", "weight_decay"), ("lm_head", "lr"), ("wte", "lr"),
-                ("value_embeddings", "lr"), ("x0_lambdas", "lr"), ("resid_lambdas", "lr"),
-                ("matrices_adamw", "lr"), ("matrices_adamw", "betas"),
-            )
-        },
-        **{"muon.momentum_steps": 96},
-    )  # fmt: skip
+    """Run 1's model; the foot of the ladder; run 1 with AdamW, and with plain decay."""
+    start = Ladder(STARTS, UNTUNED)
     matrices = {
         "matrices_adamw.lr": _doubling(0.003, 2, 3),
         "lm_head.lr": _doubling(0.004, 3, 3),
@@ -66,7 +70,7 @@ def sweeps() -> list[Sweep]:
     return [
         Sweep(
             "run1",
-            untuned,
+            start.top,
             {
                 "muon.lr": _doubling(0.02, 2, 3),
                 "lm_head.lr": _doubling(0.004, 2, 4),
@@ -78,14 +82,31 @@ def sweeps() -> list[Sweep]:
                 "muon.momentum_steps": (24, 48, 96, 192, 384),
             },
         ),
-        Sweep(FOOT, ladder(untuned)[FOOT], matrices),
-        Sweep("adamw", without("muon", untuned), matrices),
+        Sweep(FOOT, start.climbed[FOOT], matrices),
+        Sweep("adamw", start.without("muon"), matrices),
         Sweep(
             "plain_decay",
-            without("cautious", untuned),
+            start.without("cautious"),
             {"muon.weight_decay": _doubling(0.2, 4, 0, 4.0)},
         ),
     ]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """All sweeps as far as they have come."""
+
+    tuned: dict[str, dict[str, Any]]
+    """name of a sweep -> setting -> the best value, where it stands for settings not yet done"""
+    missing: list[Trial]
+
+
+def searched(results: Results) -> Searched:
+    """How far the trials' files lead."""
+    ends = {entry["identity"]: entry["bpb"] or math.inf for entry in results.all()}
+    found = {sweep.name: search(sweep, ends) for sweep in sweeps()}
+    missing = [trial for each in found.values() for trial in each.missing]
+    return Searched({n: {**STARTS.get(n, {}), **f.best} for n, f in found.items()}, missing)
 
 
 def search(sweep: Sweep, ends: Mapping[str, float]) -> Found:
@@ -93,7 +114,7 @@ def search(sweep: Sweep, ends: Mapping[str, float]) -> Found:
     recipe, found = sweep.start, Found()
     for setting, values in sweep.axes.items():
         tried: dict[Any, float] = found.tried.setdefault(setting, {})
-        here = values.index(_value(recipe, setting))
+        here = values.index(value_of(recipe, setting))
         while True:
             near = [i for i in (here - 1, here, here + 1) if 0 <= i < len(values)]
             trials = {i: _trial(sweep, recipe, setting, values[i]) for i in near}
@@ -115,10 +136,3 @@ def _trial(sweep: Sweep, recipe: Recipe, setting: str, value: Any) -> Trial:
     text = "_".join(map(str, value)) if isinstance(value, tuple) else str(value)
     name = f"sweep-{sweep.name}-{setting.lower()}-{text}"
     return Trial(name, get_recipe(recipe, **{setting: value}), seed=0)
-
-
-def _value(recipe: Recipe, setting: str) -> Any:
-    value: Any = recipe
-    for part in setting.split("."):
-        value = getattr(value, part)
-    return value

@@ -8,7 +8,8 @@ from typing import Any
 
 from nanogpt2.errors import run_command
 from nanogpt2.lab.changes import asked_for, record_groups
-from nanogpt2.lab.small_run import SmallRun, compare, small_config, small_runs
+from nanogpt2.lab.small_run import SmallRun, small_config, small_runs
+from nanogpt2.lab.statistics import compare
 from nanogpt2.studies.muon.changes import no_variance_reduction, recipe_with
 from nanogpt2.studies.muon.measures import output_spectrum, output_stable_rank
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nanogpt2.depth import parameter_kind
 from nanogpt2.lab.small_data import SmallData
-from nanogpt2.lab.small_run import SmallRun, bits_per_byte, compare
+from nanogpt2.lab.small_run import SmallRun, bits_per_byte
+from nanogpt2.lab.statistics import compare
 from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.adamw import adamw_scalars

@@ -15,7 +15,8 @@ from nanogpt2.kernels.windows import window_mask
 from nanogpt2.lab.probing import attending, watched
 from nanogpt2.lab.seams import patched
 from nanogpt2.lab.small_data import SmallData, small_data
-from nanogpt2.lab.small_run import compare, small_config
+from nanogpt2.lab.small_run import small_config
+from nanogpt2.lab.statistics import compare
 from nanogpt2.lab.timing import median_seconds, torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm, rms_norm

@@ -1,0 +1,139 @@
+"""From the trials' files to one record: pairs by seed, and what compute they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanogpt2.depth import dial
+from nanogpt2.errors import UserError
+from nanogpt2.lab.records import record
+from nanogpt2.lab.statistics import compute_to_reach
+from nanogpt2.lab.trials import Results, Trial
+from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
+
+Entry = Mapping[str, Any]
+COMMAND = "python -m nanogpt2.studies.ladder"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is recorded of a plan, looked up by what was run: other recipes are passed over."""
+
+    plan: Plan
+    entries: Sequence[Entry]
+
+    def of(self, trial: Trial) -> list[Entry]:
+        """A trial's entry on each machine, but for those that diverged."""
+        return [
+            entry
+            for entry in self.entries
+            if entry["identity"] == trial.identity and entry["bpb"] is not None
+        ]
+
+    def pairs(self, pair: Pair) -> list[tuple[Entry, Entry]]:
+        """(with, without) of one technique, a seed each, both from one machine."""
+        found = []
+        for seed in self.plan.seeds:
+            sides = [
+                (a, b)
+                for a in self.of(Trial("", pair.with_it, seed))
+                for b in self.of(Trial("", pair.without_it, seed))
+                if a["machine"] == b["machine"]
+            ]
+            found += sides[:1]
+        return found
+
+    def compute(self, unit: str, seed: int, machine: str) -> Callable[[Entry], tuple[float, bool]]:
+        """How many times its own compute the top would need to end where an entry ended."""
+        curve = [
+            (entry[unit], entry["bpb"])
+            for trial in self.plan.reference(seed)
+            for entry in self.of(trial)
+            if entry["machine"] == machine
+        ]
+
+        def worth(entry: Entry) -> tuple[float, bool]:
+            needed, outside = compute_to_reach(entry["bpb"], curve)
+            return needed / entry[unit], outside
+
+        return worth
+
+
+def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict[str, Any]:
+    """A technique's numbers by seed: bits per byte with it and without, ratios of compute.
+
+    A ratio is over the top's own curve of compute: FLOPs (or seconds of a core) that the top would
+    need to end where the run with the technique ended, over what that run took; the same for the
+    run without it; and the first over the second.
+    """
+    ratios: dict[str, Any] = {"flops": [], "cpu_seconds": []}
+    outside = False
+    for with_it, without_it in pairs:
+        for unit, found_ratios in ratios.items():
+            worth = found.compute(unit, with_it["seed"], with_it["machine"])
+            try:
+                (first, far), (second, further) = worth(with_it), worth(without_it)
+            except UserError:  # the top's curve of this seed is not complete
+                continue
+            found_ratios.append(first / second)
+            outside |= far or further
+    return {
+        "title": pair.title,
+        "seeds": [a["seed"] for a, _ in pairs],
+        **{
+            f"{name}_{packing}": [entry[packing] for entry in side]
+            for packing in ("bpb", "bpb_stream")
+            for name, side in zip(("with", "without"), zip(*pairs, strict=True), strict=False)
+        },
+        **ratios,
+        "extrapolated": outside,
+    }
+
+
+def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
+    """The record's results, from the files in ``folder`` alone."""
+    entries = Results(folder).all()
+    if len({entry["data"] for entry in entries}) > 1:
+        raise UserError(f"the trials in {folder} were trained on different texts; keep one's")
+    found, done = Found(plan, entries), {entry["identity"] for entry in entries}
+    tops = {seed: found.of(plan.top(seed)) for seed in sorted({*NOISE_SEEDS, *plan.seeds})}
+    return {
+        "done": sum(trial.identity in done for trial in plan.trials),
+        "planned": len(plan.trials),
+        "machines": sorted({entry["machine"] for entry in entries}),
+        "noise": {str(seed): same[0]["bpb"] for seed, same in tops.items() if same},
+        "effects": {
+            table: {
+                pair.key: told(pair, sides, found) for pair in pairs if (sides := found.pairs(pair))
+            }
+            for table, pairs in plan.pairs.items()
+        },
+    }
+
+
+def record_summary(plan: Plan, folder: Path) -> Path:
+    """Write ``ladder.json`` beside ``folder``; its path."""
+    entries, results = Results(folder).all(), summarize(plan, folder)
+    top = dial(recipe=plan.ladder.top)
+    curves = [entry["curve"] for entry in entries if entry["identity"] == plan.top(0).identity]
+    return record(
+        "ladder",
+        command=f"{COMMAND} --data DIR --seeds {' '.join(map(str, plan.seeds))}",
+        configuration={
+            "recipe": {**plan.ladder.top.to_dict(), "record": None},
+            "tuned": plan.ladder.tuned,
+            "seeds": list(plan.seeds),
+        },
+        seed=0,
+        tokens=top.tokens,
+        seconds=sum(entry["cpu_seconds"] for entry in entries),
+        curve=curves[0] if curves else [],
+        results=results,
+        note=f"{results['done']} of {results['planned']} runs; tokens are those of one run, "
+        "seconds those of all and of a core",
+        device="; ".join(results["machines"]),
+        folder=folder.parent,
+    )

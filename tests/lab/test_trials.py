@@ -1,0 +1,111 @@
+"""Many small runs: each trained alike, told by a file, and never twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nanogpt2.data.shards import write_shard
+from nanogpt2.errors import UserError
+from nanogpt2.lab import trials
+from nanogpt2.lab.text import Text, text_of
+from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials, train
+from nanogpt2.recipes import get_recipe
+
+TINY = get_recipe(
+    "yardstick", depth=1, aspect=16, head_dim=16, sequence_len=16, vocab_size=300,
+    batch_tokens=64, iterations=4, value_gate_channels=8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    for split in ("train", "val"):
+        lines = [f"In {split} document {i} stands {i * i} and no more." for i in range(200)]
+        write_shard(folder / f"{split}.parquet", lines)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("NANOGPT2_LAB_CACHE", str(cache))
+
+
+@pytest.fixture
+def text(data: Path) -> Text:
+    return text_of(data, 300, 5000)
+
+
+def test_a_seed_is_an_order_of_the_text_and_held_out_rows_are_the_same_for_all(text: Text) -> None:
+    def rows(packing: str, seed: int | None) -> list[list[int]]:
+        return [r for x, _ in text.batches(packing, 4, 16, seed) for r in x.tolist()]
+
+    for packing in ("best_fit", "stream"):
+        assert rows(packing, 0) == rows(packing, 0) != rows(packing, 1)
+        assert rows(packing, None) == rows(packing, None)
+    bos = text.tokenizer.bos_id
+    assert all(row[0] == bos for row in rows("best_fit", 0))
+    assert not all(row[0] == bos for row in rows("stream", 0))
+    flat = [token for row in rows("stream", None) for token in row]
+    whole = text.tokens["val"].tolist()
+    assert flat[:16] + flat[16:32] == whole[:16] + whole[17:33], "cut every 17 tokens"
+    with pytest.raises(UserError, match="fewer than 9,999 rows"):
+        text.held_out("best_fit", 9999, 16)
+
+
+def test_a_trial_says_what_it_was_and_the_same_one_ends_the_same(text: Text) -> None:
+    first, again = (train(Trial("a", TINY, 3), text, 8) for _ in range(2))
+    assert first["bpb"] == again["bpb"] and first["bpb_stream"] != first["bpb"]
+    assert first["recipe"]["model.vocab_size"] == 300
+    assert (first["tokens"], first["held_out_tokens"]) == (256, 128)
+    assert [point["step"] for point in first["curve"]] == [1, 2, 3, 4]
+    assert train(Trial("a", TINY, 4), text, 8)["bpb"] != first["bpb"]
+
+
+def test_an_interrupted_list_goes_on_and_nothing_is_trained_twice(
+    tmp_path: Path, data: Path
+) -> None:
+    other = replace(TINY, warmup_steps=2)
+    asked = [Trial("base", TINY, 0), Trial("other", other, 0, "base"), Trial("base", TINY, 1)]
+    results, said = Results(tmp_path), list[str]()
+    protocol = Protocol(data, 5000, 8)
+    run_trials(asked[:1], protocol, results, 1, tell=said.append)
+    (kept,) = tmp_path.glob("*.json")
+    before = kept.read_bytes()
+    (tmp_path / ".other.partial").write_text("{")
+    run_trials(asked, protocol, results, 2, tell=said.append)
+    assert kept.read_bytes() == before and len(results.all()) == 3
+    assert "1 of 3 trials are done, 2 to go" in said
+    run_trials(asked, protocol, results, 2, tell=said.append)
+    assert said[-1] == "3 of 3 trials are done, 0 to go"
+    assert kept.stat().st_size < 5000
+
+
+def test_another_machine_makes_the_baseline_anew_for_its_pairs(
+    tmp_path: Path, text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Trial("base", TINY, 0)
+    asked = [base, Trial("b", replace(TINY, warmup_steps=1), 0, "base")]
+    results = Results(tmp_path)
+    results.write(base, train(base, text, 8))
+    assert [trial.name for trial in results.pending(asked)] == ["b"]
+    monkeypatch.setattr(trials, "machine", lambda: "another")
+    assert [trial.name for trial in results.pending(asked)] == ["base", "b"]
+    for trial in asked:
+        results.write(trial, train(trial, text, 8))
+    assert not results.pending(asked) and len(results.all()) == 3
+
+
+def test_a_number_changed_by_hand_is_noticed(tmp_path: Path, text: Text) -> None:
+    trial = Trial("a", TINY, 0)
+    results = Results(tmp_path)
+    results.write(trial, train(trial, text, 8))
+    path = results.path(trial)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bpb": 0.1}))
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        results.all()
