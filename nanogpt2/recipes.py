@@ -9,7 +9,7 @@ Chapter: speedrun.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,6 +25,7 @@ from nanogpt2.settings import (
     Natural,
     Number,
     Scale,
+    flat,
     from_dict,
     override,
     settings,
@@ -296,7 +297,7 @@ YARDSTICK = replace(
 )
 
 RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe for recipe in (LAPTOP, YARDSTICK, RUN1, RUN2, RUN3, RUN4, RUN5, RUN6, HEAD)
+    recipe.name: recipe for recipe in (LAPTOP, RUN1, RUN2, RUN3, RUN4, RUN5, RUN6, HEAD)
 }
 UNSAID = ("name", "summary", "record")
 """fields that change nothing"""
@@ -315,15 +316,6 @@ def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
 
 def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
     """What differs: name of the setting -> its value in the first and in the second."""
-    a, b = (dict(_flat(recipe.to_dict())) for recipe in (first, second))
-    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if not before and name in UNSAID:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
+    a, b = (dict(flat(recipe.to_dict())) for recipe in (first, second))
+    names = [name for name in a if name.partition(".")[0] not in UNSAID]
+    return {name: (a[name], b[name]) for name in names if a[name] != b.get(name)}

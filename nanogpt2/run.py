@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -19,7 +19,7 @@ from nanogpt2.depth import Dial, dial
 from nanogpt2.errors import UserError
 from nanogpt2.files import named_path
 from nanogpt2.recipes import RECIPES, Recipe
-from nanogpt2.settings import Count, Natural, Place, Scale, from_dict, override, settings
+from nanogpt2.settings import Count, Natural, Place, Scale, flat, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -109,6 +109,13 @@ class Run:
         "is an option of its own",
     )
 
+    def __post_init__(self) -> None:
+        if self.recipe.packing != "best_fit":
+            raise UserError(
+                "a run packs its rows by best fit; packing=stream is for the small runs of "
+                "python -m nanogpt2.studies.ladder"
+            )
+
     @property
     def dial(self) -> Dial:
         """Sizes, length and rates: what follows from the recipe and its depth."""
@@ -174,15 +181,6 @@ class Run:
 def _plain(values: Any) -> Any:
     """As JSON has it: lists for tuples, names for paths."""
     return json.loads(json.dumps(values, default=str))
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted name, value) of nested settings."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def difference(begun: Any, now: Mapping[str, Any]) -> str | None:

@@ -160,16 +160,16 @@ class Ladder:
     def find(self, name: str) -> Recipe:
         """A recipe, a rung, without-RUNG or with-CHANGE; UserError names them all."""
         start, _, key = name.partition("-")
-        if name in RECIPES or name in self.climbed:
-            return RECIPES.get(name) or self.climbed[name]
+        named = {**RECIPES, "yardstick": YARDSTICK, **self.climbed}
+        if name in named:
+            return named[name]
         if start == "without" and key in self.climbed and key != FOOT:
             return self.without(key)
         if start == "with" and key in self.later:
             return self.later[key]
         raise UserError(
-            f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}, "
-            f"a rung ({', '.join(self.climbed)}), without-RUNG, or with-CHANGE "
-            f"({', '.join(self.later)})"
+            f"unknown recipe {name!r}; choose one of {', '.join(named)}, without-RUNG, or "
+            f"with-CHANGE ({', '.join(self.later)})"
         )
 
 

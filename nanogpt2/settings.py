@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -94,6 +94,15 @@ def override(thing: _T, assignments: Mapping[str, str]) -> _T:
     for name, text in assignments.items():
         thing = _set(thing, _path(type(thing), name), text, name)
     return thing
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(dotted name, value) of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _set(owner: Any, path: tuple[str, ...], text: str, name: str) -> Any:

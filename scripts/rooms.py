@@ -17,7 +17,7 @@ PREFIX = "nanogpt2."
 NAMED = re.compile(r"Chapters?:\s+(\w+(?:,\s+\w+)*)\.")
 # API page -> the rooms that it shows; "rest" has those that no other page names
 PAGES: dict[str, tuple[str, ...]] = {
-    "config": ("reported", "settings", "config", "recipes", "depth", "run"),
+    "config": ("reported", "settings", "config", "recipes", "rungs", "depth", "run"),
     "data": ("data",),
     "kernels": ("kernels",),
     "model": ("model",),

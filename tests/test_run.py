@@ -273,3 +273,8 @@ def test_a_dry_run_of_the_record_is_exact_and_needs_no_torch(tmp_path):
 
 def test_the_smallest_vocabulary_is_the_tokenizers():
     assert SMALLEST_VOCABULARY == SMALLEST
+
+
+def test_a_run_refuses_rows_that_only_small_runs_are_made_of() -> None:
+    with pytest.raises(UserError, match="packs its rows by best fit"):
+        Run(get_recipe("laptop", packing="stream"), Path("out"))

@@ -19,7 +19,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reported import GPT2_CORE, GPT2_CORE_CORRECTED
 from nanogpt2.reporting.run import Run, load_run
-from nanogpt2.run import flat
+from nanogpt2.settings import flat
 
 CURVES = (
     ("loss", "Training loss", "nats per token", True, "Each step's batch, pale, and its average."),

@@ -13,10 +13,10 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab import trials
 from nanogpt2.lab.text import Text, text_of
 from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials, train
-from nanogpt2.recipes import get_recipe
+from nanogpt2.recipes import YARDSTICK, get_recipe
 
 TINY = get_recipe(
-    "yardstick", depth=1, aspect=16, head_dim=16, sequence_len=16, vocab_size=300,
+    YARDSTICK, depth=1, aspect=16, head_dim=16, sequence_len=16, vocab_size=300,
     batch_tokens=64, iterations=4, value_gate_channels=8,
 )  # fmt: skip
 

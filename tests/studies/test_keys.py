@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts.paths import RESULTS, ROOT, chapters
+from scripts.paths import BOOK, RESULTS, ROOT, chapters
 from scripts.rooms import chapters_named, key_of, read_rooms, source_of
 
-NOTEBOOKS = {key_of(path): path for path in chapters()}
+CHAPTERS = {key_of(path): path for path in chapters()}
+NOTEBOOKS = {**CHAPTERS, "ladder": BOOK / "ladder.ipynb"}
+"""the ladder is no chapter but the page that all chapters' techniques are weighed on"""
 STUDIES = ROOT / "nanogpt2" / "studies"
 HERE = Path(__file__).parent
 
@@ -45,7 +47,7 @@ def test_every_chapter_has_tests_and_every_test_a_chapter() -> None:
     assert all(of_a_key(name, "_") for name in tests)
 
 
-@pytest.mark.parametrize("key", NOTEBOOKS)
+@pytest.mark.parametrize("key", CHAPTERS)
 def test_a_study_names_its_chapter_and_the_chapter_imports_its_study(key: str) -> None:
     assert chapters_named(source_of(f"nanogpt2.studies.{key}")) == (key,)
     assert re.search(rf"^from nanogpt2\.studies import {key}( as \w+)?$", code_of(key), re.M)

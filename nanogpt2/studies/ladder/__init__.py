@@ -1,1 +1,10 @@
-"""What each technique of the run is worth, measured on one small model. Chapter: ladder."""
+"""What each technique of the run is worth, measured on one small model. Chapter: plain_gpt."""
+
+from nanogpt2.studies.ladder.pictures import (
+    expected_table,
+    progress,
+    seeds_table,
+    sweep_table,
+    worth_picture,
+    worth_table,
+)

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def run(trials: Sequence[Trial]) -> None:
         run_trials(trials, Protocol(at.data), results, at.jobs, at.pause_file, tell)
 
-    while missing := (found := searched(results)).missing:
+    while missing := (found := searched(results.all())).missing:
         if at.stage == "summary":
             break
         run(missing)

@@ -13,6 +13,7 @@ from nanogpt2.lab.records import record
 from nanogpt2.lab.statistics import compute_to_reach
 from nanogpt2.lab.trials import Results, Trial
 from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
+from nanogpt2.studies.ladder.sweep import searched
 
 Entry = Mapping[str, Any]
 COMMAND = "python -m nanogpt2.studies.ladder"
@@ -84,7 +85,7 @@ def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict
         "title": pair.title,
         "seeds": [a["seed"] for a, _ in pairs],
         **{
-            f"{name}_{packing}": [entry[packing] for entry in side]
+            f"{packing}_{name}": [entry[packing] for entry in side]
             for packing in ("bpb", "bpb_stream")
             for name, side in zip(("with", "without"), zip(*pairs, strict=True), strict=False)
         },
@@ -104,6 +105,7 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
         "done": sum(trial.identity in done for trial in plan.trials),
         "planned": len(plan.trials),
         "machines": sorted({entry["machine"] for entry in entries}),
+        "sweep": searched(entries).tried,
         "noise": {str(seed): same[0]["bpb"] for seed, same in tops.items() if same},
         "effects": {
             table: {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from nanogpt2.lab.trials import Results, Trial
+from nanogpt2.lab.trials import Trial
 from nanogpt2.recipes import LAPTOP, YARDSTICK, Recipe, get_recipe
 from nanogpt2.rungs import FOOT, Ladder
 
@@ -99,14 +99,27 @@ class Searched:
     tuned: dict[str, dict[str, Any]]
     """name of a sweep -> setting -> the best value, where it stands for settings not yet done"""
     missing: list[Trial]
+    tried: dict[str, dict[str, list[Any]]]
+    """name of a sweep -> setting -> [value, bits per byte, if it did not diverge] in order"""
 
 
-def searched(results: Results) -> Searched:
-    """How far the trials' files lead."""
-    ends = {entry["identity"]: entry["bpb"] or math.inf for entry in results.all()}
+def searched(entries: Sequence[Mapping[str, Any]]) -> Searched:
+    """How far what is in the trials' files leads."""
+    ends = {entry["identity"]: entry["bpb"] or math.inf for entry in entries}
     found = {sweep.name: search(sweep, ends) for sweep in sweeps()}
     missing = [trial for each in found.values() for trial in each.missing]
-    return Searched({n: {**STARTS.get(n, {}), **f.best} for n, f in found.items()}, missing)
+    return Searched(
+        tuned={name: {**STARTS.get(name, {}), **each.best} for name, each in found.items()},
+        missing=missing,
+        tried={
+            name: {s: [[v, _finite(by[v])] for v in sorted(by)] for s, by in each.tried.items()}
+            for name, each in found.items()
+        },
+    )
+
+
+def _finite(bpb: float) -> float | None:
+    return bpb if math.isfinite(bpb) else None
 
 
 def search(sweep: Sweep, ends: Mapping[str, float]) -> Found:

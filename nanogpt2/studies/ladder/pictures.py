@@ -1,0 +1,180 @@
+"""The ladder's record as tables and pictures: what a technique is worth, expected and reported."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from nanogpt2.lab.claims import claim, claims, table
+from nanogpt2.lab.drawing import show
+from nanogpt2.lab.page import Html
+from nanogpt2.lab.records import Record
+from nanogpt2.lab.statistics import (
+    Comparison,
+    Multiplier,
+    compare,
+    multiplier,
+    seeds_needed,
+    verdicts,
+)
+from nanogpt2.reported import EFFECTS, SEEDS_BPB_SD, SEEDS_CORE_SD, Effect
+from nanogpt2.reporting.figures import COLOURS, plotting
+from nanogpt2.studies.ladder.expectations import EXPECTATIONS, Expectation
+
+NOTHING = Effect("", "not reported by itself")
+UNITS = {"flops": "FLOPs", "cpu_seconds": "seconds"}
+
+
+@dataclass(frozen=True)
+class Worth:
+    """One technique: what was found, expected and reported."""
+
+    title: str
+    found: Comparison
+    """bits per byte with it minus without"""
+    compute: dict[str, Multiplier]
+    """by unit, where the top's curve of compute is complete"""
+    expected: Expectation
+    reported: Effect
+
+    @property
+    def sign(self) -> str:
+        """-, + or 0, as of an expectation; nothing where one seed cannot tell."""
+        if math.isinf(self.found.margin):
+            return ""
+        return ("-" if self.found.difference < 0 else "+") if self.found.distinguishable else "0"
+
+    def agrees(self, with_sign: str) -> str:
+        """Whether what was found is what was said."""
+        if not (self.sign and with_sign):
+            return "cannot tell"
+        return "yes" if self.sign == with_sign else "no"
+
+
+def worths(kept: Record, part: str, packing: str = "bpb") -> dict[str, Worth]:
+    """Key of a technique -> its worth; ``part`` is "without", "up" or "later"."""
+    found = {}
+    for key, told in kept.results["effects"][part].items():
+        found[key] = Worth(
+            told["title"],
+            compare(told[f"{packing}_with"], told[f"{packing}_without"]),
+            {u: multiplier(told[u], told["extrapolated"]) for u in UNITS if told[u]},
+            EXPECTATIONS[key],
+            EFFECTS.get(key, NOTHING),
+        )
+    return found
+
+
+def worth_table(kept: Record, part: str, caption: str = "") -> Html:
+    """Difference, interval, verdict (of the table as a whole) and compute multipliers."""
+    found = worths(kept, part)
+    said = verdicts({key: worth.found for key, worth in found.items()})
+    rows = [
+        [w.title, f"{w.found.difference:+.4f}", w.found.interval, str(w.found.seeds), said[key]]
+        + [str(w.compute.get(unit, "")) for unit in UNITS]
+        for key, w in found.items()
+    ]
+    headers = ["technique", "bits per byte, with it", "95% interval", "seeds", "verdict"]
+    headers += [f"compute multiplier, {name}" for name in UNITS.values()]
+    return table(headers, rows, "recorded", kept, caption=caption)
+
+
+def expected_table(kept: Record, part: str, caption: str = "") -> Html:
+    """What was written down before, whether it came true, and what was reported at scale."""
+    rows = []
+    for worth in worths(kept, part).values():
+        expected, reported = worth.expected, worth.reported
+        size = "" if expected.size is None else f" {abs(expected.size):.4f}"
+        as_reported = worth.agrees(reported.sign)
+        rows.append(
+            [worth.title, expected.sign + size, expected.why, worth.sign]
+            + [worth.agrees(expected.sign), reported.said, as_reported]
+        )
+    headers = ["technique", "expected", "because", "found", "as expected"]
+    headers += ["reported at d8 to d26", "as reported"]
+    return table(headers, rows, "recorded", kept, caption=caption)
+
+
+def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
+    """Each technique's difference as a point with its interval; expected sizes as open circles."""
+    found = list(worths(kept, part).values())
+    with plotting(6.4, 0.9 + 0.34 * len(found)) as (fig, axes):
+        for row, worth in enumerate(found):
+            colour = COLOURS[0 if worth.sign in "-" else 1 if worth.sign == "+" else 5]
+            margin = worth.found.margin if math.isfinite(worth.found.margin) else 0.0
+            axes.errorbar(
+                worth.found.difference, row, xerr=margin, fmt="o", color=colour, capsize=3
+            )
+            if worth.expected.size is not None:
+                axes.plot(worth.expected.size, row, "o", color=COLOURS[3], fillstyle="none")
+        axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
+        axes.set_yticks(range(len(found)), [worth.title for worth in found])
+        axes.invert_yaxis()
+        axes.set_xlabel("bits per byte with it minus without (left: a gain)")
+    told = "; ".join(f"{w.title} {w.found.difference:+.4f} ({w.found.interval})" for w in found)
+    alt = f"A point and an interval for each technique: {told or 'none is recorded yet'}."
+    return show(fig, alt, caption)
+
+
+def progress(kept: Record) -> Html:
+    """How far the record came, and how far apart seeds are."""
+    results, noise = kept.results, list(kept.results["noise"].values())
+    found = [
+        claim("runs recorded", results["done"], "recorded", kept, form=","),
+        claim("runs planned", results["planned"], "recorded", kept, form=","),
+        claim("hours of a core", kept.seconds / 3600, "recorded", kept, form=".1f"),
+    ]
+    if len(noise) > 1:
+        found += [
+            claim(
+                f"the top over {len(noise)} seeds, bits per byte",
+                f"{statistics.fmean(noise):.4f}, standard deviation {statistics.stdev(noise):.4f}",
+                "recorded",
+                kept,
+            )
+        ]
+    return claims(*found)
+
+
+def seeds_table(kept: Record) -> Html:
+    """How many seeds an effect takes: of the yardstick in pairs, and as reported at scale."""
+    deviations = [
+        worth.found.deviation
+        for worth in worths(kept, "without").values()
+        if math.isfinite(worth.found.deviation)
+    ]
+    rows: list[list[Any]] = [
+        ["CORE, two arms (reported)", "0.002", seeds_needed(0.002, SEEDS_CORE_SD, 2)],
+        ["bits per byte, two arms (reported)", "0.0005", seeds_needed(0.0005, SEEDS_BPB_SD, 2)],
+    ]
+    if deviations:
+        middle = statistics.median(deviations)
+        rows += [
+            ["bits per byte here, in pairs", f"{effect:g}", seeds_needed(effect, middle)]
+            for effect in (0.01, 0.003, 0.001)
+        ]
+    return table(
+        ["measure", "effect", "seeds an arm"],
+        rows,
+        [None, None, "recorded"],
+        kept,
+        caption="Seeds that show an effect in four of five tries",
+    )
+
+
+def sweep_table(kept: Record) -> Html:
+    """Every rate that was tried, and what it came to."""
+    rows = []
+    for name, settings in kept.results["sweep"].items():
+        for setting, tried in settings.items():
+            known = [(value, bpb) for value, bpb in tried if bpb is not None]
+            best = min(known, key=lambda pair: pair[1])[0] if known else ""
+            listed = ", ".join(f"{_short(value)}: {bpb:.4f}" for value, bpb in known)
+            rows.append([f"{name}, {setting}", _short(best), listed])
+    return table(["of", "best", "bits per byte of each"], rows, "recorded", kept)
+
+
+def _short(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

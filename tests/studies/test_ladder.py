@@ -1,0 +1,150 @@
+"""The ladder's record: searched, planned and told from the runs' files alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nanogpt2 import lab
+from nanogpt2.lab.records import results_folder
+from nanogpt2.lab.trials import Results
+from nanogpt2.recipes import YARDSTICK, Recipe
+from nanogpt2.rungs import TUNED, Ladder
+from nanogpt2.studies import ladder
+from nanogpt2.studies.ladder.expectations import EXPECTATIONS
+from nanogpt2.studies.ladder.pictures import worths
+from nanogpt2.studies.ladder.plan import FIRST, Plan
+from nanogpt2.studies.ladder.summary import record_summary, summarize
+from nanogpt2.studies.ladder.sweep import RATES, search, searched, sweeps, value_of
+
+PLAN = Plan(Ladder(), range(5))
+RECORDED = results_folder() / "ladder"
+
+
+def entry_of(trial, bpb: float, machine: str = "one") -> dict:
+    """What a trial's file says, with a given end."""
+    steps = trial.recipe.iterations
+    return {
+        "name": trial.name, "seed": trial.seed, "identity": trial.identity, "bpb": bpb,
+        "bpb_stream": bpb + 0.1, "flops": 1e9 * steps, "cpu_seconds": 0.2 * steps,
+        "machine": machine, "data": "text", "curve": [{"step": steps, "loss": 3.0}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("sweep", sweeps(), ids=lambda sweep: sweep.name)
+def test_a_search_finds_the_best_of_a_bowl(sweep) -> None:
+    """Bits that rise with the distance to a wanted place on each axis, in steps of its values."""
+    rng = random.Random(sweep.name)
+    wanted = {name: rng.randrange(len(values)) for name, values in sweep.axes.items()}
+    ends: dict[str, float] = {}
+
+    def bits(recipe: Recipe) -> float:
+        places = {name: values.index(value_of(recipe, name)) for name, values in sweep.axes.items()}
+        return 1 + sum((places[name] - wanted[name]) ** 2 for name in wanted)
+
+    while missing := search(sweep, ends).missing:
+        assert not {trial.identity for trial in missing} & set(ends), "none is trained twice"
+        ends |= {trial.identity: bits(trial.recipe) for trial in missing}
+    found = search(sweep, ends)
+    assert found.best == {name: sweep.axes[name][at] for name, at in wanted.items()}
+    assert len(ends) < 6 * len(sweep.axes)
+
+
+def test_a_search_passes_over_what_diverged() -> None:
+    sweep = sweeps()[0]
+    first = search(sweep, {}).missing
+    ends = {trial.identity: math.inf for trial in first} | {first[1].identity: 2.0}
+    assert search(sweep, ends).best == {"muon.lr": first[1].recipe.muon.lr}
+
+
+def test_the_plan_has_seeds_of_each_part_before_the_next_and_every_pair_in_it() -> None:
+    identities = [trial.identity for trial in PLAN.trials]
+    for pairs in PLAN.pairs.values():
+        for pair in pairs:
+            for seed in PLAN.seeds:
+                for recipe in (pair.with_it, pair.without_it):
+                    assert replace(PLAN.top(seed), recipe=recipe).identity in identities
+    parts = [t.name.partition("-")[0] for t in PLAN.trials if t.seed < FIRST and "-" in t.name]
+    assert list(dict.fromkeys(parts)) == ["without", "top", "up", "with"]
+    assert {trial.seed for trial in PLAN.trials} == set(range(10))
+    names = {(trial.name, trial.seed) for trial in PLAN.trials}
+    assert all((t.against, t.seed) in names for t in PLAN.trials if t.against)
+
+
+def test_every_technique_was_expected_to_do_something() -> None:
+    keys = {pair.key for pairs in PLAN.pairs.values() for pair in pairs}
+    assert keys == set(EXPECTATIONS)
+    assert {expected.sign for expected in EXPECTATIONS.values()} == {"-", "0", "+"}
+
+
+def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
+    tmp_path: Path,
+) -> None:
+    """Ends that follow a law of compute: a technique that is worth a factor of 1.5."""
+
+    def law(compute: float, seed: int) -> float:
+        return (1.5 + 0.05 * seed) * compute**-0.1
+
+    results = Results(tmp_path / "ladder")
+    results.folder.mkdir()
+    pair = PLAN.pairs["without"][0]
+    for seed in range(4):
+        for trial in PLAN.reference(seed):
+            entry = entry_of(trial, law(trial.recipe.iterations, seed))
+            results.write(trial, entry)
+        trial = replace(PLAN.top(seed), recipe=pair.without_it, name="without")
+        machine = "two" if seed == 3 else "one"
+        results.write(trial, entry_of(trial, law(YARDSTICK.iterations / 1.5, seed), machine))
+    found = summarize(PLAN, results.folder)
+    assert (found["done"], found["planned"]) == (4 * 5 + 4, len(PLAN.trials))
+    assert list(found["noise"]) == ["0", "1", "2", "3"]
+    told = found["effects"]["without"][pair.key]
+    assert told["seeds"] == [0, 1, 2], "the fourth was run on another machine than its baseline"
+    assert told["flops"] == pytest.approx([1.5] * 3) == told["cpu_seconds"]
+    assert not told["extrapolated"]
+
+    kept = lab.recorded("ladder", record_summary(PLAN, results.folder).parent)
+    worth = worths(kept, "without")[pair.key]
+    assert worth.sign == "-" and worth.agrees("-") == "yes"
+    expected = [law(YARDSTICK.iterations, s) - law(YARDSTICK.iterations / 1.5, s) for s in range(3)]
+    assert worth.found.difference == pytest.approx(sum(expected) / 3)
+    assert worth.compute["flops"].value == pytest.approx(1.5)
+    shown = ladder.worth_table(kept, "without").text
+    assert "1.50 (1.50 to 1.50)" in shown and "better" in shown
+    assert "-" in ladder.expected_table(kept, "without").text
+    assert "rotary positions" in ladder.worth_picture(kept, "without").text
+    assert f"runs planned: {len(PLAN.trials)}" in ladder.progress(kept).text
+    assert "151" in ladder.seeds_table(kept).text
+
+
+def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
+    (tmp_path / "ladder").mkdir()
+    kept = lab.recorded("ladder", record_summary(PLAN, tmp_path / "ladder").parent)
+    for part in ("without", "up", "later"):
+        for shown in (ladder.worth_table, ladder.expected_table, ladder.worth_picture):
+            assert shown(kept, part).html
+    assert ladder.sweep_table(kept).html and ladder.seeds_table(kept).html
+    assert "runs recorded: 0" in ladder.progress(kept).text
+
+
+@pytest.mark.skipif(not list(RECORDED.glob("*.json")), reason="no run is recorded yet")
+def test_the_yardstick_has_the_rates_that_the_recorded_sweep_found() -> None:
+    found = searched(Results(RECORDED).all())
+    if found.missing:
+        pytest.skip(f"the recorded sweep lacks {len(found.missing)} runs")
+    tuned = dict(found.tuned)
+    top = tuned.pop("run1")
+    assert {name: value_of(YARDSTICK, name) for name in top} == top and set(RATES) <= set(top)
+    assert tuned == TUNED
+
+
+@pytest.mark.skipif(not (RECORDED.parent / "ladder.json").exists(), reason="no summary yet")
+def test_the_recorded_summary_is_that_of_the_recorded_runs() -> None:
+    kept = lab.recorded("ladder")
+    plan = Plan(Ladder(kept.configuration["tuned"]), kept.configuration["seeds"])
+    assert json.loads(json.dumps(summarize(plan, RECORDED))) == kept.results
