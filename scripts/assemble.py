@@ -17,10 +17,14 @@ from nanogpt2.lab.page import static
 from scripts import facts, ladder, lines, pages, rooms
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
+from scripts.sources import name_sources
+from scripts.terms import link_terms
 from scripts.vendor import vendor
 
 WORDS_PER_MINUTE = 200
 CODE_LINES_PER_MINUTE = 15
+HOME = "https://github.com/nanogpt2/nanogpt2"
+"""what the sources of chapters call the repository; pages name the one of ``_config.yml``"""
 FOLDED = {"hide-input", "remove-input", "remove-cell"}
 """tags of cells whose code the page does not show unasked"""
 
@@ -43,10 +47,13 @@ def assemble(with_api: bool = True) -> None:
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)
     for page in (SOURCE / "book").glob("*.md"):
-        page.write_text(finished(page.read_text(encoding="utf-8"), config), encoding="utf-8")
+        text = finished(page.read_text(encoding="utf-8"), config)
+        if page.stem not in ("glossary", "bibliography"):
+            (text,) = link_terms([text])
+        page.write_text(text, encoding="utf-8")
     (SOURCE / "chapters").mkdir()
     for path in notebooks():
-        text = json.dumps(chapter(path, known), ensure_ascii=False)
+        text = json.dumps(chapter(path, known, config["repository"]), ensure_ascii=False)
         (SOURCE / path.relative_to(ROOT)).write_text(text, encoding="utf-8")
 
 
@@ -81,7 +88,7 @@ def contents(with_api: bool) -> dict[str, Any]:
     return toc
 
 
-def chapter(path: Path, known: list[rooms.Chapter]) -> dict[str, Any]:
+def chapter(path: Path, known: list[rooms.Chapter], repository: dict[str, str]) -> dict[str, Any]:
     """The executed notebook as the page shows it; UserError if it does not hold its outputs."""
     notebook = read_json(EXECUTED / path.name, "run `make chapters`")
     notebook["metadata"].pop("papermill", None)
@@ -93,6 +100,11 @@ def chapter(path: Path, known: list[rooms.Chapter]) -> dict[str, Any]:
     _hide_injected(notebook["cells"])
     costs = read_json(costs_file(path))
     _insert_costs(notebook["cells"], costs)
+    prose = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    texts = ("".join(cell["source"]).replace(HOME, repository["url"]) for cell in prose)
+    for cell, text in zip(prose, link_terms(texts), strict=True):
+        cell["source"] = text
+    notebook["cells"] = name_sources(notebook["cells"], repository["url"], repository["branch"])
     if links := rooms.links_for(path, known):
         notebook["cells"].append(
             {"cell_type": "markdown", "id": "in-the-package", "metadata": {}, "source": links}
