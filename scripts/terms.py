@@ -34,17 +34,17 @@ def link_terms(texts: Iterable[str]) -> list[str]:
     seen: set[str] = set()
 
     def link(found: re.Match[str]) -> str:
-        said = found.group(0)
+        said = " ".join(found.group(0).split())
         term = by_name.get(said.lower()) or by_name[said.lower().removesuffix("s")]
         if term in seen:
-            return said
+            return found.group(0)
         seen.add(term)
         return f"{{term}}`{said} <{term}>`"
 
     linked = []
     for text in texts:
         parts = UNTOUCHED.split(text)
-        parts[::2] = [any_term.sub(link, " ".join(part.split(" "))) for part in parts[::2]]
+        parts[::2] = [any_term.sub(link, part) for part in parts[::2]]
         linked.append("".join(parts))
     return linked
 
