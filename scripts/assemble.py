@@ -14,7 +14,7 @@ import yaml
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
 from nanogpt2.lab.page import static
-from scripts import facts, ladder, lines, pages, rooms
+from scripts import facts, ladder, lines, pages, rooms, welcome
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
 from scripts.sources import name_sources
@@ -135,16 +135,21 @@ def minutes(markdown: str, code_lines: int = 0) -> int:
     return max(1, round(len(prose.split()) / WORDS_PER_MINUTE + code_lines / CODE_LINES_PER_MINUTE))
 
 
-def _insert_costs(cells: list[dict[str, Any]], costs: dict[str, Any]) -> None:
-    """Under the title: minutes to read, and what running the chapter cost."""
+def reading_minutes(cells: list[dict[str, Any]]) -> int:
+    """Minutes to read a notebook: its prose, and the code that its page shows."""
     prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     code = sum(
         len("".join(c["source"]).splitlines())
         for c in cells
         if c["cell_type"] == "code" and not FOLDED & set(c["metadata"].get("tags", []))
     )
+    return minutes(prose, code)
+
+
+def _insert_costs(cells: list[dict[str, Any]], costs: dict[str, Any]) -> None:
+    """Under the title: minutes to read, and what running the chapter cost."""
     line = (
-        f"{_to_read(minutes(prose, code))} · ran in {costs['seconds']:.0f} s on "
+        f"{_to_read(reading_minutes(cells))} · ran in {costs['seconds']:.0f} s on "
         f"{costs['cores']} CPU cores with at most {costs['peak_bytes'] / 2**30:.1f} GiB "
         f"{facts.badge('live')}"
     )
@@ -173,6 +178,9 @@ def _generate(
 ) -> None:
     """Parts that pages include."""
     url, branch = repository["url"], repository["branch"]
+    read = {path.stem: reading_minutes(read_json(path)["cells"]) for path in chapters()}
+    pages.write(folder, "achieved.md", welcome.price_figure())
+    pages.write(folder, "path.md", welcome.path_table(known, read))
     pages.write(folder, "ladder.md", ladder.ladder_svg(known))
     pages.write(folder, "leaderboard.md", facts.leaderboard())
     pages.write(folder, "reported.md", facts.reported_table())

@@ -55,14 +55,12 @@ def _called(code: str, rooms: dict[str, str], folded: bool) -> dict[tuple[str, s
 
 def _line(alias: str, name: str, room: str, url: str, branch: str) -> str:
     """One function's line; empty for what is no function or class, and explains itself."""
-    thing = getattr(importlib.import_module(room), name)
-    if not (inspect.isfunction(thing) or inspect.isclass(thing)):
-        thing = getattr(thing, "__wrapped__", None)
-    if thing is None or not thing.__doc__:
+    thing = inspect.unwrap(getattr(importlib.import_module(room), name, None))  # type: ignore[arg-type]
+    if not ((inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__doc__):
         return ""
     file = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT).as_posix()
     start = inspect.getsourcelines(thing)[1]
-    told = re.split(r"(?<=[.;])\s|\n\n", thing.__doc__.strip())[0].rstrip(".;")
+    told = re.split(r"(?<=[.;])\s|\n\n", thing.__doc__.strip())[0].rstrip(" .;,")
     told = re.sub(r"``([^`]+)``", r"<code>\1</code>", escape(" ".join(told.split())))
     link = f'<a href="{url}/blob/{branch}/{file}#L{start}">source</a>'
     return f"<code>{alias}.{name}</code>: {told} ({link})"
