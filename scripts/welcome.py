@@ -44,7 +44,7 @@ def price_frame(model: str) -> tuple[str, str]:
     """Dollars of every milestone on a logarithmic scale, one of them pointed out."""
     ways = milestones()
     at = [one.name for one in ways].index(model)
-    with plotting(6.4, 3.1) as (fig, axes):
+    with plotting(5.2, 3.2) as (fig, axes):
         for row, one in enumerate(ways):
             chosen = row == at
             look = {"color": COLOURS[1 if chosen else 0], "markersize": 11 if chosen else 6}
@@ -58,9 +58,10 @@ def price_frame(model: str) -> tuple[str, str]:
         axes.invert_yaxis()
     fall = ways[0].dollars / ways[at].dollars
     times = f", about {float(f'{fall:.2g}'):,.0f} times cheaper than in 2019" if at else ""
-    told = f"{model}: {ways[at].dollars:,.0f} dollars{times}. {ways[at].told}."
+    said = f"{model}: {ways[at].dollars:,.0f} dollars{times}."
     listed = "; ".join(f"{one.name} {one.dollars:,.0f} dollars" for one in ways)
-    return f"{svg(fig, listed)}<p><strong>{told}</strong></p>", f"{told} All: {listed}."
+    shown = f"{svg(fig, listed)}<p><strong>{said}</strong> {ways[at].told}.</p>"
+    return shown, f"{said} {ways[at].told}. All: {listed}."
 
 
 def price_figure() -> str:

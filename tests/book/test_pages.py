@@ -235,8 +235,11 @@ def test_notebook_page_has_its_outputs_and_buttons(notebook: Path) -> None:
 
 @pytest.mark.parametrize("page", [p for p in ARTICLES if p.startswith("chapters/")])
 def test_chapter_shows_the_number_of_its_file(page: str) -> None:
+    own = int(page.removeprefix("chapters/")[:2])
     number = soup(page).select_one("article h1 .section-number")
-    assert number and number.text.strip() == f"{int(page.removeprefix('chapters/')[:2])}."
+    assert number and number.text.strip() == f"{own}."
+    equations = [place.text for place in soup(page).select("article .eqno")]
+    assert all(text.startswith(f"({own}.") for text in equations), equations
 
 
 @pytest.mark.parametrize("page", [p for p in ARTICLES if not p.startswith("book/api/")])
