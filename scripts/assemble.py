@@ -14,13 +14,17 @@ import yaml
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
 from nanogpt2.lab.page import static
-from scripts import facts, ladder, lines, pages, rooms
+from scripts import facts, ladder, lines, pages, rooms, welcome
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
+from scripts.sources import name_sources
+from scripts.terms import link_terms
 from scripts.vendor import vendor
 
 WORDS_PER_MINUTE = 200
 CODE_LINES_PER_MINUTE = 15
+HOME = "https://github.com/nanogpt2/nanogpt2"
+"""what the sources of chapters call the repository; pages name the one of ``_config.yml``"""
 FOLDED = {"hide-input", "remove-input", "remove-cell"}
 """tags of cells whose code the page does not show unasked"""
 
@@ -43,10 +47,13 @@ def assemble(with_api: bool = True) -> None:
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)
     for page in (SOURCE / "book").glob("*.md"):
-        page.write_text(finished(page.read_text(encoding="utf-8"), config), encoding="utf-8")
+        text = finished(page.read_text(encoding="utf-8"), config)
+        if page.stem not in ("glossary", "bibliography"):
+            (text,) = link_terms([text])
+        page.write_text(text, encoding="utf-8")
     (SOURCE / "chapters").mkdir()
     for path in notebooks():
-        text = json.dumps(chapter(path, known), ensure_ascii=False)
+        text = json.dumps(chapter(path, known, config["repository"]), ensure_ascii=False)
         (SOURCE / path.relative_to(ROOT)).write_text(text, encoding="utf-8")
 
 
@@ -81,7 +88,7 @@ def contents(with_api: bool) -> dict[str, Any]:
     return toc
 
 
-def chapter(path: Path, known: list[rooms.Chapter]) -> dict[str, Any]:
+def chapter(path: Path, known: list[rooms.Chapter], repository: dict[str, str]) -> dict[str, Any]:
     """The executed notebook as the page shows it; UserError if it does not hold its outputs."""
     notebook = read_json(EXECUTED / path.name, "run `make chapters`")
     notebook["metadata"].pop("papermill", None)
@@ -93,6 +100,11 @@ def chapter(path: Path, known: list[rooms.Chapter]) -> dict[str, Any]:
     _hide_injected(notebook["cells"])
     costs = read_json(costs_file(path))
     _insert_costs(notebook["cells"], costs)
+    prose = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    texts = ("".join(cell["source"]).replace(HOME, repository["url"]) for cell in prose)
+    for cell, text in zip(prose, link_terms(texts), strict=True):
+        cell["source"] = text
+    notebook["cells"] = name_sources(notebook["cells"], repository["url"], repository["branch"])
     if links := rooms.links_for(path, known):
         notebook["cells"].append(
             {"cell_type": "markdown", "id": "in-the-package", "metadata": {}, "source": links}
@@ -123,16 +135,21 @@ def minutes(markdown: str, code_lines: int = 0) -> int:
     return max(1, round(len(prose.split()) / WORDS_PER_MINUTE + code_lines / CODE_LINES_PER_MINUTE))
 
 
-def _insert_costs(cells: list[dict[str, Any]], costs: dict[str, Any]) -> None:
-    """Under the title: minutes to read, and what running the chapter cost."""
+def reading_minutes(cells: list[dict[str, Any]]) -> int:
+    """Minutes to read a notebook: its prose, and the code that its page shows."""
     prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     code = sum(
         len("".join(c["source"]).splitlines())
         for c in cells
         if c["cell_type"] == "code" and not FOLDED & set(c["metadata"].get("tags", []))
     )
+    return minutes(prose, code)
+
+
+def _insert_costs(cells: list[dict[str, Any]], costs: dict[str, Any]) -> None:
+    """Under the title: minutes to read, and what running the chapter cost."""
     line = (
-        f"{_to_read(minutes(prose, code))} · ran in {costs['seconds']:.0f} s on "
+        f"{_to_read(reading_minutes(cells))} · ran in {costs['seconds']:.0f} s on "
         f"{costs['cores']} CPU cores with at most {costs['peak_bytes'] / 2**30:.1f} GiB "
         f"{facts.badge('live')}"
     )
@@ -161,6 +178,9 @@ def _generate(
 ) -> None:
     """Parts that pages include."""
     url, branch = repository["url"], repository["branch"]
+    read = {path.stem: reading_minutes(read_json(path)["cells"]) for path in chapters()}
+    pages.write(folder, "achieved.md", welcome.price_figure())
+    pages.write(folder, "path.md", welcome.path_table(known, read))
     pages.write(folder, "ladder.md", ladder.ladder_svg(known))
     pages.write(folder, "leaderboard.md", facts.leaderboard())
     pages.write(folder, "reported.md", facts.reported_table())

@@ -25,10 +25,12 @@ RUNGS = (
     Rung("bias", "no biases", "a bias in every layer", "norms"),
     Rung("activation", "squared ReLU", "GELU", "norms"),
     Rung("tied_head", "untied head", "head tied to the embedding", "norms"),
-    Rung("embedding_norm", "norm after the embedding", "none", "norms"),
-    Rung("qk_norm", "QK-norm", "none", "norms"),
+    Rung("embedding_norm", "norm after the embedding", "embeddings as they are", "norms"),
+    Rung("qk_norm", "QK-norm", "queries and keys of any length", "norms"),
     Rung("logit_softcap", "softcapped logits", "raw logits", "norms"),
-    Rung("value_embeddings", "value embeddings", "none", "value_embeddings"),
+    Rung(
+        "value_embeddings", "value embeddings", "values from the stream alone", "value_embeddings"
+    ),
     Rung("residual_scalars", "residual scalars", "plain residual sums", "value_embeddings"),
     Rung("window_pattern", "sliding windows", "full attention", "windows"),
     Rung("matrices", "Muon for the matrices", "AdamW for everything", "muon"),
@@ -78,10 +80,9 @@ def _ends(height: int) -> str:
 
 def _rung(rung: Rung, number: int, y: int) -> str:
     kind = "optim" if rung.switch == "matrices" else "model"
-    before = "" if rung.before == "none" else f"was: {rung.before}"
     return (
         f'<g class="rung {kind}"><rect x="18" y="{y}" width="{WIDTH - 36}" height="38" rx="4"/>'
         f'<text class="number" x="34" y="{y + 24}">{number}</text>'
-        f'<text class="name" x="62" y="{y + (17 if before else 24)}">{escape(rung.name)}</text>'
-        f'<text class="before" x="62" y="{y + 32}">{escape(before)}</text></g>'
+        f'<text class="name" x="62" y="{y + 17}">{escape(rung.name)}</text>'
+        f'<text class="before" x="62" y="{y + 32}">{escape(f"was: {rung.before}")}</text></g>'
     )

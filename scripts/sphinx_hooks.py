@@ -27,12 +27,12 @@ def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], doct
 
 
 def number_chapters(app: Any, env: Any) -> list[str]:
-    """A chapter's number is its file's, whichever others are written (Sphinx counts from 1)."""
+    """A chapter has its file's number, whichever others are written, and its equations have it."""
     for document, numbers in env.toc_secnumbers.items():
         if found := re.match(r"chapters/(\d+)_", document):
             first = int(found.group(1))
-            for anchor, number in numbers.items():
-                numbers[anchor] = (first, *number[1:])
+            for counted in (numbers, *env.toc_fignumbers.get(document, {}).values()):
+                counted |= {place: (first, *number[1:]) for place, number in counted.items()}
             for node in [env.titles[document], *env.tocs[document].findall(reference)]:
                 node["secnumber"] = [first, *(node.get("secnumber") or [])[1:]]
     return []

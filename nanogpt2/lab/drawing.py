@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -18,10 +20,11 @@ PAINT = tuple(f"var(--ng-c{i})" for i in range(6))
 PAPER = "var(--pst-color-background,#fff)"
 
 
-def drawing(body: str, height: float, width: float = WIDTH) -> str:
-    """``body`` as an SVG element; a frame for ``explore``, with alt text beside it."""
+def drawing(body: str, height: float, shown: float = WIDTH) -> str:
+    """``body`` as an SVG element, ``shown`` pixels wide where there is room; a frame for
+    ``explore``, with alt text beside it."""
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" width="{shown:g}" '
         f'xmlns="http://www.w3.org/2000/svg">{body}</svg>'
     )
 
@@ -76,12 +79,47 @@ def path(d: str, stroke: str = "currentColor", width: float = 1, **more: Any) ->
     return element("path", d=d, **more)
 
 
-def box(x: float, y: float, width: float, text: str, height: float = 40) -> str:
-    """A rounded box around (x, y) with ``text`` in its middle."""
-    frame = rect(x - width / 2, y - height / 2, width, height, rx=6, stroke="currentColor")
-    return frame + words(x, y + 6, text, "middle")
+def box(x: float, y: float, width: float, text: str, below: str = "", fill: str = "none") -> str:
+    """A rounded box around (x, y) with ``text`` in its middle; ``below`` it a shape, say."""
+    height = 50 if below else 40
+    frame = rect(
+        x - width / 2, y - height / 2, width, height, fill,
+        fill_opacity=".16", rx=6, stroke="currentColor",
+    )  # fmt: skip
+    if not below:
+        return frame + words(x, y + 6, text, "middle")
+    return frame + words(x, y - 3, text, "middle") + words(x, y + 17, below, "middle", 15)
 
 
 def joint(x: float, y: float, sign: str, r: float = 14) -> str:
     """Where two ways meet: a ``sign`` in a circle around (x, y)."""
     return circle(x, y, r) + words(x, y + 6, sign, "middle")
+
+
+def arrow(*points: tuple[float, float], colour: str = "currentColor", width: float = 2) -> str:
+    """A way through ``points``, with a head at its end."""
+    (x0, y0), (x, y) = points[-2:]
+    long = math.hypot(x - x0, y - y0)
+    dx, dy = 8 * (x - x0) / long, 8 * (y - y0) / long
+    ends = [(x - dx - 0.6 * dy, y - dy + 0.6 * dx), (x, y), (x - dx + 0.6 * dy, y - dy - 0.6 * dx)]
+    line, head = ("M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in way) for way in (points, ends))
+    return path(line, colour, width) + path(head + "Z", colour, fill=colour)
+
+
+def cells(
+    x: float, y: float, rows: Sequence[Sequence[float | str]], width: float = 44, fill: str = "none"
+) -> str:
+    """A matrix as cells with its numbers in them, from its upper left corner; rows are 30 high."""
+    look = {"fill_opacity": ".16", "stroke": "currentColor", "stroke_opacity": ".5"}
+    drawn = []
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            text = value if isinstance(value, str) else f"{round(value, 2):g}"
+            drawn.append(rect(x + j * width, y + 30 * i, width, 30, fill, **look))
+            drawn.append(words(x + (j + 0.5) * width, y + 30 * i + 21, text, "middle", 15))
+    return "".join(drawn)
+
+
+def opening(body: str, height: float, alt: str, caption: str = "") -> Html:
+    """The large drawing that a chapter opens with: what flows where, with shapes and numbers."""
+    return show(drawing(body, height, shown=640), alt, caption)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from scripts.paths import EXECUTED, HTML, ROOT, document, notebooks
 from tests.book.answers import OF_THE_BROWSER, shown_answers
@@ -233,10 +234,23 @@ def test_notebook_page_has_its_outputs_and_buttons(notebook: Path) -> None:
     assert "ran in" in page.select_one("p.ng-meta").text
 
 
+@pytest.mark.parametrize("page", ARTICLES)
+def test_page_shows_no_placeholder(page: str) -> None:
+    """Nothing that the build should have filled in; a clone line has ``_config.yml``'s address."""
+    text = soup(page).select_one("article").get_text()
+    left = r"REPOSITORY|\{VERSION\}|\{\{ *\w+ *\}\}|\bTODO\b|\bFIXME\b|[Ll]orem ipsum|<your"
+    assert re.findall(left, text) == []
+    for line in re.findall(r"git clone (\S+)", text):
+        assert line == yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+
+
 @pytest.mark.parametrize("page", [p for p in ARTICLES if p.startswith("chapters/")])
 def test_chapter_shows_the_number_of_its_file(page: str) -> None:
+    own = int(page.removeprefix("chapters/")[:2])
     number = soup(page).select_one("article h1 .section-number")
-    assert number and number.text.strip() == f"{int(page.removeprefix('chapters/')[:2])}."
+    assert number and number.text.strip() == f"{own}."
+    equations = [place.text for place in soup(page).select("article .eqno")]
+    assert all(text.startswith(f"({own}.") for text in equations), equations
 
 
 @pytest.mark.parametrize("page", [p for p in ARTICLES if not p.startswith("book/api/")])

@@ -155,3 +155,11 @@ def test_first_choices_are_the_argmax_of_each_place() -> None:
         model.lm_head.weight.normal_()
         expected = model(torch.tensor([[7, 8, 9]]))[0].argmax(-1)
     assert core.first_choices(model, [7, 8, 9, 10]) == expected.tolist()
+
+
+def test_the_opening_scores_what_the_protocol_scores() -> None:
+    told = core.three_kinds().text
+    assert "because it rained.: scored is rained., mean 1.5" in told
+    assert "The cup is too large.: scored is is too large., mean 1.0" in told
+    assert "the city Paris.: scored is the city Paris." in told
+    assert "is left: 0.167" in told

@@ -15,6 +15,7 @@ from nanogpt2.optim.sharded import MuonAdamW
 from nanogpt2.studies import muon
 from nanogpt2.studies.muon.changes import no_variance_reduction
 from nanogpt2.studies.muon.measures import stable_rank
+from nanogpt2.studies.muon.pictures import EXAMPLE
 
 
 def test_mapped_is_the_polynomials_in_turn() -> None:
@@ -124,3 +125,15 @@ def test_verdict_reads_the_ranks() -> None:
     assert muon.verdict([20.0, 22.0], [3.0, 4.0], 96) == 1
     assert muon.verdict([20.0, 22.0], [19.0, 23.0], 96) == 2
     assert muon.verdict([3.0, 4.0], [20.0, 22.0], 96) == 3
+
+
+def test_the_opening_shows_the_polar_factor() -> None:
+    """Of G = Q H: Q is orthogonal, H symmetric and positive; what the chapter finds by hand."""
+    q = torch.tensor([[8.0, -4], [4, 8]]) / 80**0.5
+    h = q.T @ torch.tensor(EXAMPLE)
+    torch.testing.assert_close(q @ q.T, torch.eye(2))
+    torch.testing.assert_close(h, h.T)
+    lengths = torch.linalg.eigvalsh(h)
+    told = muon.flattened().text
+    assert f"lengths {lengths[1]:.2f} and {lengths[0]:.2f}" in told
+    assert f"{q[0, 0]:.2f}, {q[0, 1]:.2f}; {q[1, 0]:.2f}, {q[1, 1]:.2f}" in told

@@ -118,3 +118,9 @@ def test_attention_frame_collapses_without_the_norm_only() -> None:
     }
     assert slopes["off"] < 0.01 < slopes["on"]
     assert "norm 3 on queries and keys" in norms.block_picture().text
+
+
+def test_the_opening_gives_both_tokens_one_vector() -> None:
+    told = norms.two_lengths().text
+    assert told.count("becomes 0.33, 1.67, -0.33, 1.00") == 2
+    assert "mean square 30 " in told and "mean square 0.3 " in told

@@ -84,3 +84,10 @@ def test_bits_per_byte_by_position_average_to_the_whole() -> None:
 @pytest.mark.parametrize(("far", "said"), [(1.8, 0), (2.0, 1), (2.2, 2)])
 def test_verdict(far: float, said: int) -> None:
     assert rotary.verdict(2.0, far) == said
+
+
+def test_the_opening_turns_its_hands_by_position() -> None:
+    html = rotary.turning_row("a b c d e f").html
+    assert "differ by 3 and by 0.3 radians" in html
+    tip = f"{50 + 76 + 19 * math.sin(1):.1f} {164 - 19 * math.cos(1):.1f}"  # token 1, fast pair
+    assert f"M126 164L{tip}" in html

@@ -152,7 +152,7 @@ def test_pictures_say_what_they_show() -> None:
     assert "layer 1, head 0: 0.90, from 0.10 to 1.80" in ve.gate_ranges(spread).html
     agreement = {"a": [0.0, 0.3] + [0.1] * 8, "b": [0.5] + [0.1] * 9}
     assert "a agrees best at distance 2; b agrees best" in ve.distance_lines(agreement).html
-    assert "aria-label" in ve.stream_picture("why").html
+    assert "aria-label" in ve.block_path("why").html
 
 
 def test_taking_apart_changes_what_it_names_and_nothing_else() -> None:

@@ -101,3 +101,9 @@ def test_influence_stops_where_the_windows_end() -> None:
     assert float(found.sum()) == pytest.approx(1, abs=1e-5)
     assert (found[17:] == 0).all() and (found[:17] > 0).all()
     assert isinstance(run.model(), GPT)
+
+
+def test_the_opening_mixes_what_softmax_mixes() -> None:
+    html = windows.one_query().html
+    assert "26.25, of an output" in html and "query 9: q (1, 128)" in html
+    assert html.count("var(--ng-c1)") >= 4  # the query's own row of the band

@@ -16,7 +16,7 @@ from nanogpt2.optim import sharded as room
 from nanogpt2.optim.collectives import expected_traffic
 from nanogpt2.recipes import get_recipe
 from nanogpt2.studies import zero2
-from nanogpt2.studies.zero2.pictures import ring_parts
+from nanogpt2.studies.zero2.pictures import EXAMPLE, after, ring_parts
 from nanogpt2.studies.zero2.ranks import Found
 from nanogpt2.studies.zero2.tables import wire_bytes
 
@@ -107,3 +107,23 @@ def test_summed_gradients_are_a_factor_and_undone() -> None:
     with zero2.summed_gradients(4):
         assert room.gradient_of(p).tolist() == [2.0] * 3
     assert room.gradient_of is before and math.isclose(float(room.gradient_of(p)[0]), 0.5)
+
+
+def test_the_opening_is_a_step_of_plain_descent() -> None:
+    mean = torch.tensor(EXAMPLE).float().mean(0)
+    told = zero2.shared_step().text
+    assert f"to {', '.join(f'{x:g}' for x in (10 - mean).tolist())}" in told
+
+
+def test_reduce_scatter_then_all_gather_is_all_reduce() -> None:
+    held = [[rank * 7 + i * i for i in range(4)] for rank in range(4)]
+    parts = after("reduce-scatter", held)
+    own = [[part if i == rank else 0 for i, part in enumerate(parts[rank])] for rank in range(4)]
+    assert all(part == "" for rank in range(4) for i, part in enumerate(parts[rank]) if i != rank)
+    gathered = after("all-gather", own)  # type: ignore[arg-type]
+    assert gathered == after("all-reduce", held)
+    assert after("broadcast", held) == [held[0]] * 4
+
+
+def test_phases_overlap_on_the_page() -> None:
+    assert "three reductions follow each other" in zero2.phases_picture().text

@@ -21,4 +21,9 @@ from nanogpt2.studies.core.measures import (
     published_counts,
     size_rows,
 )
-from nanogpt2.studies.core.pictures import bootstrap_figure, centering_frame, seeds_frame
+from nanogpt2.studies.core.pictures import (
+    bootstrap_figure,
+    centering_frame,
+    seeds_frame,
+    three_kinds,
+)

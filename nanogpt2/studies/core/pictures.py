@@ -3,14 +3,105 @@
 from __future__ import annotations
 
 import math
+import re
+from html import escape
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from nanogpt2.evals.core.plain import plain_sequences
 from nanogpt2.evals.core.statistics import centered
+from nanogpt2.lab.drawing import PAINT, arrow, box, cells, drawing, show, words
+from nanogpt2.lab.page import Html
 from nanogpt2.reported import GPT2_CORE, SEEDS_CORE_SD
 from nanogpt2.reporting.figures import COLOURS, plotting
 from nanogpt2.studies.core.measures import certainty
+
+ASKED: tuple[tuple[str, dict[str, Any], tuple[tuple[float, ...], ...], str], ...] = (
+    (
+        "multiple_choice",
+        {"query": "The street is wet because", "choices": ["it rained.", "it is bread."]},
+        ((1.5,), (3.0, 6.0)),
+        "Multiple choice: the ending with the lower mean is taken",
+    ),
+    (
+        "schema",
+        {"context_options": ["The cup does not fit the box. The cup",
+                             "The cup does not fit the box. The box"],
+         "continuation": "is too large."},
+        ((0.5, 1.0, 1.5), (0.5, 1.0, 2.7)),
+        "Schema: the beginning under which the ending is likelier is taken",
+    ),
+    (
+        "language_modeling",
+        {"context": "The capital of France is", "continuation": "the city Paris."},
+        ((),),
+        "Language modeling: each of these must be the model's first choice",
+    ),
+)  # fmt: skip
+"""kind, an item, losses of its scored tokens (made up), what is done with them"""
+EXAMPLE = ((0.40, 0.25), (0.50, 0.50), (0.30, 0.00))
+"""accuracy and chance of three tasks, which the chapter reckons with by hand"""
+
+
+class Words:
+    """A tokenizer whose tokens are words, so that a picture can show them."""
+
+    bos_id = 0
+
+    def __init__(self) -> None:
+        self.known = ["<|bos|>"]
+
+    def encode(self, text: str) -> list[int]:
+        """Numbers of the words of ``text``, new ones learned."""
+        found = re.findall(r"\S+", text)
+        self.known += [word for word in dict.fromkeys(found) if word not in self.known]
+        return [self.known.index(word) for word in found]
+
+
+def three_kinds(caption: str = "") -> Html:
+    """The chapter's idea: which tokens each kind of task scores, and how 22 tasks become one."""
+    shown, told = [], []
+    for kind, item, losses, rule in ASKED:
+        tokenizer = Words()
+        task = {"icl_task_type": kind, "num_fewshot": [0]}
+        sequences, starts = plain_sequences(tokenizer, [item], 0, task)
+        lines = []
+        for sequence, start, each in zip(sequences, starts, losses, strict=True):
+            named = [tokenizer.known[number] for number in sequence]
+            lines.append(_tokens(named, start, each))
+            mean = f", mean {np.mean(each):.1f}" if each else ""
+            told.append(f"{' '.join(named[1:])}: scored is {' '.join(named[start:])}{mean}")
+        shown.append(f"<p><strong>{escape(rule)}</strong><br>{'<br>'.join(lines)}</p>")
+    drawn = [words(x, 20, name, "middle", 15)
+             for x, name in ((46, "accuracy"), (140, "chance"), (262, "centered"))]  # fmt: skip
+    for row, (accuracy, chance) in enumerate(EXAMPLE):
+        y = 30 + 38 * row
+        drawn += [cells(10, y, [[f"{accuracy:.2f}"]], 72, PAINT[1]),
+                  cells(104, y, [[f"{chance:.2f}"]], 72), arrow((180, y + 15), (222, y + 15)),
+                  cells(226, y, [[f"{centered(accuracy, chance):.2f}"]], 72, PAINT[0]),
+                  arrow((302, y + 15), (340, 83))]  # fmt: skip
+    core = np.mean([centered(*pair) for pair in EXAMPLE])
+    drawn += [box(410, 83, 130, "their mean", f"{core:.3f}", PAINT[0]),
+              words(10, 166, "three tasks here, 22 in CORE", size=15)]  # fmt: skip
+    table = drawing("".join(drawn), 176)
+    alt = (
+        f"{'. '.join(told)}. Below, accuracies of three tasks, chance taken out of each, and the "
+        f"mean of what is left: {core:.3f}."
+    )
+    return show("".join(shown) + table, alt, caption)
+
+
+def _tokens(named: list[str], start: int, losses: tuple[float, ...]) -> str:
+    """Tokens as boxes, the scored ones filled, each with its loss; the mean behind them."""
+    drawn = []
+    for place, name in enumerate(named):
+        loss = f" <small>{losses[place - start]:.1f}</small>" if place >= start and losses else ""
+        kind = " ng-scored" if place >= start else ""
+        drawn.append(f'<span class="ng-token{kind}">{escape(name)}{loss}</span>')
+    mean = f" mean {np.mean(losses):.1f}" if losses else ""
+    return "".join(drawn) + mean
 
 
 def centering_frame(guessing: str, accuracy: float) -> tuple[Figure, str]:

@@ -31,6 +31,7 @@ from nanogpt2.studies.muon.pictures import (
     NEWTON_SCHULZ,
     ellipse_frame,
     equioscillation,
+    flattened,
     mapped,
     precision_frame,
     race_frame,

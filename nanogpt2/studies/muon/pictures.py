@@ -10,7 +10,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nanogpt2.lab.drawing import PAINT, circle, drawing, path, show, words
+from nanogpt2.depth import dial
+from nanogpt2.lab.drawing import (
+    PAINT,
+    arrow,
+    box,
+    cells,
+    circle,
+    drawing,
+    opening,
+    path,
+    rect,
+    show,
+    words,
+)  # fmt: skip
 from nanogpt2.lab.page import Html
 from nanogpt2.optim.polar_express import COEFFICIENTS, polar_express
 from nanogpt2.reporting.figures import COLOURS, INK, legend, plotting
@@ -20,6 +33,62 @@ SAFETY = 1.02
 """what divides x in the first four of the package's polynomials"""
 JORDAN = ((3.4445, -4.775, 2.0315),) * 5
 NEWTON_SCHULZ = ((15 / 8, -10 / 8, 3 / 8),) * 5
+
+
+EXAMPLE = ((3.0, 0.0), (4.0, 5.0))
+"""a gradient whose polar factor the chapter finds by hand"""
+
+
+def flattened(caption: str = "") -> Html:
+    """The chapter's idea: a gradient's directions stay, its lengths become one."""
+    at = dial(24, "run1")
+    g = torch.tensor(EXAMPLE, dtype=torch.float64)
+    u, sizes, vt = torch.linalg.svd(g)
+    step = u @ vt
+    drawn = [
+        words(56, 44, "gradient G", "middle"),
+        cells(12, 56, g.tolist(), fill=PAINT[1]),
+        arrow((106, 86), (150, 86)),
+        words(240, 18, "its two directions,", "middle"),
+        words(240, 38, "as long as", "middle"),
+        arrow((330, 86), (374, 86)),
+        words(424, 44, "step U Vᵀ", "middle"),
+        cells(380, 56, step.tolist(), fill=PAINT[0]),
+    ]
+    for row, size in enumerate(sizes.tolist()):
+        y = 52 + 34 * row
+        drawn += [rect(160, y, 17 * size, 24, PAINT[1], fill_opacity=".5", stroke=PAINT[1]),
+                  rect(160, y, 17, 24, PAINT[0]),
+                  words(166 + 17 * size, y + 18, f"{size:.2f} → 1", size=15)]  # fmt: skip
+    ways = (
+        ("gradients of a batch", f"({at.n_embd:,}, {at.n_embd:,})"),
+        ("momentum: their mean", "about 20 gradients"),
+        ("Polar Express", "5 polynomials, products alone"),
+        ("NorMuon: rows evened", "the whole as long as before"),
+        ("weights moved, by rate", "and decayed, with caution"),
+    )
+    for row, (name, below) in enumerate(ways):
+        y = 168 + 74 * row
+        drawn.append(box(150, y, 250, name, below, PAINT[0] if row == 2 else "none"))
+        if row:
+            drawn.append(arrow((150, y - 49), (150, y - 25)))
+    drawn += [
+        path("M288 168C330 168 330 300 288 300", opacity=".5"),
+        words(330, 212, "lengths uneven:", size=15),
+        words(330, 232, "a few directions", size=15),
+        words(330, 252, "hold nearly all", size=15),
+        path("M288 332C330 332 330 464 288 464", opacity=".5"),
+        words(330, 384, "lengths even:", size=15),
+        words(330, 404, "all directions", size=15),
+        words(330, 424, "move alike", size=15),
+    ]
+    alt = (
+        f"The matrix 3, 0; 4, 5 has two directions of lengths {sizes[0]:.2f} and {sizes[1]:.2f}. "
+        f"Both lengths become 1, which gives {step[0, 0]:.2f}, {step[0, 1]:.2f}; "
+        f"{step[1, 0]:.2f}, {step[1, 1]:.2f}. Below, a step from top to bottom: gradients, "
+        "momentum, Polar Express, NorMuon, weights."
+    )
+    return opening("".join(drawn), 496, alt, caption)
 
 
 def ellipse_frame(stretch: float, steps: int) -> tuple[str, str]:

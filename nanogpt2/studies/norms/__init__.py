@@ -19,4 +19,9 @@ from nanogpt2.studies.norms.measures import (
     time_norm,
     verdict,
 )
-from nanogpt2.studies.norms.pictures import attention_frame, block_picture, norm_frame
+from nanogpt2.studies.norms.pictures import (
+    attention_frame,
+    block_picture,
+    norm_frame,
+    two_lengths,
+)

@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanogpt2.depth import dial
 from nanogpt2.lab.drawing import (
     PAINT,
     PAPER,
+    arrow,
     box,
+    cells,
     circle,
     drawing,
     joint,
+    opening,
     path,
     rect,
     show,
@@ -23,6 +27,45 @@ from nanogpt2.model.norm import rms_norm
 
 PATTERN = (1.4, -0.3, 0.8, -1.6, 0.2, -0.9, 1.1, -0.7)
 """a vector of mean 0 and rms 1, near enough, for the first figure"""
+
+
+EXAMPLE = (1.0, 5.0, -1.0, 3.0)
+"""four channels of rms 3 and mean 2, which the chapter reckons with by hand"""
+
+
+def two_lengths(caption: str = "") -> Html:
+    """The chapter's idea: two tokens of one direction and different lengths, before and after."""
+    at = dial(24, "run1").model
+    drawn = [
+        path("M30 20v292", PAINT[5], 5),
+        words(46, 34, f"the stream x ({at.sequence_len:,}, {at.n_embd:,}): four channels of two "
+              "tokens", size=15),
+    ]  # fmt: skip
+    told = []
+    for y, name, times in ((74, "a loud token", 10.0), (162, "a quiet one", 0.1)):
+        x = times * torch.tensor(EXAMPLE)
+        rms, after = float(x.square().mean().sqrt()), rms_norm(x)
+        drawn += [
+            words(60, y - 10, name, size=15),
+            arrow((30, y + 15), (58, y + 15)),
+            cells(60, y, [x.tolist()], 43, PAINT[1]),
+            arrow((234, y + 15), (300, y + 15)),
+            words(266, y + 6, f"÷ {rms:g}", "middle", 15),
+            cells(302, y, [after.tolist()], 43, PAINT[0]),
+        ]
+        told.append(f"{name} of root mean square {rms:g} becomes {_listed(after, 2)}")
+    drawn += [
+        words(302, 64, "rms 1", size=15),
+        arrow((388, 192), (388, 232)),
+        words(380, 218, "what follows cannot tell them apart", "end", 15),
+        box(388, 258, 150, "a matrix W", f"({4 * at.n_embd:,}, {at.n_embd:,})"),
+        arrow((313, 258), (46, 258)),
+        joint(30, 258, "+"),
+        words(180, 250, "adds to the stream", "middle", 15),
+        words(46, 306, "the stream itself goes on, its length untouched", size=15),
+    ]
+    alt = f"Beside the stream, {'; '.join(told)}. A matrix reads that and adds to the stream."
+    return opening("".join(drawn), 320, alt, caption)
 
 
 def norm_frame(times: float, plus: float) -> tuple[str, str]:

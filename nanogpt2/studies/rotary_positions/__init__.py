@@ -18,5 +18,6 @@ from nanogpt2.studies.rotary_positions.measures import (
 from nanogpt2.studies.rotary_positions.pictures import (
     likeness_frame,
     phase_clock,
+    turning_row,
     unfinished_turns,
 )

@@ -9,13 +9,59 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nanogpt2.lab.drawing import PAINT, circle, drawing, path, words
+from nanogpt2.depth import dial
+from nanogpt2.lab.drawing import PAINT, arrow, box, circle, drawing, opening, path, words
+from nanogpt2.lab.page import Html
 from nanogpt2.model.rope import rope_tables, rotate
 from nanogpt2.reporting.figures import COLOURS, plotting
 
 CLOCKS, BASE = 6, 10_000.0
 FACE = 52
 """radius of a clock face, in the picture's units"""
+
+
+def turning_row(text: str = "the dog bites the man now", caption: str = "") -> Html:
+    """The chapter's idea: every token turns its clocks by its position, and a score compares them.
+
+    The two clocks are those of a head of four channels with base 100.
+    """
+    at, size = dial(24, "run1").model, 24
+    theta = frequencies(100.0, 4).tolist()
+    key, query = 1, 4
+    apart = " and by ".join(f"{angle * (query - key):g}" for angle in theta) + " radians,"
+    drawn = [
+        box(120, 28, 220, "the stream, normed: h", f"({at.sequence_len:,}, {at.n_embd:,})"),
+        arrow((230, 28), (282, 28)),
+        box(376, 28, 184, "queries q, keys k", f"({at.sequence_len:,}, {at.n_head}, "
+            f"{at.head_dim})"),
+        arrow((376, 53), (376, 84)),
+    ]  # fmt: skip
+    for m, word in enumerate(text.split()):
+        x = 50 + 76 * m
+        colour = PAINT[1] if m == key else PAINT[0] if m == query else "currentColor"
+        drawn += [words(x, 104, str(m), "middle", 15), words(x, 126, word, "middle", 17)]
+        for row, angle in enumerate(theta):
+            y = 164 + 76 * row
+            tip = (
+                f"{x + (size - 5) * math.sin(m * angle):.1f} "
+                f"{y - (size - 5) * math.cos(m * angle):.1f}"
+            )
+            drawn += [circle(x, y, size, opacity=".5"), path(f"M{x} {y}L{tip}", colour, 3.5)]
+    drawn += [
+        words(4, 206, f"fast pair: {theta[0]:g} radian a position", size=15),
+        words(4, 282, f"slow pair: {theta[1]:g} radian a position", size=15),
+        arrow((50 + 76 * key, 292), (50 + 76 * key, 322), (212, 322), colour=PAINT[1]),
+        arrow((50 + 76 * query, 292), (50 + 76 * query, 322), (274, 322), colour=PAINT[0]),
+        words(243, 328, "q · k", "middle"),
+        words(240, 356, f"{query - key} apart: the hands differ by {apart}", "middle"),
+        words(240, 378, "wherever in the row the two tokens stand", "middle"),
+    ]  # fmt: skip
+    alt = (
+        "From the stream come queries and keys. Under each of six tokens in a row stand two "
+        "clocks; the fast one has turned by 1 radian a position, the slow one by 0.1. The query "
+        "of token 4 meets the key of token 1: their hands differ by 3 and by 0.3 radians."
+    )
+    return opening("".join(drawn), 388, alt, caption)
 
 
 def phase_clock(key_position: int, distance: int) -> tuple[str, str]:
@@ -45,11 +91,10 @@ def phase_clock(key_position: int, distance: int) -> tuple[str, str]:
 
 def _face(x: float, y: float, key_angle: float, query_angle: float) -> str:
     def hand(angle: float, length: float) -> str:
-        # from twelve o'clock; minus theta, the way the package turns
-        return f"{x + length * math.sin(-angle):.1f} {y - length * math.cos(-angle):.1f}"
+        return f"{x + length * math.sin(angle):.1f} {y - length * math.cos(angle):.1f}"
 
     r, center, wide = FACE / 2, f"M{x} {y}L", (query_angle - key_angle) % math.tau > math.pi
-    wedge = f"{center}{hand(key_angle, r)}A{r} {r} 0 {wide:d} 0 {hand(query_angle, r)}Z"
+    wedge = f"{center}{hand(key_angle, r)}A{r} {r} 0 {wide:d} 1 {hand(query_angle, r)}Z"
     key, query = (center + hand(angle, FACE - 6) for angle in (key_angle, query_angle))
     return "".join(
         (

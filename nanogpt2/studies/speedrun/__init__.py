@@ -3,6 +3,7 @@
 Chapter: speedrun.
 """
 
+from nanogpt2.studies.speedrun.pictures import pipeline
 from nanogpt2.studies.speedrun.rehearsals import (
     metrics,
     prepared_copy,

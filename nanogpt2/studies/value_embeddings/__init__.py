@@ -13,12 +13,12 @@ from nanogpt2.studies.value_embeddings.measures import (
 )
 from nanogpt2.studies.value_embeddings.pictures import (
     CONTEXTS,
+    block_path,
     compute_rows,
     distance_lines,
     gate_ranges,
     memory_rows,
     scalar_map,
-    stream_picture,
     value_frame,
     weights_frame,
     word_rows,

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from nanogpt2.depth import attention_flops, dial
-from nanogpt2.lab.drawing import PAINT, box, drawing, joint, path, show, words
+from nanogpt2.lab.drawing import PAINT, arrow, box, joint, opening, path, show, words
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import lines
 from nanogpt2.lab.small_run import SmallRun
@@ -159,32 +159,53 @@ def word_rows(found: dict[str, dict[str, list[str]]], most: int = 5) -> list[lis
     ]
 
 
-def stream_picture(caption: str = "") -> Html:
-    """Where the second stream of values comes from, and where it joins the first."""
+def block_path(caption: str = "") -> Html:
+    """The chapter's idea: the two ways by which a token's own number reaches deep into a block."""
+    at = dial(24, "run1").model
+    rows, wide = (
+        f"({at.sequence_len:,}, {at.n_embd:,})",
+        f"({at.padded_vocab_size:,}, {at.kv_dim:,})",
+    )
+    heads = f"({at.sequence_len:,}, {at.n_kv_head}, {at.head_dim})"
+    blue, red, thick = PAINT[0], PAINT[1], 5
     drawn = [
-        box(70, 30, 120, "token"),
-        box(330, 30, 250, "the stream, normed: h"),
-        box(70, 120, 120, "row of a table"),
-        box(230, 120, 130, "gate, 0 to 2"),
-        box(400, 120, 120, "W_v h"),
-        path("M70 50v50", PAINT[0], 2.5),
-        path("M230 50v50", PAINT[0], 2.5),
-        path("M400 50v50", PAINT[0], 2.5),
-        path("M70 140v56", PAINT[0], 2.5),
-        path("M230 140v70h-142", PAINT[0], 2.5),
-        path("M70 224v56h316", PAINT[0], 2.5),
-        path("M400 140v126", PAINT[0], 2.5),
-        path("M400 294v26", PAINT[0], 2.5),
-        joint(70, 210, "×"),
-        joint(400, 280, "+"),
-        box(400, 340, 120, "value v"),
-        words(96, 166, "ve", "middle"),
-        words(330, 346, "to attention", "end"),
-        words(240, 80, "32 channels", "start"),
+        box(72, 30, 130, "token 7,241", f"of {at.padded_vocab_size:,}"),
+        arrow((137, 30), (196, 30)),
+        box(290, 30, 186, "x0: its embedding", rows),
+        path("M383 30H452V86M452 114V476M452 504V540", PAINT[5], thick),
+        arrow((290, 55), (290, 100), (436, 100), colour=red),
+        words(356, 92, "μ x0, 0.1 at first", "middle", 15),
+        words(442, 72, "λ x", "end", 15),
+        joint(452, 100, "+"),
+        arrow((450, 158), (382, 158)),
+        box(290, 158, 182, "norm: h", rows),
+        arrow((222, 183), (222, 220)),
+        arrow((350, 183), (350, 220)),
+        arrow((72, 55), (72, 220), colour=blue),
+        words(80, 110, "looks up", size=15),
+        box(72, 246, 130, "row of a table", wide, PAINT[0]),
+        box(222, 246, 142, "gate, 0 to 2", f"from {at.value_gate_channels} channels", PAINT[0]),
+        box(372, 246, 132, "W_v h", heads),
+        arrow((72, 271), (72, 318), (128, 318), colour=blue),
+        arrow((222, 271), (222, 318), (162, 318), colour=blue),
+        joint(145, 318, "×"),
+        arrow((145, 332), (145, 362), (334, 362), colour=blue),
+        words(240, 354, "one gate a head", "middle", 15),
+        arrow((350, 271), (350, 346)),
+        joint(350, 362, "+"),
+        arrow((350, 378), (350, 400)),
+        box(342, 426, 172, "values v", heads),
+        arrow((255, 426), (224, 426)),
+        box(116, 426, 212, "attention, then W_o", "q and k say where to look"),
+        arrow((122, 451), (122, 490), (436, 490)),
+        joint(452, 490, "+"),
+        words(436, 532, "the stream goes on, to the MLP", "end", 15),
     ]
     alt = (
-        "Two ways to the value. On the left the token's number picks a row of a table; a gate, "
-        "computed from 32 channels of the normed stream, multiplies it. On the right the normed "
-        "stream passes through the value matrix. Both are added, and go to attention."
+        "A block of depth 24. The token's number looks up its embedding, x0, which begins the "
+        "stream and is added again, times mu, at the block's door. From the normed stream come a "
+        "gate and the product with W_v. The same number looks up a row of the layer's value "
+        "table; the row times the gate is added to W_v h. The sum is the value that attention "
+        "carries to other tokens, and back into the stream."
     )
-    return show(drawing("".join(drawn), 366), alt, caption)
+    return opening("".join(drawn), 548, alt, caption)

@@ -15,4 +15,10 @@ from nanogpt2.studies.windows.measures import (
     pattern_rows,
     time_attention,
 )
-from nanogpt2.studies.windows.pictures import mask_frame, reach_frame, ring_frame, tiles_frame
+from nanogpt2.studies.windows.pictures import (
+    mask_frame,
+    one_query,
+    reach_frame,
+    ring_frame,
+    tiles_frame,
+)

@@ -3,14 +3,67 @@
 from __future__ import annotations
 
 import itertools
+import math
+
+import torch
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.depth import dial
 from nanogpt2.kernels.windows import receptive_field, window_mask
-from nanogpt2.lab.drawing import PAINT, PAPER, drawing, rect, words
+from nanogpt2.lab.drawing import PAINT, PAPER, arrow, box, cells, drawing, opening, rect, words
+from nanogpt2.lab.page import Html
+from nanogpt2.studies.windows.measures import pairs
 
 TOKENS = 64
 """in the pictures of reach and of tiles"""
 SEEN, OWN, EDGE = PAINT[0], PAINT[1], PAINT[4]
+
+
+EXAMPLE = ((0.0, math.log(2), math.log(4), 0.0), (10.0, 20.0, 30.0, 40.0))
+"""four scores and four values, which the chapter reckons with by hand"""
+
+
+def one_query(caption: str = "") -> Html:
+    """The chapter's idea: the band of scores, and what one query of it does, with shapes."""
+    at, tokens, window, query = dial(24, "run1").model, 16, 3, 9
+    scores, values = (torch.tensor(row) for row in EXAMPLE)
+    weights = scores.softmax(0)
+    mixed = ", ".join(f"{weight:g}" for weight in weights.tolist())
+    seen = window_mask(tokens, tokens, window)
+    heads = f"({at.sequence_len:,}, {at.n_head}, {at.head_dim})"
+    drawn = [box(80 + 160 * i, 28, 150, name, heads) for i, name in enumerate("qkv")]
+    for m, n in itertools.product(range(tokens), repeat=2):
+        own = SEEN if m != query else OWN
+        drawn.append(_cell(8 + 11 * n, 108 + 11 * m, 9, own if seen[m, n] else "none"))
+    drawn += [
+        words(8, 98, f"{tokens} queries by {tokens} keys, window {window}", size=15),
+        arrow((192, 108 + 11 * query + 5), (222, 108 + 11 * query + 5), colour=OWN),
+        words(232, 122, f"query {query}: q (1, {at.head_dim})", size=15),
+        words(
+            232, 142, f"keys {query - window} to {query}: k ({window + 1}, {at.head_dim})", size=15
+        ),
+        words(232, 174, "scores q · k / √D", size=15),
+        cells(232, 182, [scores.tolist()], 58, PAINT[1]),
+        words(232, 240, "softmax: weights, sum 1", size=15),
+        cells(232, 248, [[f"{w:g}" for w in weights.tolist()]], 58, PAINT[1]),
+        words(232, 306, "times values (first channel)", size=15),
+        cells(232, 314, [values.tolist()], 58, PAINT[0]),
+        arrow((348, 344), (348, 370)),
+        words(
+            348, 390, f"{float(weights @ values):g}, of an output (1, {at.head_dim})", "middle", 15
+        ),
+        words(8, 316, "In run 1, a layer's head has", size=15),
+    ]
+    for row, (name, left) in enumerate((("full", 1), ("w = T/2", 2))):
+        count = pairs(at.sequence_len, at.sequence_len // left)
+        drawn.append(words(8, 340 + 22 * row, f"{name}: {count:,} scores", size=15))
+    alt = (
+        f"Queries, keys and values have the shape {heads}. A square of {tokens} queries "
+        f"by {tokens} keys, filled in a band below the diagonal. Query {query} sees "
+        f"{window + 1} keys: its scores become the weights {mixed}, which "
+        f"mix the values 10, 20, 30 and 40 to {float(weights @ values):g}."
+    )
+    return opening("".join(drawn), 400, alt, caption)
 
 
 def mask_frame(window: int) -> tuple[str, str]:

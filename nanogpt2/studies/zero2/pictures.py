@@ -7,13 +7,137 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nanogpt2.lab.drawing import PAINT, drawing, rect, show, words
+from nanogpt2.lab.drawing import (
+    PAINT,
+    PAPER,
+    arrow,
+    box,
+    cells,
+    drawing,
+    opening,
+    rect,
+    show,
+    words,
+)
 from nanogpt2.lab.page import Html
 from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.studies.zero2.tables import stages_memory
 
 WORLD = 4
 PHASES = ("launch", "update", "finish")
+
+
+EXAMPLE = ((1, 5, 2, 6), (3, 3, 4, 4), (2, 6, 1, 7), (2, 2, 5, 3))
+"""the gradient on each of four ranks, which the chapter reckons with by hand; parameters are 10"""
+
+
+def shared_step(caption: str = "") -> Html:
+    """The chapter's idea: gradients meet in parts, owners update them, parameters go around."""
+    means = [sum(part) / WORLD for part in zip(*EXAMPLE, strict=True)]
+    new = [10 - mean for mean in means]
+    drawn = []
+    for rank, gradient in enumerate(EXAMPLE):
+        x = 4 + 122 * rank
+        part, own = x + 26.5 * (rank + 0.5), ["", "", "", ""]
+        drawn += [
+            box(x + 53, 22, 106, f"rank {rank}"),
+            *(arrow((x + 53, y), (x + 53, y + 46)) for y in (42, 120, 276)),
+            arrow((part, 198), (part, 244)),
+            cells(x, 90, [gradient], 26.5, PAINT[1]),
+            cells(x, 168, [[*own[:rank], f"{means[rank]:g}", *own[rank + 1 :]]], 26.5, PAINT[1]),
+            cells(x, 246, [[*own[:rank], f"{new[rank]:g}", *own[rank + 1 :]]], 26.5, PAINT[0]),
+            cells(x, 324, [new], 26.5, PAINT[0]),
+        ]
+    bands = (
+        (52, "its rows of the batch, backward: a whole gradient"),
+        (130, "reduce-scatter: the mean, one part to each"),
+        (208, "its optimizer, with one part of the state"),
+        (286, "all-gather: everybody's part to everybody"),
+    )
+    for y, text in bands:
+        drawn += [
+            rect(4, y, 472, 22, PAPER),
+            rect(4, y, 472, 22, "currentColor", fill_opacity=".1"),
+            words(240, y + 16, text, "middle", 15),
+        ]
+    drawn.append(words(240, 378, "the same new parameters on every rank", "middle", 15))
+    alt = (
+        f"Four ranks with four gradients each. Reduce-scatter leaves one mean on each rank: "
+        f"{', '.join(f'{m:g}' for m in means)}. Each rank updates its parameter, from 10 to "
+        f"{', '.join(f'{n:g}' for n in new)}, and all-gather gives all four to all."
+    )
+    return opening("".join(drawn), 388, alt, caption)
+
+
+def after(collective: str, held: Sequence[Sequence[int]]) -> list[list[int | str]]:
+    """What each rank holds after a collective; empty where it was given nothing for a place."""
+    sums = [sum(part) for part in zip(*held, strict=True)]
+    ranks = range(len(held))
+    if collective == "broadcast":
+        return [list(held[0]) for _ in ranks]
+    if collective == "all-reduce":
+        return [list(sums) for _ in ranks]
+    if collective == "reduce-scatter":
+        return [[sums[i] if i == rank else "" for i in ranks] for rank in ranks]
+    return [[row[i] for i, row in enumerate(held)] for _ in ranks]
+
+
+def collective_frame(collective: str) -> tuple[str, str]:
+    """What four ranks hold before and after a collective; a frame for ``explore``."""
+    held: list[list[int | str]] = [[10 * (rank + 1) + i for i in range(WORLD)] for rank in range(4)]
+    found = after(collective, held)  # type: ignore[arg-type]
+    if collective == "all-gather":
+        held = [
+            [n if i == rank else "" for i, n in enumerate(row)] for rank, row in enumerate(held)
+        ]
+    drawn = []
+    for rank in range(WORLD):
+        x = 2 + 120 * rank
+        drawn += [words(x + 58, 20, f"rank {rank}", "middle", 15),
+                  cells(x, 32, [held[rank]], 29, PAINT[1]),
+                  arrow((x + 58, 62), (x + 58, 84)),
+                  arrow((x + 58, 108), (x + 58, 130)),
+                  cells(x, 132, [found[rank]], 29, PAINT[0])]  # fmt: skip
+    drawn += [rect(2, 85, 476, 22, "currentColor", fill_opacity=".1"),
+              words(240, 102, collective, "middle")]  # fmt: skip
+    listed = "; ".join(f"rank {r}: {', '.join(str(n) for n in row if n != '')}"
+                       for r, row in enumerate(found))  # fmt: skip
+    return drawing("".join(drawn), 176), f"After {collective}, {listed}."
+
+
+def phases_picture(caption: str = "") -> Html:
+    """A step in its three phases: what is on the wire while the processor updates."""
+    buffers = (("head", 2, 1), ("embedding", 2, 1), ("Muon's stack", 4, 3))  # on the wire, at work
+    wire, work = 0.0, 0.0
+    arrived, bars = [], []
+    for name, travel, _ in buffers:
+        wire += travel
+        arrived.append(wire)
+        bars.append((0, wire - travel, travel, name, PAINT[1]))
+    for (name, travel, update), at in zip(buffers, arrived, strict=True):
+        work = max(work, at) + update
+        bars.append((1, work - update, update, name, PAINT[2]))
+        wire = max(wire, work) + travel
+        bars.append((0, wire - travel, travel, name, PAINT[0]))
+    unit = 460 / wire
+    drawn = [words(10, 20, "on the wire", size=15), words(10, 118, "at work", size=15)]
+    for lane, start, length, name, colour in bars:
+        x, y = 10 + unit * start, 30 + 98 * lane
+        drawn.append(rect(x, y, unit * length - 2, 46, colour, fill_opacity=".25", stroke=colour))
+        number = [one[0] for one in buffers].index(name) + 1
+        drawn.append(words(x + unit * length / 2 - 1, y + 29, str(number), "middle"))
+    signs = ((10, PAINT[1], "reduce"), (100, PAINT[2], "update"), (190, PAINT[0], "gather"))
+    for x, colour, name in signs:
+        drawn += [rect(x, 196, 16, 16, colour, fill_opacity=".25", stroke=colour),
+                  words(x + 24, 210, name, size=15)]  # fmt: skip
+    listed = ", ".join(f"{i} {name}" for i, (name, _, _) in enumerate(buffers, 1))
+    drawn.append(words(10, 238, listed, size=15))
+    alt = (
+        "Two lanes over time. On the wire three reductions follow each other; as each ends, the "
+        "processor updates that part while the next still travels, and its gather follows. The "
+        "last gather alone has nothing beside it."
+    )
+    return show(drawing("".join(drawn), 246), alt, caption)
 
 
 def ring_parts(step: int, world: int = WORLD) -> list[list[set[int]]]:
