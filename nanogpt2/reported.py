@@ -4,7 +4,7 @@ The one place where such a number is typed: recipes, planner, studies, chapters 
 from here. A constant is a float, so that it can be reckoned with; what comes out of the reckoning
 is a plain float, and still no measurement of ours (the book marks it *reported*).
 
-Chapters: speedrun, core.
+Chapters: story, speedrun, core.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ SOURCES = {
     "karpathy2024llmc": "llm.c, discussion 677",
     "synced2019staggering": "Synced",
     "patterson2021carbon": "Patterson et al.",
+    "jouppi2023tpu": "Jouppi et al.",
+    "chowdhery2022palm": "PaLM",
+    "radford2019language": "GPT-2",
     "brown2020language": "Brown et al.",
     "nvidia2023h100": "NVIDIA, data sheets",
     "li2024datacomp": "DCLM",
@@ -57,10 +60,15 @@ GPT2_DEVICES = Reported(32, "TPU v3", "karpathy2026nanochat", "January 2026")
 GPT2_HOURS = Reported(168, "hours", "karpathy2026nanochat", "January 2026")
 TPU_DEVICE_DOLLARS = Reported(8, "dollars an hour", "synced2019staggering", "27 June 2019")
 TPU_DEVICE_CHIPS = Reported(4, "chips a device", "synced2019staggering", "27 June 2019")
+TPU_CHIP_PEAK = Reported(123e12, "FLOP/s in bf16", "jouppi2023tpu", "June 2023")
 TPU_CHIP_WATTS_LOW = Reported(245, "W", "patterson2021carbon", "April 2021")
 TPU_CHIP_WATTS_HIGH = Reported(310, "W", "patterson2021carbon", "April 2021")
 """lowest and highest of the averages over four later trainings: a chip with its share of the host,
 the cooling of the building left out (table 4)"""
+GOPHER_MFU = Reported(0.325, "of the peak", "chowdhery2022palm", "April 2022")
+"""of a later and larger model on TPU v3 chips (table 3); GPT-2's own was not told"""
+WEBTEXT_BYTES = Reported(40e9, "bytes of text", "radford2019language", "February 2019")
+"""GPT-2's training text, about; how often it was read was not told"""
 GPT2_CORE = Reported(0.256525, "CORE", "karpathy2026nanochat", "January 2026")
 GPT2_CORE_CORRECTED = Reported(0.2309, "CORE", "li2024datacomp", "5 September 2025")
 """the same accuracies centered by DCLM's second table of baselines"""
@@ -70,6 +78,11 @@ GPT2_ITEMS_A_TASK = Reported(1000, "items", "karpathy2026nanochat", "January 202
 # --- the waypoint, and GPT-3 -----------------------------------------------------------------
 LLMC_DOLLARS = Reported(672, "dollars", "karpathy2024llmc", "July 2024")
 LLMC_HOURS = Reported(24, "hours", "karpathy2024llmc", "July 2024")
+LLMC_DOLLARS_PER_HOUR = Reported(28, "dollars an hour", "karpathy2024llmc", "July 2024")
+LLMC_STEPS = Reported(32_000, "steps", "karpathy2024llmc", "July 2024")
+LLMC_BATCH = Reported(2**20, "tokens a step", "karpathy2024llmc", "July 2024")
+LLMC_PASSED_AT = Reported(25_000, "steps", "karpathy2024llmc", "July 2024")
+"""about when it had GPT-2's HellaSwag, by which it was judged; nobody asked it CORE"""
 GPT3_PARAMETERS = Reported(175e9, "parameters", "brown2020language", "May 2020")
 GPT3_TOKENS = Reported(300e9, "tokens", "brown2020language", "May 2020")
 GPT3_CORE = Reported(0.427, "CORE", "karpathy2026gpt3", "January 2026")
@@ -145,6 +158,22 @@ SHARD_BYTES = Reported(100e6, "bytes a shard", "nanochat2026data", "January 2026
 CHARACTERS_PER_TOKEN = Reported(4.8, "characters a token", "nanochat2026data", "January 2026")
 CROPPED = Reported(0.346, "of the tokens", "karpathy2026log", "13 January 2026")
 """cropped away by best-fit packing at rows of 2,048"""
+CROPPED_GREEDY = Reported(0.394, "of the tokens", "karpathy2026log", "13 January 2026")
+"""by rows filled in the order of the documents"""
+CROPPED_FLOOR = Reported(0.229, "of the tokens", "karpathy2026log", "13 January 2026")
+"""that stand behind the first 2,049 of their document, so that no packing could keep them"""
+DIGITS_1_BPB = Reported(0.969, "bits per byte", "karpathy2026log", "13 January 2026")
+DIGITS_2_BPB = Reported(0.965, "bits per byte", "karpathy2026log", "13 January 2026")
+DIGITS_3_BPB = Reported(0.972, "bits per byte", "karpathy2026log", "13 January 2026")
+"""of depth 12 with 32,768 tokens and digits in groups of at most so many; one run each"""
+TORN_TOKENS = Reported(193, "tokens", "nanochat2026bytes", "3 July 2026")
+"""of nanochat's vocabulary, that are no whole characters, and were counted with too many bytes"""
+FINEWEB_CORE = Reported(0.2241, "CORE", "karpathy2026log", "17 February 2026")
+FINEPDFS_CORE = Reported(0.2549, "CORE", "karpathy2026log", "17 February 2026")
+"""run 3's model on other texts: FineWeb; a mixture of FinePDFs, DCLM and FineWeb-Edu"""
+CLIMBMIX_SHARDS_OF = Reported(6542, "shards", "karpathy2026log", "4 March 2026")
+FINEWEB_SHARDS_OF = Reported(1822, "shards", "nanochat2026data", "January 2026")
+"""training shards that each data set has"""
 CLIMBMIX_SHARDS = Reported(150, "shards", "karpathy2026log", "4 March 2026")
 """read by run 4, about"""
 

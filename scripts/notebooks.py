@@ -164,6 +164,8 @@ def unmarked_numbers(markdown: str) -> list[str]:
     for paragraph in re.split(r"\n\s*\n", formulas.sub("", markdown)):
         if BADGE.search(paragraph) or EXERCISE.match(paragraph.lstrip()):
             continue
+        if paragraph.startswith("# "):  # a title: its chapter asserts what it names
+            continue
         prose = NAMED.sub(" ", UNSPOKEN.sub(" ", paragraph))
         wrong = {match.group(0): None for match in MEASURED.finditer(prose)}
         wrong |= {m.group(0): None for m in LARGE.finditer(prose) if _looks_measured(m.group(0))}

@@ -13,6 +13,7 @@ from typing import Any
 
 SEAMS = (
     "nanogpt2.config.GPTConfig.window_sizes",
+    "nanogpt2.data.tokenizer.SPLIT_PATTERN",
     "nanogpt2.model.attention.add_value_embedding",
     "nanogpt2.model.attention.attention",
     "nanogpt2.model.attention.rms_norm",

@@ -1,0 +1,185 @@
+"""Pictures of the chapter on tokens and rows: merges, vocabularies, rows, the buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from itertools import islice
+
+from matplotlib.figure import Figure
+
+from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.lab.drawing import PAINT, drawing, rect, show, words
+from nanogpt2.lab.page import Html
+from nanogpt2.reported import CROPPED, CROPPED_FLOOR, CROPPED_GREEDY
+from nanogpt2.reporting.figures import COLOURS, DASHES, legend, plotting
+from nanogpt2.studies.tokens_and_rows.layouts import (
+    PADDING,
+    ROW,
+    WAYS,
+    Filling,
+    filling,
+    floor,
+    kept_by_place,
+    shares,
+    web_lengths,
+)
+from nanogpt2.studies.tokens_and_rows.merging import (
+    SAMPLE,
+    first_merges,
+    newest,
+    sample_tokenizer,
+    vocabulary_rows,
+)
+
+BUFFERS, REFILLS = (100, 1000), (1, 16, 128)
+SIMULATED = 24_000
+"""documents of the simulations"""
+SHOWN = 9
+EDGES = (0, 128, 256, 512, 768, 1024, 1280, 1536, 1792, ROW, 3072, 4096)
+
+
+def tokens_html(tokenizer: Tokenizer, text: str) -> str:
+    """``text`` with every token in a box of its own; a blank is shown as a dot on the line."""
+    boxes = []
+    for number, token in enumerate(tokenizer.encode(text)):
+        piece = tokenizer.encoding.decode_single_token_bytes(token).decode("utf-8", "replace")
+        colour = PAINT[number % 3]
+        boxes.append(
+            f'<span style="display:inline-block;margin:1px;padding:0 .25em;border-radius:4px;'
+            f'border:1px solid {colour}">{escape(piece.replace(" ", "·"))}</span>'
+        )
+    return f'<div style="line-height:1.9;font-family:monospace">{"".join(boxes)}</div>'
+
+
+def merge_frame(merges: int) -> tuple[str, str]:
+    """``SAMPLE`` after so many merges; a frame for ``explore``."""
+    tokenizer = first_merges(sample_tokenizer(), merges)
+    count = len(tokenizer.encode(SAMPLE))
+    last = (
+        f"the last one made “{newest(sample_tokenizer(), merges).replace(' ', '·')}”, "
+        if merges
+        else ""
+    )
+    told = f"{merges} merges, {last}{count} tokens for {len(SAMPLE.encode())} bytes"
+    return f"<p>{escape(told)}</p>{tokens_html(tokenizer, SAMPLE)}", f"{told}."
+
+
+def opening(caption: str = "") -> Html:
+    """From three documents to rows: bytes, tokens, rows."""
+    texts = ("The cat sat.", "Rain in Spain", "A, b and c: the end")
+    drawn, y = [], 24.0
+    for number, text in enumerate(texts):
+        drawn += [words(8, y + 14, text), rect(4, y - 4, 190, 26, stroke=PAINT[number], rx=5)]
+        y += 40
+    layout = ((0, 70), (1, 90), (2, 60)), ((2, 50), (0, 110), (1, 60))
+    for line, row in enumerate(layout):
+        x = 240.0
+        for document, width in row:
+            drawn.append(rect(x, 36 + 48 * line, width - 3, 30, PAINT[document]))
+            x += width
+    drawn += [words(350, 20, "rows of tokens", "middle"), words(217, 80, "→", "middle", 24)]
+    alt = (
+        "Three documents on the left become, on the right, two rows of equal length, cut from them."
+    )
+    return show(drawing("".join(drawn), 150), alt, caption)
+
+
+def vocabulary_figure(
+    tokenizer: Tokenizer, texts: Sequence[str], sizes: Sequence[int], caption: str = ""
+) -> Html:
+    """Arithmetic a byte over the vocabulary, at three depths, each as a part of its least."""
+    told = []
+    with plotting(height=2.8) as (fig, axes):
+        for depth in (6, 12, 24):
+            costs = [row[3] for row in vocabulary_rows(tokenizer, texts, sizes, depth)]
+            least = min(costs)
+            axes.plot(sizes, [cost / least for cost in costs], label=f"depth {depth}")
+            told.append(f"depth {depth} at {sizes[costs.index(least)]:,}")
+        axes.set(xlabel="vocabulary", ylabel="FLOPs a byte (least: 1)", xscale="log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30)
+        axes.minorticks_off()
+        legend(fig)
+    alt = f"Three curves with a least each: {'; '.join(told)}."
+    return show(fig, alt, caption)
+
+
+def rows_frame(way: str, row_length: int) -> tuple[Figure, str]:
+    """The first rows of a way of laying them, and what it loses; a frame for ``explore``."""
+    lengths = web_lengths(SIMULATED // 3)
+    laid = list(WAYS[way](lengths, row_length + 1))
+    found = shares(laid, lengths)
+    middle = laid[len(laid) // 2 :]
+    told = (
+        f"{found.cropped:.1%} cropped, {found.beheaded:.1%} beheaded, {found.padding:.1%} padding"
+    )
+    with plotting(6.2, 3.0) as (fig, axes):
+        for place, row in enumerate(islice(middle, SHOWN)):
+            at = 0
+            for document, start, count in row:
+                empty = document == PADDING
+                axes.barh(
+                    place, count, left=at, height=0.8, edgecolor="white", linewidth=0.6,
+                    color="none" if empty else COLOURS[document % 5],
+                    hatch="////" if start else None, alpha=0.9,
+                )  # fmt: skip
+                at += count
+        axes.set(xlim=(0, row_length + 1), yticks=[], xlabel="tokens")
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.set_title(told)
+    return fig, f"{way}, rows of {row_length:,} tokens: {told}."
+
+
+@cache
+def _filled(buffer: int, refill: int) -> Filling:
+    return filling(web_lengths(SIMULATED), ROW, buffer, refill)
+
+
+def buffer_frame(buffer: int, refill: int) -> tuple[Figure, str]:
+    """Best fit's buffer silts up; a frame for ``explore``."""
+    found = _filled(buffer, refill)
+    with plotting(height=2.5) as (fig, axes):
+        axes.plot(found.rows, found.long)
+        axes.axhline(
+            sum(n > ROW for n in web_lengths(SIMULATED)) / SIMULATED, color=COLOURS[1],
+            linestyle="-",
+        )  # fmt: skip
+        axes.set(xlabel="rows packed", ylabel="longer than a row", ylim=(-0.02, 1.03))
+        axes.set_title(f"cropped in the end: {found.cropped:.1%}")
+    last = found.long[-1] if found.long else 0.0
+    return fig, (
+        f"Buffer of {buffer:,}, refilled {refill} at a time: at last {last:.0%} of what waits is "
+        f"longer than a row, and {found.cropped:.1%} of the tokens are cropped."
+    )
+
+
+def place_figure(caption: str = "") -> Html:
+    """Which places of a document are trained on at all, by three ways."""
+    lengths = web_lengths(SIMULATED // 2)
+    told = []
+    with plotting(height=2.7) as (fig, axes):
+        ways = ("one stream", "greedy", "best fit")
+        for way, style, colour in zip(ways, DASHES, COLOURS, strict=False):
+            kept = kept_by_place(WAYS[way](lengths, ROW), lengths, EDGES)
+            axes.stairs(
+                kept, EDGES, baseline=None, label=way, linestyle=style, linewidth=1.9, color=colour
+            )
+            told.append(f"{way}, {kept[6]:.0%} from {EDGES[6]:,} to {EDGES[7]:,}")
+        axes.axvline(ROW, color=COLOURS[5], linewidth=1, linestyle="-")
+        axes.set(xlabel="place in the document (tokens)", ylabel="trained on", ylim=(-0.03, 1.05))
+        legend(fig)
+    alt = f"Trained on, by place: {'; '.join(told)}; beyond a row none but of the stream."
+    return show(fig, alt, caption)
+
+
+def reported_against_lengths() -> list[list[str]]:
+    """Rows: what was cropped as reported, and what log-normal lengths of the same floor give."""
+    lengths = web_lengths(SIMULATED)
+    simulated = {name: shares(way(lengths, ROW), lengths) for name, way in WAYS.items()}
+    return [
+        ["behind the first row", f"{CROPPED_FLOOR:.1%}", f"{floor(lengths):.1%}", "fitted"],
+        ["greedy", f"{CROPPED_GREEDY:.1%}", f"{simulated['greedy'].cropped:.1%}", ""],
+        ["best fit", f"{CROPPED:.1%}", f"{simulated['best fit'].cropped:.1%}", ""],
+    ]
