@@ -96,7 +96,12 @@ class Room:
         again = self.memory(at, 1, recompute=True).peak
         if not self.recompute and again <= self.usable:
             return f"with --set recompute=on it needs {again / GB:.1f} GB"
-        smaller = range(at.depth - 1, 0, -1)
-        if depth := next((d for d in smaller if self.holds(dial(d, self.recipe))), None):
+        depths = shallower(at.depth, self.recipe)
+        if depth := next((d for d in depths if self.holds(dial(d, self.recipe))), None):
             return f"choose a smaller depth (--depth {depth} fits), or devices with more memory"
         return "choose a smaller model (--recipe laptop), or devices with more memory"
+
+
+def shallower(depth: int, recipe: Recipe) -> range:
+    """Depths below ``depth`` that the recipe's model can have, from the deepest."""
+    return range(depth - 1, 1 if recipe.model.backout else 0, -1)

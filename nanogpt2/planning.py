@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nanogpt2.costs import assumed_mfu, energy_kwh, training_seconds
 from nanogpt2.depth import Batch, Dial, dial
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.fitting import Room
+from nanogpt2.fitting import Room, shallower
 from nanogpt2.machines import (
     GB,
     Machine,
@@ -243,7 +243,7 @@ def _in_a_day(resolved: Dial, recipe: Recipe, seconds: float | None) -> Iterator
     """For those who have one card: how deep a model takes a day, where this one takes several."""
     if seconds is None or seconds < 2 * DAY or recipe.iterations is not None:
         return
-    for depth in range(resolved.depth - 1, 0, -1):
+    for depth in shallower(resolved.depth, recipe):
         less = seconds * dial(depth, recipe).total_flops / resolved.total_flops
         if less <= DAY:
             yield f"depth {depth} would take about {duration(less)}"

@@ -226,7 +226,7 @@ def test_recomputation_is_proposed_where_it_makes_a_run_fit():
         plan("run1", None, machine_of("H100"), loop=Loop(recompute=on), most_rows=16).memory
         for on in ("off", "on")
     ]
-    assert roomy[1].activations < roomy[0].activations / 4
+    assert roomy[1].activations < roomy[0].activations / 3
 
 
 CARDS = ["RTX 3060", "RTX 3070", "RTX 4060 Ti", "RTX 3090", "RTX 4090", "T4", "V100", "A10", "L4"]
@@ -314,7 +314,7 @@ def test_all_logits_are_counted_where_the_loss_holds_them():
     made, eager = (plan(bf16, None, NODE, loop=Loop(compile=on)) for on in ("auto", "off"))
     logits = 16 * 2048 * 32768
     chunked = memory_per_rank(made.dial.model, bf16, 8, 16, True, True).activations
-    assert made.memory.activations - chunked == pytest.approx(5 * logits, rel=0.05)
+    assert made.memory.activations - chunked == pytest.approx(5 * logits, rel=0.1)
     assert eager.memory.activations - made.memory.activations == 10 * logits
     assert plan("laptop", None, processor()).memory.activations < logits
 

@@ -130,6 +130,7 @@ def test_both_commands_spell_their_options_alike():
     assert set(trainer) - set(speedrun) == {"--tokenizer", "--resume-from"}
     assert set(speedrun) - set(trainer) == {
         "--resume", "--dry-run", "--log", "--cpu-ranks", "--max-restarts", "--core-max-per-task",
+        "--yes",
     }  # fmt: skip
     for name in set(speedrun) & set(trainer):
         assert (speedrun[name].dest, speedrun[name].type) == (

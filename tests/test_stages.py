@@ -1,4 +1,4 @@
-"""What is fetched and checked before the training: shards while the tokenizer learns, and the disk."""
+"""What is fetched and checked before the training: shards while the tokenizer learns; the disk."""
 
 from __future__ import annotations
 
