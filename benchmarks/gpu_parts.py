@@ -22,7 +22,7 @@ from benchmarks.table import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTENTION = ("fa3", "fa4", "fa2", "varlen", "banded")
-SMALL_STEP = {"recipe_name": "laptop", "depth": 2, "tokens": 64, "rows": 2, "repeats": 1}
+SMALL_STEP = {"depth": 2, "tokens": 64, "rows": 2, "repeats": 1, "compiled": False}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _step(recipe: str, depth: int, **more: Any) -> Part:
     """A step of 16 rows of 2,048 tokens; ``changes`` of the recipe and a backend may be given."""
     given = {"recipe_name": recipe, "depth": depth, "rows": 16, "tokens": 2048, **more}
     small = {name: value for name, value in more.items() if name == "changes"}
-    return Part("step", given, {**SMALL_STEP, "compiled": False, **small})
+    return Part("step", given, {"recipe_name": recipe, **SMALL_STEP, **small})
 
 
 def _test(*words: str) -> Part:
@@ -147,7 +147,7 @@ def tests(words: tuple[str, ...]) -> list[Row]:
     """Run the tests below these folders that need a GPU; how many passed, failed, were skipped."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "cuda", "-n", "0", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-m", "cuda", f"--junitxml={report}"]
         ended = subprocess.run([*command, *words], cwd=ROOT, text=True, stdout=subprocess.PIPE)
         if not report.is_file():
             raise RuntimeError(f"pytest gave no report: {ended.stdout.strip()[-200:]}")

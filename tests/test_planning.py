@@ -298,7 +298,7 @@ def test_the_planned_loss_is_the_one_that_the_kernel_chooses(free, monkeypatch):
     machine = replace(machine_of("H100"), memory_bytes=free * 10**9)
     room, at = Room(get_recipe("run1"), machine, "bf16"), dial(4, "run1")
     left = machine.memory_bytes - 4 * at.parameters["total"]
-    monkeypatch.setattr(loss, "_free_bytes", lambda gpu: left)
+    monkeypatch.setattr(loss, "fits", lambda needed, gpu: needed < loss._FREE_SHARE * left)
     head = torch.empty(at.model.vocab_size, at.n_embd, device="meta")
     for rows in (1, 4, 16, 32, 64):
         hidden = torch.empty(rows * 2048, at.n_embd, dtype=torch.bfloat16, device="meta")
