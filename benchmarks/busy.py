@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks.table import Row, report
 from nanogpt2 import BRIEF
 from nanogpt2.data.corpus import write_embedded_corpus
+from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer, text_sample
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.machines import cores
@@ -62,7 +63,7 @@ def busy(processes: int, niceness: int) -> Iterator[None]:
 def prepare(folder: Path) -> None:
     """The embedded corpus and the laptop recipe's tokenizer, in ``folder``."""
     write_embedded_corpus(folder / "data")
-    texts = text_sample(folder / "data", max_chars=20_000_000)
+    texts = text_sample(find_shards(folder / "data").train, max_chars=20_000_000)
     Tokenizer.train(texts, 4096).save(folder / "tokenizer")
 
 

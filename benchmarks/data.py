@@ -20,6 +20,7 @@ from benchmarks.table import Row, report
 from nanogpt2.data.corpus import write_embedded_corpus
 from nanogpt2.data.loader import REFILL, TokenLoader
 from nanogpt2.data.packing import pack_rows
+from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer, bytes_per_token, text_sample
 from nanogpt2.errors import run_command
 
@@ -118,7 +119,7 @@ def measure(megabytes: float = 16.0, vocab_size: int = VOCABULARY, rounds: int =
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "data"
         write_embedded_corpus(folder)
-        texts = list(text_sample(folder, int(megabytes * 1e6)))
+        texts = list(text_sample(find_shards(folder).train, int(megabytes * 1e6)))
         tokenizer, documents, rows = tokenizing_rows(texts, vocab_size, rounds)
         rows += packing_rows(documents, rounds)
         rows += loader_rows(folder, tokenizer, sum(map(len, documents)) // 2, rounds)

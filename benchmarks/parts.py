@@ -26,12 +26,14 @@ def run_part(part: str, more: dict[str, Any]) -> list[Row]:
     """The rows of one part, and the peak memory of the process that took them."""
     name, arguments = PARTS[part]
     found = importlib.import_module(f"benchmarks.{name}").measure(**arguments, **more)
-    rows = [row if isinstance(row, Row) else _row(row) for row in found]
-    rows = [Row(part, row.what, row.value, row.unit) for row in rows]
+    rows = [Row(part, row.what, row.value, row.unit) for row in map(as_row, found)]
     peak = peak_resident() / 1e9
     return [*rows, Row(part, "peak memory of this part", peak, "GB")]
 
 
-def _row(found: dict[str, Any]) -> Row:
+def as_row(found: Row | dict[str, Any]) -> Row:
+    """Of what a benchmark returned, in either form."""
+    if isinstance(found, Row):
+        return found
     ratio = f" ({found['ratio']:.2f} x)" if "ratio" in found else ""
     return Row(found["part"], found["what"] + ratio, found["value"], found["unit"])

@@ -1,18 +1,17 @@
 """One training step in its parts, and its peak memory.
 
 python -m benchmarks.step [--depth 12] [--tokens 512] [--rows 1] [--recipe run1] [--compile]
-    [--json PATH]
+    [--attention NAME] [--set NAME=VALUE] [--json PATH]
 
 On a processor the default is one row of 512 tokens through run 1's model at depth 12, on CUDA 32
-rows of 2,048, compiled. Precision is the machine's own: bf16 products with fp32 masters where it is
-good at bf16.
+rows of 2,048, compiled. Precision is the recipe's where the machine is good at it, as in a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -25,15 +24,25 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.sharded import Matrices
 from nanogpt2.recipes import Recipe, get_recipe
+from nanogpt2.run import add_set, assignments
 from nanogpt2.training.metrics import peak_flops, peak_resident
-from nanogpt2.training.setup import build_model, choose_precision, thin_gradients
+from nanogpt2.training.setup import (
+    PRODUCTS,
+    build_model,
+    choose_precision,
+    switch_on_fp8,
+    thin_gradients,
+)
 
 
 def build(recipe: Recipe, depth: int, tokens: int, device: torch.device) -> tuple[GPT, str]:
     """The recipe's model at ``depth`` for rows of ``tokens``, and the precision it runs in."""
     config = replace(model_at(depth, recipe), sequence_len=tokens)
-    precision, _ = choose_precision("bf16", device, False)
-    return build_model(config, device, precision, seed=0), precision
+    precision, _ = choose_precision(recipe.precision, device, False)
+    model = build_model(config, device, precision, seed=0)
+    if precision == "fp8":
+        switch_on_fp8(model, recipe)
+    return model, precision
 
 
 def clock(device: torch.device, action: Callable[[], Any]) -> tuple[float, Any]:
@@ -59,17 +68,28 @@ def measure(
     recipe_name: str = "run1",
     compiled: bool | None = None,
     repeats: int = 5,
+    attention: str = "auto",
+    changes: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """Median seconds of forward, backward and optimizer over ``repeats`` steps after two."""
+    """Median seconds of forward, backward and optimizer over ``repeats`` steps after two.
+
+    ``attention`` is a backend; ``changes`` are of the recipe, as by ``--set``.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cuda = device.type == "cuda"
     tokens, rows = tokens or (2048 if cuda else 512), rows or (32 if cuda else 1)
     compiled = cuda if compiled is None else compiled
-    recipe = get_recipe(recipe_name)
+    recipe = get_recipe(recipe_name, **(changes or {}))
     plan = dial(depth, recipe)
     model, precision = build(recipe, depth, tokens, device)
+    model.attention_backend = attention
     optimizer = build_optimizer(
-        model, recipe, lr_scale=plan.lr_scale, weight_decay=plan.weight_decay, compiled=compiled
+        model,
+        recipe,
+        lr_scale=plan.lr_scale,
+        weight_decay=plan.weight_decay,
+        compiled=compiled,
+        dtype=PRODUCTS[precision],
     )
     if not compiled:
         thin_gradients(model, rows * tokens)
@@ -85,7 +105,9 @@ def measure(
         z, _ = clock(device, lambda: model.zero_grad(set_to_none=True))
         times.append((f, b, o, *timed_stacks(optimizer), f + b + o + z))
     middle = [median(column) for column in zip(*times[2:], strict=True)]
-    name = f"{recipe_name} d{depth}, {rows} x {tokens} tokens, {precision}"
+    others = [f"attention {attention}"] if attention != "auto" else []
+    others += [f"{field}={value}" for field, value in (changes or {}).items()]
+    name = ", ".join((f"{recipe_name} d{depth}, {rows} x {tokens} tokens, {precision}", *others))
     labels = ["forward", "backward", "optimizer", "of it Muon", "of it AdamW", "step"]
     wanted = [i for i in range(6) if not (cuda and i in (3, 4))]
     out = [Row("step", f"{name}: {labels[i]}", middle[i], "s") for i in wanted]
@@ -107,9 +129,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int)
     parser.add_argument("--recipe", default="run1")
     parser.add_argument("--compile", action="store_true", default=None)
+    parser.add_argument("--attention", default="auto", help="a backend (default: auto)")
     parser.add_argument("--json")
+    add_set(parser)
     o = parser.parse_args()
-    report(measure(o.depth, o.tokens, o.rows, o.recipe, o.compile), o.json)
+    settings = {
+        "attention": o.attention,
+        "changes": assignments(argparse.Namespace(assignments=o.assignments)),
+    }
+    report(measure(o.depth, o.tokens, o.rows, o.recipe, o.compile, **settings), o.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.files import MADE, made_here
 
 NAMES = (
-    "checkpoints", "config.json", "core.json", "evaluation.json", "length.json",
+    "attempts.jsonl", "checkpoints", "config.json", "core.json", "evaluation.json", "length.json",
     "metrics.jsonl", "report.html", "report.md", "samples.json", "stages", "training.json",
 )  # fmt: skip
 """what a run writes; ``tokenizer/`` and ``data/`` have markers of their own"""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -132,6 +133,16 @@ class Machine:
     def is_processor(self) -> bool:
         """A CPU rather than an accelerator."""
         return self.kind == "cpu"
+
+    @property
+    def device(self) -> str:
+        """What torch calls it: cpu, mps, or cuda (AMD's too)."""
+        return self.kind if self.kind in ("cpu", "mps") else "cuda"
+
+    @property
+    def is_gpu(self) -> bool:
+        """Of NVIDIA's, or of AMD's."""
+        return self.device == "cuda"
 
     def with_devices(self, devices: int) -> Machine:
         """The same machine with another number of devices; ranks on a processor share it."""
@@ -264,7 +275,7 @@ def this_machine(device: str = "auto") -> Machine:
 
     Raises UserError for a device that is not here.
     """
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
         return processor()
     import torch
 
@@ -283,6 +294,19 @@ def this_machine(device: str = "auto") -> Machine:
     if device == "auto":
         return processor()
     raise no_device(device)
+
+
+def may_have_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether it is worth asking torch, which takes seconds; on Linux a driver leaves its nodes.
+
+    A container that was given GPU 3 has nvidia3 alone; ``dxg`` is Windows' own, ``kfd`` AMD's.
+    """
+    if sys.platform != "linux":
+        return True
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    drivers = ("nvidiactl", "nvidia[0-9]*", "dxg", "kfd")
+    return any(any(devices.glob(name)) for name in drivers)
 
 
 def no_device(name: str) -> UserError:

@@ -2,8 +2,8 @@
 
 Kept for the whole run, and exact: parameters, gradients and optimizer state under ZeRO-2
 (Rajbhandari et al., arXiv 1910.02054). Borrowed within a step, and estimated: activations
-(Korthikanti et al., arXiv 2205.05198) and what the optimizer's step needs. No torch.
-Chapters: zero2, speedrun.
+(Korthikanti et al., arXiv 2205.05198), the loss, and what the optimizer's step needs. On the disk:
+shards and checkpoints. No torch. Chapters: zero2, speedrun.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from nanogpt2 import reported
 from nanogpt2.config import GPTConfig
-from nanogpt2.depth import parameter_counts
+from nanogpt2.depth import dial, parameter_counts
 from nanogpt2.recipes import Recipe
 
 ACTIVATION_BYTES = 34
@@ -23,8 +24,20 @@ KEPT_INPUTS = 3
 same times the layer's scalars, and what it takes of a value embedding"""
 LOSS_ROWS = 512
 """rows of logits that the chunked loss holds at a time"""
+LOGIT_BYTES = {"compiled": 5, "eager": 15}
+"""per logit, of the loss that holds all of them, forward and backward in 16 bits: what the peak of
+``python -m benchmarks.loss`` is over its number of logits"""
 STEP_BYTES = 20
 """per parameter of the largest share of a stack of matrices, for copies and products of the step"""
+SHARD_BYTES = int(reported.SHARD_BYTES)
+TOKENS_PER_SHARD = {
+    "fineweb-edu": int(
+        reported.SHARD_CHARACTERS / reported.CHARACTERS_PER_TOKEN * (1 - reported.CROPPED)
+    ),
+    "climbmix": int(dial(recipe="run4").tokens / reported.CLIMBMIX_SHARDS),
+}
+"""that reach the model, about: a shard's characters over those of a token, less what packing crops
+away; of ClimbMix, what run 4 took from the shards that it read"""
 
 
 @dataclass(frozen=True)
@@ -98,15 +111,24 @@ def optimizer_bytes(model: GPTConfig, recipe: Recipe, ranks: int) -> int:
 
 
 def activation_bytes(
-    model: GPTConfig, rows: int, bytes_per_value: int, recompute: bool = False
+    model: GPTConfig,
+    rows: int,
+    bytes_per_value: int,
+    recompute: bool = False,
+    logit_bytes: int = 0,
 ) -> int:
-    """Estimate for a forward and backward pass over ``rows`` rows, with the chunked loss."""
+    """Estimate for a forward and backward pass over ``rows`` rows.
+
+    ``logit_bytes``: of each logit, in the loss that holds all; 0 for the chunked one.
+    """
     tokens = rows * model.sequence_len
     whole = 1 if recompute else model.n_layer  # blocks whose insides are held at one time
     blocks = ACTIVATION_BYTES * bytes_per_value // 2 * tokens * whole * model.n_embd
     if recompute:
         blocks += KEPT_INPUTS * bytes_per_value * tokens * model.n_layer * model.n_embd
     loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * min(tokens, LOSS_ROWS))
+    if logit_bytes:
+        loss = model.padded_vocab_size * (bytes_per_value * model.n_embd + logit_bytes * tokens)
     return blocks + loss + 2 * bytes_per_value * tokens * model.n_embd
 
 
@@ -128,6 +150,7 @@ def memory_per_rank(
     half: bool,
     bf16_tables: bool,
     recompute: bool = False,
+    logit_bytes: int = 0,
 ) -> Memory:
     """Bytes on the fullest of ``ranks`` with ``rows`` rows in a forward pass.
 
@@ -139,12 +162,19 @@ def memory_per_rank(
         half: products (and so activations) in bf16, fp16 or fp8, else fp32.
         bf16_tables: embedding tables in bf16, as on CUDA.
         recompute: only what goes into each block is kept, and one block's insides at a time.
+        logit_bytes: as in ``activation_bytes``.
     """
     parameters = parameter_bytes(model, bf16_tables)
     return Memory(
         parameters=parameters,
         gradients=parameters,
         optimizer=optimizer_bytes(model, recipe, ranks),
-        activations=activation_bytes(model, rows, 2 if half else 4, recompute),
+        activations=activation_bytes(model, rows, 2 if half else 4, recompute, logit_bytes),
         step=step_bytes(model, recipe, ranks),
     )
+
+
+def shards_needed(data: str, tokens: int) -> int:
+    """Training shards of a downloaded data set that hold so many tokens; 0 without a download."""
+    held = TOKENS_PER_SHARD.get(data)
+    return math.ceil(tokens / held) if held else 0

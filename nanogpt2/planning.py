@@ -13,49 +13,41 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from nanogpt2 import reported
-from nanogpt2.costs import (
-    assumed_mfu,
-    energy_kwh,
-    training_seconds,
-)
-from nanogpt2.depth import Batch, Dial, dial, shape_batch
+from nanogpt2.costs import assumed_mfu, energy_kwh, training_seconds
+from nanogpt2.depth import Batch, Dial, dial
 from nanogpt2.errors import UserError, run_command
+from nanogpt2.fitting import Room, shallower
 from nanogpt2.machines import (
     GB,
     Machine,
     machine_of,
     precision_of_products,
-    processor,
     this_machine,
 )
-from nanogpt2.memory import Memory, memory_per_rank
+from nanogpt2.memory import SHARD_BYTES, Memory, shards_needed
 from nanogpt2.outlook import describe, duration
 from nanogpt2.recipes import RECIPES, Recipe, get_recipe
-from nanogpt2.run import Loop, add_set, assignments
+from nanogpt2.run import Loop, Run, add_set, assignments
 from nanogpt2.settings import override
 from nanogpt2.training.pace import step_seconds
 
-LOGIT_BYTES = 5
-"""of a table of all logits and their gradients, compiled: 5 GB at 2^15 tokens and classes"""
-DAY = 24 * 3600
+if TYPE_CHECKING:  # it needs torch
+    from nanogpt2.training.ranks import Ranks
+
+CLOSE = 0.97
+"""a peak up to this part of what is free is let be"""
+WAIT_SECONDS = 60.0
+"""how long ranks that have just met wait for each other's answer"""
+DAY, HOUR = 24 * 3600, 3600
+HOURS_ALONE, HOURS_OF_A_NODE = 2.0, 4.0
+"""what starts unasked takes no longer, on one device and on several"""
 RECOMPUTED = 3 / 4
 """model FLOPs over those done where every forward pass is done twice: 1 + 2 of 1 + 1 + 2"""
 TOKENS_OF_A_RANK = 1024
 """a step's tokens below which exchanging gradients costs a processor's rank more than it gains"""
 GUESS = "the speed of a processor is a guess, good to a factor of two or three"
-USABLE = 0.92
-"""part of a device's memory that is ours; the driver and fragmentation take the rest"""
-SHARD_BYTES = int(reported.SHARD_BYTES)
-TOKENS_PER_SHARD = {
-    "fineweb-edu": int(
-        reported.SHARD_CHARACTERS / reported.CHARACTERS_PER_TOKEN * (1 - reported.CROPPED)
-    ),
-    "climbmix": int(dial(recipe="run4").tokens / reported.CLIMBMIX_SHARDS),
-}
-"""that reach the model, about: a shard's characters over those of a token, less what packing crops
-away; of ClimbMix, what run 4 took from the shards that it read"""
 
 
 @dataclass(frozen=True)
@@ -76,8 +68,10 @@ class Plan:
     """forward and backward passes per step"""
     memory: Memory
     """of the fullest rank"""
-    disk_bytes: int
-    """estimate: data and two checkpoints"""
+    data_bytes: int
+    """estimate of what is downloaded"""
+    checkpoint_bytes: int
+    """of those that are kept, the best among them, and of one that is being written"""
     precision: str
     """what products will run in: fp8, bf16, fp32"""
     mfu: float
@@ -96,6 +90,11 @@ class Plan:
         """Layers."""
         return self.dial.depth
 
+    @property
+    def disk_bytes(self) -> int:
+        """Estimate: data and checkpoints."""
+        return self.data_bytes + self.checkpoint_bytes
+
 
 def plan(
     recipe: str | Recipe,
@@ -103,8 +102,9 @@ def plan(
     machine: Machine,
     *,
     mfu: float | None = None,
-    recompute: bool = False,
+    loop: Loop = Loop(),  # noqa: B008 (frozen)
     forced: bool = False,
+    most_rows: int | None = None,
 ) -> Plan:
     """What ``recipe`` at ``depth`` (None: its own) takes on ``machine``.
 
@@ -114,8 +114,10 @@ def plan(
         machine: from ``machines.machine_of`` or ``machines.this_machine``.
         mfu: part of the peak arithmetic to reckon with; None: ``assumed_mfu``, and of that three
             quarters where forward passes are done twice.
-        recompute: as the loop's setting of that name.
+        loop: ``recompute``, ``compile`` and ``keep_last`` count.
         forced: the recipe's precision was asked for by name.
+        most_rows: of a forward pass, asked for by name; None: the recipe's, and on a GPU more where
+            they fit.
 
     Raises:
         UserError: an unknown recipe, a depth below 1, an mfu that is no part.
@@ -124,10 +126,12 @@ def plan(
     if mfu is not None and not 0 < mfu <= 1:
         raise UserError(f"mfu is {mfu}; it is a part of the peak, above 0 and at most 1")
     resolved = dial(depth, recipe)
+    recompute = loop.recompute == "on"
     if mfu is None:
         mfu = assumed_mfu(recipe, machine) * (RECOMPUTED if recompute else 1)
     precision = precision_of_products(recipe.precision, forced, machine.native)
-    batch, memory, reasons = _fit(resolved, recipe, machine, precision, recompute)
+    room = Room(recipe, machine, precision, loop.compile != "off", recompute)
+    batch, memory, reasons = room.fit(resolved, most_rows)
     seconds = dollars = kwh = None
     peak = machine.peak_flops
     if recipe.precision == "fp32" and machine.peak_fp32 is not None:
@@ -150,7 +154,9 @@ def plan(
         device_batch_size=batch.rows,
         accumulation=batch.passes,
         memory=memory,
-        disk_bytes=_disk_bytes(resolved, recipe, memory, machine.devices),
+        data_bytes=_data_bytes(resolved, recipe),
+        checkpoint_bytes=(loop.keep_last + 2)
+        * (memory.parameters + machine.devices * memory.optimizer),
         precision=precision,
         mfu=mfu,
         seconds=seconds,
@@ -177,57 +183,43 @@ def measured(made: Plan, recipe: Recipe) -> Plan:
     )
 
 
-def _memory(
-    at: Dial, recipe: Recipe, machine: Machine, rows: int, precision: str, recompute: bool
-) -> Memory:
-    """Of a device that takes ``rows`` rows a pass."""
-    half, tables = precision != "fp32", precision in ("bf16", "fp8") and not machine.is_processor
-    held = memory_per_rank(at.model, recipe, machine.devices, rows, half, tables, recompute)
-    if precision == "fp8":  # the head in fp8 has all logits at once
-        logits = rows * at.model.sequence_len * at.model.padded_vocab_size
-        held = replace(held, activations=held.activations + LOGIT_BYTES * logits)
-    return held
+def as_found(made: Plan, run: Run, ranks: Ranks) -> Plan:
+    """The same plan for GPUs of which something else holds a part: by the memory that is free now.
 
-
-def _fit(
-    resolved: Dial, recipe: Recipe, machine: Machine, precision: str, recompute: bool
-) -> tuple[Batch, Memory, list[str]]:
-    """The batch by the most rows that fit, the memory they take, and why it does not fit."""
-    model, tokens = resolved.model, resolved.batch_tokens
-
-    def memory(rows: int) -> Memory:
-        return _memory(resolved, recipe, machine, rows, precision, recompute)
-
-    most, usable = recipe.device_batch_size, USABLE * machine.memory_bytes
-    reasons: list[str] = []
-    try:
-        batch = shape_batch(tokens, model.sequence_len, machine.devices, most)
-        while batch.rows > 1 and memory(batch.rows).peak > usable:
-            batch = shape_batch(tokens, model.sequence_len, machine.devices, batch.rows - 1)
-    except UserError as error:
-        reasons.append(f"{error}, or other devices")
-        batch = Batch(rows=1, passes=1, tokens=tokens)
-    needed = memory(batch.rows)
-    if needed.peak > usable:
-        reasons.append(
-            f"one row at a time needs {needed.peak / GB:.1f} GB and a device has "
-            f"{usable / GB:.1f} GB to give; "
-            + _cure(resolved, recipe, machine, precision, recompute)
+    All ranks call it, and get the same. Raises UserError where they are not what was planned for.
+    """
+    planned, found = made.machine, (ranks.world_size, ranks.device.type)
+    if found != (planned.devices, planned.device):
+        raise UserError(
+            f"the plan is for {planned.describe()}, and the run has {found[0]} processes on "
+            f"{found[1]}; name the device (--device), and start one process for each"
         )
-    return batch, needed, reasons
+    if not planned.is_gpu:
+        return made
+    import torch
 
-
-def _cure(resolved: Dial, recipe: Recipe, machine: Machine, precision: str, recompute: bool) -> str:
-    """What would fit, where one row at a time does not."""
-    usable = USABLE * machine.memory_bytes
-    again = _memory(resolved, recipe, machine, 1, precision, recompute=True).peak
-    if not recompute and again <= usable:
-        return f"with --set recompute=on it needs {again / GB:.1f} GB"
-    for depth in range(resolved.depth - 1, 0, -1):
-        smaller = dial(depth, recipe)
-        if _memory(smaller, recipe, machine, 1, precision, recompute).peak <= usable:
-            return f"choose a smaller depth (--depth {depth} fits), or devices with more memory"
-    return "choose a smaller model (--recipe laptop), or devices with more memory"
+    free = ranks.gather("free memory", torch.cuda.mem_get_info(ranks.device)[0], WAIT_SECONDS)
+    least = ranks.share(lambda: min(free))
+    if made.memory.peak <= CLOSE * least:
+        return made
+    room = Room(
+        run.recipe,
+        replace(planned, memory_bytes=least),
+        made.precision,
+        run.loop.compile != "off",
+        run.loop.recompute == "on",
+    )
+    batch, memory, reasons = room.fit(made.dial, made.device_batch_size)
+    return replace(
+        made,
+        machine=room.machine,
+        fits=not reasons,
+        reasons=tuple(reasons),
+        device_batch_size=batch.rows,
+        accumulation=batch.passes,
+        memory=memory,
+        notes=(*made.notes, f"of a device's memory {least / GB:.1f} GB are free"),
+    )
 
 
 def _notes(recipe: Recipe, machine: Machine, precision: str, recompute: bool) -> Iterator[str]:
@@ -251,23 +243,16 @@ def _in_a_day(resolved: Dial, recipe: Recipe, seconds: float | None) -> Iterator
     """For those who have one card: how deep a model takes a day, where this one takes several."""
     if seconds is None or seconds < 2 * DAY or recipe.iterations is not None:
         return
-    for depth in range(resolved.depth - 1, 0, -1):
+    for depth in shallower(resolved.depth, recipe):
         less = seconds * dial(depth, recipe).total_flops / resolved.total_flops
         if less <= DAY:
             yield f"depth {depth} would take about {duration(less)}"
             return
 
 
-def shards_needed(data: str, tokens: int) -> int:
-    """Training shards of a downloaded data set that hold so many tokens; 0 without a download."""
-    held = TOKENS_PER_SHARD.get(data)
-    return math.ceil(tokens / held) if held else 0
-
-
-def _disk_bytes(resolved: Dial, recipe: Recipe, memory: Memory, ranks: int) -> int:
+def _data_bytes(resolved: Dial, recipe: Recipe) -> int:
     shards = shards_needed(recipe.data, resolved.tokens)
-    shards += shards > 0  # and validation
-    return shards * SHARD_BYTES + 2 * (memory.parameters + ranks * memory.optimizer)
+    return (shards + (shards > 0)) * SHARD_BYTES  # and validation
 
 
 def processor_ranks(at: Dial, cores: int) -> int:
@@ -284,34 +269,60 @@ def processor_ranks(at: Dial, cores: int) -> int:
     return max(usable, key=lambda n: (n * (cores // n), n))
 
 
-def choose_recipe(device: str = "auto", cpu_only: bool = False) -> Recipe:
-    """The recipe for this machine: ``laptop``, or on CUDA the largest record that fits.
+def recipe_for(
+    machine: Machine, seconds: float | None = None, at_any_price: bool = False
+) -> tuple[Recipe, str]:
+    """The recipe for this machine, and a sentence on why.
 
-    A record counts where the machine has its precision. Where none fits, the newest of them is
-    made less deep until it does.
+    On GPUs the record that fits and reaches GPT-2's score in the least planned time, if that is at
+    most ``seconds`` (None: ``most_seconds``); else a model of the quickest record's kind, as deep
+    as fits and ends within them. ``at_any_price``: the time does not count.
     """
-    machine = processor() if cpu_only else this_machine(device)
-    return recipe_for(machine)
+    if not machine.is_gpu:
+        return get_recipe("laptop"), ""
+    limit = math.inf if at_any_price else seconds or most_seconds(machine)
+    plans = [plan(recipe, None, machine) for recipe in RECIPES.values() if recipe.record]
+    plans.sort(key=lambda made: made.seconds or made.dial.total_flops)  # the peak may be unknown
+    first = next((made for made in plans if made.fits), None)
+    if first and (first.seconds or 0) <= limit:
+        return get_recipe(first.recipe), (
+            f"{first.recipe} is the record that reaches GPT-2's score soonest here"
+        )
+    quickest = first or plans[0]
+    recipe, long = get_recipe(quickest.recipe), f"its own depth, {quickest.depth}, "
+    long += f"would take {_cost(quickest)}" if first else "does not fit"
+    for depth in range(quickest.depth - 2, 3, -2):
+        made = plan(recipe, depth, machine)
+        if made.fits and (made.seconds or 0) <= limit:
+            within = "fits" if at_any_price else f"ends within {duration(limit)}"
+            why = f"{recipe.name} is the quickest record, and at depth {depth} it {within}; {long}"
+            return replace(recipe, depth=depth), why
+    return get_recipe("laptop"), f"{recipe.name} is the quickest record here; {long}"
 
 
-def recipe_for(machine: Machine) -> Recipe:
-    """As ``choose_recipe``, for any machine."""
-    if machine.is_processor or machine.kind == "mps":
-        return get_recipe("laptop")
-    records = [
-        recipe
-        for recipe in RECIPES.values()
-        if recipe.record and (machine.fp8 or recipe.precision != "fp8")
-    ]
-    records.sort(key=lambda recipe: (recipe.depth, recipe.record.date), reverse=True)  # type: ignore[union-attr]
-    for recipe in records:
-        if plan(recipe, None, machine).fits:
-            return recipe
-    newest = max(records, key=lambda recipe: recipe.record.date)  # type: ignore[union-attr]
-    for depth in range(newest.depth - 2, 3, -2):
-        if plan(newest, depth, machine).fits:
-            return replace(newest, depth=depth)
-    return get_recipe("laptop")
+def most_seconds(machine: Machine) -> float:
+    """How long a run may take that was not asked for by name."""
+    return HOUR * (HOURS_ALONE if machine.devices == 1 else HOURS_OF_A_NODE)
+
+
+def why_ask(made: Plan) -> str | None:
+    """Why a run that was not asked for by name should not start unasked; None where it may."""
+    name, limit = f"{made.recipe} at depth {made.depth}", most_seconds(made.machine)
+    if not made.machine.is_gpu or (made.seconds or math.inf) <= limit:
+        return None
+    return (
+        f"{name} would take {_cost(made)} on {made.machine.describe()}, and what starts unasked "
+        f"takes at most {duration(limit)}; ask for it by name (--recipe {made.recipe}), or with "
+        "--yes, or give it as long as you like (--minutes)"
+    )
+
+
+def _cost(made: Plan) -> str:
+    """Planned time, and money where a price is known."""
+    if made.seconds is None:
+        return "nobody knows how long"
+    price = "" if made.dollars is None else f" and ${made.dollars:,.2f}"
+    return f"about {duration(made.seconds)}{price}"
 
 
 def _machine(arguments: argparse.Namespace) -> Machine:
@@ -352,12 +363,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
     machine = _machine(arguments)
-    recipe = get_recipe(arguments.recipe or recipe_for(machine))
+    recipe, why = get_recipe(arguments.recipe or "laptop"), ""
+    if arguments.recipe is None:
+        recipe, why = recipe_for(machine)
     named = assignments(arguments)
-    loop = override(Loop(), {name: named.pop(name) for name in ("recompute",) if name in named})
+    own = ("recompute", "compile", "keep_last")
+    loop = override(Loop(), {name: named.pop(name) for name in own if name in named})
     recipe, forced = override(recipe, named), "precision" in named
-    again = loop.recompute == "on"
-    made = plan(recipe, None, machine, mfu=arguments.mfu, recompute=again, forced=forced)
+    most_rows = recipe.device_batch_size if "device_batch_size" in named else None
+    more: dict[str, Any] = {"loop": loop, "forced": forced, "most_rows": most_rows}
+    made = plan(recipe, None, machine, mfu=arguments.mfu, **more)
+    if why:
+        made = replace(made, notes=(why, *made.notes))
     if arguments.mfu is None:
         made = measured(made, recipe)
     if arguments.json:

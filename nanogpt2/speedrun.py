@@ -8,190 +8,30 @@ launcher; under torchrun it is one of the ranks. Chapter: speedrun.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from nanogpt2 import planning
+from nanogpt2.asked import asked_for, parser
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import MADE, made_here, mark, read_json, require_free_space, write_json
 from nanogpt2.folder import claimed
-from nanogpt2.launching import backend, is_rank, launch, rank, world_size
-from nanogpt2.logs import KINDS, check_log
-from nanogpt2.machines import Machine, cores, processor, this_machine
-from nanogpt2.planning import Plan, recipe_for
-from nanogpt2.recipes import get_recipe
+from nanogpt2.journal import Journal, restarts
+from nanogpt2.launching import backend, is_rank, launch, rank
+from nanogpt2.planning import Plan
 from nanogpt2.reporting.console import Screen
 from nanogpt2.reporting.credits import credits
 from nanogpt2.reporting.machine import describe_machine
-from nanogpt2.run import Loop, Run, add_options, assignments, difference
+from nanogpt2.run import Run, difference
 from nanogpt2.stages import PROMPTS, SAMPLING, Work
 from nanogpt2.stamps import Stamps
-from nanogpt2.training.length import FIRST_STEPS, is_open, require_steady_start
-
-RUNS = Path("runs")
-MOST_CPU_RANKS = 256
-LAPTOP_MINUTES = 10.0
-"""a slow or busy processor learns for a shorter while than the laptop's recipe says"""
-SMALLEST_VOCABULARY = 256 + 9
-"""what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
-
-
-# What is asked for
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m nanogpt2.speedrun",
-        description="From documents to a trained model and its report. Stages whose results are on "
-        "disk and whole are skipped, and an unfinished training goes on from its last checkpoint.",
-    )
-    add_options(made, "auto", Loop())
-    add = made.add_argument
-    add(
-        "--resume",
-        action="store_true",
-        help="continue the run in --out with the settings it was started with",
-    )
-    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
-    add("--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)")
-    add(
-        "--cpu-ranks",
-        type=int,
-        metavar="N",
-        help="N processes on the processor (default: one a core where that pays)",
-    )
-    add(
-        "--max-restarts",
-        type=int,
-        default=0,
-        metavar="N",
-        help="start lost ranks again up to N times, from the last checkpoint (default: 0)",
-    )
-    add("--core-max-per-task", type=int, metavar="N", help="examples of each task (default: all)")
-    return made
-
-
-def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
-    """The run of a command line, and what it would take here; UserError says what is wrong."""
-    _check(options)
-    machine, named = _machine(options), assignments(options)
-    if options.resume:
-        run = _recorded(options, options.out or RUNS / recipe_for(machine).name)
-    else:
-        by_machine = options.recipe in (None, "auto")
-        recipe = recipe_for(machine) if by_machine else get_recipe(options.recipe)
-        out = options.out or RUNS / recipe.name
-        run = Run(recipe, out, options.data, seed=options.seed or 0)
-    run = replace(
-        run,
-        device="cpu" if machine.is_processor else options.device,
-        core_bundle=options.core_bundle,
-        core_max_per_task=options.core_max_per_task,
-        more_data=options.more_data,
-        log=options.log,
-        max_restarts=options.max_restarts,
-    ).assign(named)
-    if run.recipe.model.vocab_size < SMALLEST_VOCABULARY:
-        raise UserError(
-            f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
-            f"tokens need {SMALLEST_VOCABULARY}"
-        )
-    if not options.resume and _takes_its_own_time(run, machine, named):
-        run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
-    require_steady_start(run)
-    plan = _planned(run, machine, shares=not (options.cpu_ranks or is_rank()))
-    if run.loop.minutes is None:  # else it follows from the length
-        run = replace(run, loop=run.loop.over(run.dial))
-    return run, plan
-
-
-def _planned(run: Run, machine: Machine, shares: bool) -> Plan:
-    """On a processor that ``shares`` its cores out by the rule: with as many ranks as fit."""
-    how = {"forced": run.precision != "auto", "recompute": run.loop.recompute == "on"}
-    if shares and machine.is_processor and sys.platform == "linux":
-        ranks = planning.processor_ranks(run.dial, cores())
-        plan = planning.plan(run.recipe, None, machine.with_devices(ranks), **how)
-        if plan.fits or ranks == 1:
-            return plan
-    return planning.plan(run.recipe, None, machine, **how)
-
-
-def _takes_its_own_time(run: Run, machine: Machine, named: Mapping[str, str]) -> bool:
-    """Whether the laptop's recipe runs as it stands, on a processor as slow as it may be."""
-    as_it_stands = machine.is_processor and run.recipe == get_recipe("laptop")
-    return as_it_stands and not {"minutes", "loop.minutes"} & set(named)
-
-
-def _check(options: argparse.Namespace) -> None:
-    check_log(options.log)
-    ranks = options.cpu_ranks
-    if ranks is not None and ranks < 1:
-        raise UserError(f"--cpu-ranks is {ranks}; it must be at least 1")
-    if ranks is not None and ranks > MOST_CPU_RANKS:
-        raise UserError(
-            f"--cpu-ranks is {ranks}; a rehearsal has at most {MOST_CPU_RANKS}: every "
-            "rank is a process with a copy of the model"
-        )
-    for name in ("data", "core_bundle"):
-        folder = getattr(options, name)
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"--{name.replace('_', '-')} {folder}: there is no such folder")
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is a file; name a folder")
-
-
-def _machine(options: argparse.Namespace) -> Machine:
-    """What the run finds here; several ranks on a processor share it."""
-    kind, _, index = options.device.partition(":")
-    if options.cpu_ranks or (kind == "auto" and not _has_gpu()):
-        machine = processor()
-    else:
-        machine = this_machine(kind)
-    ranks = world_size() or options.cpu_ranks or (1 if index else machine.devices)
-    return machine.with_devices(ranks)
-
-
-def _has_gpu() -> bool:
-    """Whether it is worth asking torch; without any driver a dry run need not wait for it."""
-    drivers = ("nvidia[0-9]*", "dxg", "kfd")
-    return sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in drivers)
-
-
-def _recorded(options: argparse.Namespace, out: Path) -> Run:
-    """The run in ``out`` as its ``config.json`` has it, for ``--resume``.
-
-    UserError when there is no run, or when the command line contradicts its record.
-    """
-    names = ("recipe", "depth", "seed")
-    given = [name for name in names if getattr(options, name) is not None]
-    if given:
-        raise UserError(
-            f"--resume takes its settings from {out}/config.json; leave out --{given[0]}, "
-            "or start another run without --resume"
-        )
-    path = out / "config.json"
-    if not path.is_file():
-        raise UserError(f"{out} holds no run to resume; name its folder with --out")
-    config = read_json(path, "it cannot be resumed; start another run")
-    try:
-        known = {"recipe": config["recipe"], "loop": config["settings"], "seed": config["seed"]}
-        precision, data = config["identity"]["precision"], config["data_dir"]
-    except (KeyError, TypeError):
-        raise UserError(
-            f"{path} was not written by this version of nanogpt2; start another run"
-        ) from None
-    run = Run.from_dict({**known, "precision": precision, "out": "."})
-    if options.data is not None and not data:
-        raise UserError(f"the run in {out} learns from {run.recipe.data}; leave out --data")
-    return replace(run, out=out, data=options.data or data)  # it may have been moved
+from nanogpt2.training.length import FIRST_STEPS, is_open
 
 
 def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
@@ -213,9 +53,9 @@ def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
 
 def describe(run: Run, plan: Plan) -> Iterator[str]:
     """What will be done, in lines for people: sizes, length, costs, places."""
-    several, kind = "", "cuda" if plan.machine.kind not in ("cpu", "mps") else plan.machine.kind
+    several = ""
     if plan.machine.devices > 1:
-        several = f", started by torch.distributed's launcher, over {backend(kind)}"
+        several = f", started by torch.distributed's launcher, over {backend(plan.machine.device)}"
     places = {
         **({} if run.loop.minutes is None else {"length": _length(run)}),
         "precision": plan.precision,
@@ -267,7 +107,7 @@ class Speedrun:
 
     def __init__(self, run: Run, plan: Plan, command: str) -> None:
         self.asked, self.plan, self.command, self.out = run, plan, command, run.out
-        self.stamps = Stamps(run.out)
+        self.stamps, self.journal = Stamps(run.out), Journal(run.out, rank())
         self.screen = Screen(quiet=rank() > 0)
         self.work = Work(run, plan, self.screen)
 
@@ -305,13 +145,18 @@ class Speedrun:
 
         with join(self.asked.device) as ranks, ExitStack() as claim:
             self.work.ranks = ranks
+            self.work.plan = self.plan = planning.as_found(self.plan, self.asked, ranks)
             if ranks.is_main:
                 claim.enter_context(claimed(self.out))
                 self.begin()
-            for stage in self.stages():
-                self.do(stage)
-                if self.work.exit_code:
-                    break
+            try:
+                for stage in self.stages():
+                    self.do(stage)
+                    if self.work.exit_code:
+                        break
+            except Exception as error:
+                self.journal.failed(error)
+                raise
         if ranks.is_main and not self.work.exit_code:
             print(self.out / "report.html")
         return self.work.exit_code
@@ -326,7 +171,8 @@ class Speedrun:
             self.screen.stage(*place, stage.title, "is done" if done else "")
         if done or not (main or stage.together):
             return
-        files = stage.work()
+        with self.journal.stage(stage.name) if main else nullcontext():
+            files = stage.work()
         if main and files is not None:
             self.stamps.write(stage.name, stage.inputs(), files)
 
@@ -336,10 +182,12 @@ class Speedrun:
         self.screen.stage(1, len(stages) + 1, "check the machine")
         machine = describe_machine()
         self.screen.say(f"  {machine.get('gpus') or machine['processor']}, {machine['memory']}")
+        if restarts() and (why := self.journal.last_words()):
+            self.screen.say(f"  started again; the attempt before this one: {why}")
         check_same_run(run)
         valid = {stage.name: self.stamps.valid(stage.name, stage.inputs()) for stage in stages}
         self.work.check_folders({name for name, done in valid.items() if not done})
-        require_free_space(self.out, plan.disk_bytes, "the run")
+        require_free_space(self.out, self.work.bytes_to_come(), "the run")
         if not plan.fits and not plan.machine.is_processor:
             raise UserError(f"the run does not fit this machine: {plan.reasons[0]}")
         if made_here(self.out) != {MADE}:
@@ -396,6 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if plan.machine.devices > 1 and not is_rank():
         return launch(plan.machine.devices, "nanogpt2.speedrun", arguments, run.max_restarts)
+    if why := Journal(run.out).refusal():
+        if rank() == 0:
+            print(f"error: not started again: it would end as before ({why})", file=sys.stderr)
+        return 2
     if is_rank() and rank() == 0:  # before they join: an optimizer would wait for all of them
         plan = planning.measured(plan, run.recipe)
     command = shlex.join(["python", "-m", "nanogpt2.speedrun", *arguments])

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from nanogpt2.errors import UserError
 from nanogpt2.files import made_here, read_json, require_replaceable, sha256_of, write_json
-from nanogpt2.planning import Plan, shards_needed
+from nanogpt2.journal import Journal
+from nanogpt2.memory import shards_needed
+from nanogpt2.planning import Plan
+from nanogpt2.reported import SHARD_CHARACTERS
 from nanogpt2.reporting.console import Screen
 from nanogpt2.run import EVAL_TOKENS, Run
 
@@ -36,6 +43,8 @@ PROMPTS = (
 SAMPLING = {"max_new_tokens": 96, "temperature": 0.8, "seed": 0}
 TASKS_CURE = "give --core-bundle DIR"
 TOKENIZER_CHARACTERS = 2_000_000_000
+TOKENIZER_SHARDS = math.ceil(TOKENIZER_CHARACTERS / SHARD_CHARACTERS)
+"""of a data set that is downloaded: the vocabulary is learned from its first shards"""
 
 
 class Work:
@@ -45,6 +54,8 @@ class Work:
     """set when they have joined, before any work"""
     exit_code = 0
     """of the command, when a signal ended the training"""
+    tokenizer_is_new = False
+    """trained by this process, while shards came"""
 
     def __init__(self, run: Run, plan: Plan, screen: Screen) -> None:
         self.run, self.plan, self.screen, self.out = run, plan, screen, run.out
@@ -109,6 +120,12 @@ class Work:
         """How many training shards of its downloaded data set the run reads."""
         return shards_needed(self.run.recipe.data, self.run.dial.tokens)
 
+    def bytes_to_come(self) -> int:
+        """What the run will write to the disk, beyond what is there."""
+        folders = (self.out / "checkpoints", *([] if self.run.data else [self.data_dir]))
+        here = sum(f.stat().st_size for d in folders for f in d.rglob("*") if f.is_file())
+        return max(0, self.plan.disk_bytes - here)
+
     def wanted_data(self) -> Any:
         """What the data stage should have made: of one's own folder, the files as they are.
 
@@ -160,26 +177,40 @@ class Work:
                 self.screen.say(f"  {missing}")
             write_embedded_corpus(self.data_dir, check=self.check_text)
         else:
-            from nanogpt2.data.download import download_dataset
-
-            with self.screen.progress() as advance:
-                download_dataset(
-                    self.run.recipe.data,
-                    self.data_dir,
-                    self.shards_needed(),
-                    lambda done, total: advance(done, total, "bytes"),
-                )
+            self.download()
             self.check_text(self.data_dir)
         return [self.data_dir]
 
+    def download(self) -> None:
+        """The recipe's shards; the tokenizer is trained as soon as those are here that it needs."""
+        from nanogpt2.data.download import download_dataset
+
+        name, shards = self.run.recipe.data, self.shards_needed()
+
+        def fetch(number: int) -> None:
+            with self.screen.progress() as advance:
+                told: Any = lambda done, total: advance(done, total, "bytes")  # noqa: E731
+                download_dataset(name, self.data_dir, number, told)
+
+        if shards > TOKENIZER_SHARDS and self.learned() is None:
+            fetch(TOKENIZER_SHARDS)
+            self.screen.say("  training the tokenizer, while the other shards come")
+            with coming(name, shards, self.data_dir):
+                self.train_tokenizer()
+            self.tokenizer_is_new = True
+        fetch(shards)
+
     def train_tokenizer(self) -> list[Path]:
         """Learn the recipe's vocabulary from the training shards, once and for all of the run."""
-        if self.learned() is not None:
+        if self.tokenizer_is_new or self.learned() is not None:
             return [self.tokenizer_dir]  # checked when the run went on
         from nanogpt2.data.shards import find_shards, open_shard
         from nanogpt2.data.tokenizer import Tokenizer, text_sample
 
-        shards = [open_shard(path).metadata for path in find_shards(self.data_dir).train]
+        files = find_shards(self.data_dir).train
+        if self.run.data is None:
+            files = files[:TOKENIZER_SHARDS]
+        shards = [open_shard(path).metadata for path in files]
         groups = [shard.row_group(i) for shard in shards for i in range(shard.num_row_groups)]
         total = min(sum(group.total_byte_size for group in groups), TOKENIZER_CHARACTERS)
 
@@ -192,7 +223,7 @@ class Work:
             advance(total, total, "merging")
 
         with self.screen.progress() as advance:
-            texts = told(text_sample(self.data_dir, TOKENIZER_CHARACTERS))
+            texts = told(text_sample(files, TOKENIZER_CHARACTERS))
             Tokenizer.train(texts, self.run.recipe.model.vocab_size).save(self.tokenizer_dir)
         return [self.tokenizer_dir]
 
@@ -318,13 +349,32 @@ class Work:
         names = ("metrics.jsonl", "length.json", "evaluation.json", "core.json", "samples.json")
         paths = [self.out / name for name in names]
         files = [sha256_of(path) if path.is_file() else "" for path in paths]
-        return [metadata.version("nanogpt2"), self.run.identity(), self.trained(), files]
+        stages = {k: v for k, v in Journal(self.out).seconds().items() if k != "report"}
+        return [metadata.version("nanogpt2"), self.run.identity(), self.trained(), files, stages]
 
     def report(self) -> list[Path]:
         """Write report.html and report.md."""
         from nanogpt2.reporting.report import write_report
 
         return write_report(self.out)
+
+
+@contextmanager
+def coming(name: str, shards: int, folder: Path) -> Iterator[None]:
+    """A process that downloads meanwhile (to train a tokenizer holds Python's lock).
+
+    It is ended when the block ends; whoever asks for the shards afterwards goes on from its bytes,
+    and meets what it failed by.
+    """
+    asked = [name, "--shards", str(shards), "--out", str(folder)]
+    command = [sys.executable, "-m", "nanogpt2.data.download", *asked]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def progress_text(report: StepReport) -> str:

@@ -25,7 +25,8 @@ PAGES: dict[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evals": ("evals",),
     "training": ("training",),
-    "speedrun": ("costs", "memory", "outlook", "planning", "reporting", "stages", "speedrun"),
+    "speedrun": ("costs", "memory", "fitting", "outlook", "planning", "reporting")
+    + ("asked", "stages", "speedrun"),
     "lab": ("lab",),
     "studies": ("studies",),
     "rest": (),

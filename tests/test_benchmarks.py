@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,71 @@ def test_decode_knows_the_size_of_its_cache() -> None:
     held, full = (row["value"] for row in rows[-2:])
     # depth 2 has one short window (128 of 256 keys) and a full one
     assert held / full == (129 + 256) / (2 * 256)
+
+
+STAND_IN = """
+import sys
+from benchmarks import gpu
+from benchmarks.gpu_parts import Part, Stage
+from nanogpt2.errors import UserError
+from pathlib import Path
+
+stage = Stage("drawn", "a stand-in", {name: Part("none") for name in "abc"})
+place = gpu.Place("cuda", "NVIDIA H100 80GB HBM3", False, None, None, Path(sys.argv[1]))
+
+def body(place, stage, part, seconds):
+    assert 0 < seconds <= gpu.STAGE_SECONDS
+    if part in sys.argv[3]:
+        raise KeyboardInterrupt
+    if part in sys.argv[4]:
+        raise UserError("it did not end within 480 s")
+    print("ran", part)
+    return [{"part": stage, "what": part, "value": 1.0, "unit": "s"}]
+
+gpu.run_stage(stage, place, again=sys.argv[2] == "again", run=body)
+"""
+
+
+def test_stages_go_on_where_they_were_stopped_and_record_what_they_found(tmp_path: Path) -> None:
+    def ran(again: str = "", stop: str = "-", fail: str = "-") -> list[str]:
+        words = [sys.executable, "-c", STAND_IN, str(tmp_path), again, stop, fail]
+        told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert bool(told.returncode) == (stop != "-"), told.stderr
+        lines = told.stdout.splitlines()
+        return [line.removeprefix("ran ") for line in lines if line.startswith("ran ")]
+
+    assert ran(stop="b") == ["a"]
+    (path,) = tmp_path.iterdir()
+    assert path.name == "benchmarks-h100-drawn.json"
+    assert json.loads(path.read_text())["results"]["done"] == ["a"]
+    assert ran(fail="b") == ["c"], "a is known"
+    record = json.loads(path.read_text())
+    assert record["device"] == "NVIDIA H100 80GB HBM3"
+    assert record["results"]["failed"] == {"b": "it did not end within 480 s"}
+    assert [row["what"] for row in record["results"]["rows"]] == ["a", "c"]
+    assert ran() == [] and ran(again="again") == ["a", "b", "c"]
+    path.write_text(path.read_text().replace("H100", "H200"))
+    assert ran() == ["a", "b", "c"], "edited by hand, or of another GPU"
+
+
+def test_the_plan_names_every_stage_in_order_and_no_gpu_is_said_in_a_sentence() -> None:
+    lines = run("benchmarks.gpu", "--plan").splitlines()
+    names = [line.split()[1] for line in lines[::2]]
+    assert names[:3] == ["tests", "step", "run"] and len(names) == len(set(names))
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "step"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert told.returncode == 2 and told.stderr.count("\n") == 1
+    assert "there is no GPU here" in told.stderr
+
+
+def test_a_part_of_a_rehearsal_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    rehearsal = ("--device", "cpu", "--small", "--one", "variants", "AdamW for the matrices")
+    run("benchmarks.gpu", *rehearsal, str(path))
+    rows = json.loads(path.read_text())
+    assert any("matrices=adamw: step" in row["what"] and row["value"] > 0 for row in rows)

@@ -62,3 +62,29 @@ def test_cores_are_what_the_affinity_mask_leaves(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert machines.cores(tmp_path / "none") == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "visible", "there"),
+    [
+        ((), None, False),
+        (("nvidia3",), None, True),  # a container that was given the fourth GPU
+        (("nvidiactl",), None, True),
+        (("dxg",), None, True),
+        (("kfd",), None, True),
+        (("nvme0", "nvidia-uvm"), None, False),
+        (("nvidia0",), "", False),
+        (("nvidia0",), "-1", False),
+        (("nvidia0", "nvidia1"), "1", True),
+    ],
+)
+def test_a_gpu_is_looked_for_where_drivers_leave_their_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: tuple, visible: str | None, there: bool
+) -> None:
+    monkeypatch.setattr("nanogpt2.machines.sys.platform", "linux")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for name in nodes:
+        (tmp_path / name).touch()
+    assert machines.may_have_gpu(tmp_path) is there

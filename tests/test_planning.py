@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from nanogpt2.costs import (
 )
 from nanogpt2.depth import Batch, dial, flops_per_token
 from nanogpt2.errors import UserError, run_command
+from nanogpt2.fitting import Room
 from nanogpt2.machines import (
     ACCELERATORS,
     Machine,
@@ -43,16 +45,19 @@ from nanogpt2.optim.sharded import stacks_of
 from nanogpt2.planning import (
     GUESS,
     TOKENS_OF_A_RANK,
-    choose_recipe,
+    as_found,
     describe,
     main,
     measured,
     plan,
     processor_ranks,
     recipe_for,
+    why_ask,
 )
 from nanogpt2.recipes import RECIPES, get_recipe
+from nanogpt2.run import Loop, Run
 from nanogpt2.training import pace
+from nanogpt2.training.ranks import Ranks
 from nanogpt2.training.setup import choose_precision
 
 NODE = machine_of("H100", 8)
@@ -212,13 +217,16 @@ def test_a_t4_runs_in_fp16_which_is_eight_times_as_fast_as_fp32():
 def test_recomputation_is_proposed_where_it_makes_a_run_fit():
     long = get_recipe("run1", depth=16, sequence_len=16384)
     card = machine_of("RTX 3060")
-    without, again = (plan(long, None, card, recompute=on) for on in (False, True))
+    without, again = (plan(long, None, card, loop=Loop(recompute=on)) for on in ("off", "on"))
     needed = f"with --set recompute=on it needs {again.memory.peak / 1e9:.1f} GB"
     assert not without.fits and needed in without.reasons[0]
     assert again.fits and again.seconds == pytest.approx(without.seconds * 4 / 3)
     assert any("a third more arithmetic" in note for note in again.notes)
-    roomy = [plan("run1", None, machine_of("H100"), recompute=on).memory for on in (False, True)]
-    assert roomy[1].activations < roomy[0].activations / 4
+    roomy = [
+        plan("run1", None, machine_of("H100"), loop=Loop(recompute=on), most_rows=16).memory
+        for on in ("off", "on")
+    ]
+    assert roomy[1].activations < roomy[0].activations / 3
 
 
 CARDS = ["RTX 3060", "RTX 3070", "RTX 4060 Ti", "RTX 3090", "RTX 4090", "T4", "V100", "A10", "L4"]
@@ -242,15 +250,108 @@ def test_another_depth_is_not_held_against_the_record():
     assert "GPT-2" in dict(describe(plan("run1", None, NODE)))["energy"]
 
 
-def test_the_recipe_for_a_machine():
-    assert recipe_for(machine_of("H100")).name == "run3"  # the largest that fits: depth 26
-    assert recipe_for(machine_of("A100")).name == "run1"  # no fp8
-    small = recipe_for(machine_of("RTX 4090"))
-    assert small.record and small.depth < 24
-    assert plan(small, None, machine_of("RTX 4090")).fits
-    assert not plan(small, small.depth + 2, machine_of("RTX 4090")).fits
-    assert recipe_for(replace(machine_of("T4"), memory_bytes=10**8)).name == "laptop"
-    assert choose_recipe("cpu").name == choose_recipe(cpu_only=True).name == "laptop"
+def test_a_node_gets_the_record_that_reaches_the_score_soonest():
+    recipe, why = recipe_for(NODE)
+    assert recipe == get_recipe("run6") and "soonest" in why
+    soonest = min((r for r in RECIPES.values() if r.record), key=lambda r: r.record.hours)
+    assert recipe == soonest
+    assert plan(recipe, None, NODE).dollars == pytest.approx(24 * 1.65)
+
+
+@pytest.mark.parametrize(
+    ("kind", "devices"), [("H100", 1), ("H200", 1), ("RTX 4090", 1), ("T4", 1), ("A100", 8)]
+)
+def test_what_starts_unasked_ends_within_hours_and_says_why(kind, devices):
+    machine, hours = machine_of(kind, devices), 2 if devices == 1 else 4
+    recipe, why = recipe_for(machine)
+    made = plan(recipe, None, machine)
+    assert made.fits and made.seconds <= 3600 * hours and why_ask(made) is None
+    deeper = plan(recipe, recipe.depth + 2, machine)
+    assert deeper.seconds > 3600 * hours or not deeper.fits
+    assert f"at depth {recipe.depth} it ends within {hours}.00 hours" in why or hours == 2
+    assert f"its own depth, {RECIPES[recipe.name].depth}, " in why
+    assert recipe_for(machine, seconds=900)[0].depth < recipe.depth
+
+
+def test_what_takes_longer_starts_only_when_it_is_asked_for():
+    one = machine_of("H100")
+    recipe, why = recipe_for(one, at_any_price=True)
+    assert recipe.depth == 24 and "soonest" in why
+    assert "about 13.20 hours and $39.60" in why_ask(plan(recipe, None, one))
+    assert why_ask(plan(recipe, None, NODE)) is None
+    t4, _ = recipe_for(machine_of("T4"), at_any_price=True)
+    assert plan(t4, None, machine_of("T4")).fits
+    assert not plan(t4, t4.depth + 2, machine_of("T4")).fits
+    unknown = replace(one, kind="Future GPU", peak_flops=None)
+    assert "nobody knows how long" in why_ask(plan(recipe, None, unknown))
+
+
+def test_without_a_gpu_or_room_on_it_there_is_the_laptop():
+    assert recipe_for(processor()) == (get_recipe("laptop"), "")
+    assert recipe_for(replace(machine_of("T4"), memory_bytes=10**8))[0].name == "laptop"
+
+
+@pytest.mark.parametrize("free", [10, 20, 40, 80, 160])
+def test_the_planned_loss_is_the_one_that_the_kernel_chooses(free, monkeypatch):
+    from nanogpt2.kernels import loss
+
+    machine = replace(machine_of("H100"), memory_bytes=free * 10**9)
+    room, at = Room(get_recipe("run1"), machine, "bf16"), dial(4, "run1")
+    left = machine.memory_bytes - 4 * at.parameters["total"]
+    monkeypatch.setattr(loss, "fits", lambda needed, gpu: needed < loss._FREE_SHARE * left)
+    head = torch.empty(at.model.vocab_size, at.n_embd, device="meta")
+    for rows in (1, 4, 16, 32, 64):
+        hidden = torch.empty(rows * 2048, at.n_embd, dtype=torch.bfloat16, device="meta")
+        cuda = SimpleNamespace(
+            device=torch.device("cuda", 0), dtype=hidden.dtype, shape=hidden.shape
+        )
+        chosen = loss._choose(cuda, head, "mean", learns=True)
+        assert room.holds_logits(at, rows) == (chosen == "plain"), rows
+
+
+def test_all_logits_are_counted_where_the_loss_holds_them():
+    bf16 = get_recipe("run1")
+    made, eager = (plan(bf16, None, NODE, loop=Loop(compile=on)) for on in ("auto", "off"))
+    logits = 16 * 2048 * 32768
+    chunked = memory_per_rank(made.dial.model, bf16, 8, 16, True, True).activations
+    assert made.memory.activations - chunked == pytest.approx(5 * logits, rel=0.1)
+    assert eager.memory.activations - made.memory.activations == 10 * logits
+    assert plan("laptop", None, processor()).memory.activations < logits
+
+
+def test_a_larger_card_takes_more_rows_than_the_recipe_names():
+    large = machine_of("H200", 8)
+    assert plan("run6", None, large).device_batch_size == 32
+    assert plan("run6", None, large, most_rows=16).device_batch_size == 16
+    assert plan("run6", None, NODE).device_batch_size == 16, "the record's"
+    assert plan("laptop", None, processor()).device_batch_size == 16
+
+
+def gpu_ranks(world_size, monkeypatch, free):
+    """A rank of ``world_size`` on CUDA, where the fullest GPU has so many bytes free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * 10**9, 80 * 10**9))
+    ranks = Ranks(0, 0, world_size, torch.device("cuda", 0))
+    ranks.gather = lambda key, value, seconds: [value, free]
+    ranks.share = lambda make: make()
+    return ranks
+
+
+def test_a_card_in_use_takes_fewer_rows_a_pass(monkeypatch):
+    run, made = Run(get_recipe("run6"), "."), plan("run6", None, NODE)
+    assert as_found(made, run, gpu_ranks(8, monkeypatch, 79 * 10**9)) == made
+    less = as_found(made, run, gpu_ranks(8, monkeypatch, 30 * 10**9))
+    assert less.device_batch_size < 16 and less.memory.peak <= 30 * 10**9
+    assert less.device_batch_size * less.accumulation == 64 and less.fits
+    assert "30.0 GB are free" in less.notes[-1]
+    none = as_found(made, run, gpu_ranks(8, monkeypatch, 3 * 10**9))
+    assert not none.fits and "one row at a time needs" in none.reasons[0]
+
+
+def test_plan_and_run_agree_on_device_and_ranks(monkeypatch):
+    run, made = Run(get_recipe("run6"), "."), plan("run6", None, NODE)
+    for ranks in (gpu_ranks(7, monkeypatch, 80 * 10**9), Ranks(0, 0, 8, torch.device("cpu"))):
+        with pytest.raises(UserError, match="the plan is for 8 x H100"):
+            as_found(made, run, ranks)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.charts import Series, line_chart, room_for, short, smooth, thin
 from nanogpt2.reporting.picture import main as draw
 from nanogpt2.reporting.report import duration, write_report
-from nanogpt2.reporting.run import load_run, read_metrics
+from nanogpt2.reporting.run import LEFT_OUT, load_run, read_metrics
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "polyline"}
@@ -269,3 +269,29 @@ def test_numbers_for_people():
     assert [short(v) for v in (0, 1500, 2.5e6, 0.25)] == ["0", "1.5k", "2.5M", "0.25"]
     assert duration(5.4) == "5 s" and duration(321.4) == "5 min 21 s"
     assert duration(10949.46713) == "3 h 2 min" and duration(59.7) == "1 min 0 s"
+
+
+def test_training_is_timed_as_the_leaderboard_does_and_the_wall_clock_stands_beside(run_folder):
+    from nanogpt2.training.metrics import WARMUP_STEPS
+
+    assert LEFT_OUT == WARMUP_STEPS
+    path = run_folder / "metrics.jsonl"
+    # 100 s of compiling in the first ten steps, then a second a step; evaluations are not in it
+    lines = [
+        json.dumps({"step": s, "seconds": 10 * min(s, 10) + max(s - 10, 0)}) for s in range(1, 201)
+    ]
+    path.write_text("\n".join(lines))
+    (run_folder / "attempts.jsonl").write_text(
+        '{"stage": "data", "seconds": 60, "ended": "well"}\n'
+        '{"stage": "train", "seconds": 300, "ended": "killed"}\n'
+        '{"stage": "train", "seconds": 240, "ended": "well"}\n'
+        '{"stage": "report", "seconds": 5, "ended": "well"}\n'
+    )
+    assert load_run(run_folder).timed == 190
+    write_report(run_folder)
+    report = (run_folder / "report.md").read_text()
+    assert "| training | 3 min 10 s without the first 10 steps |" in report
+    assert "| stage: data | 1 min 0 s |" in report and "| stage: train | 9 min 0 s |" in report
+    assert "| all stages | 10 min 0 s |" in report
+    path.write_text("\n".join(lines[:7]))
+    assert load_run(run_folder).timed is None

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt2.asked import SMALLEST_VOCABULARY, asked_for, parser
 from nanogpt2.data.tokenizer import SMALLEST
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.machines import machine_of, processor
 from nanogpt2.recipes import RECIPES, get_recipe
 from nanogpt2.run import Loop, Run, difference
-from nanogpt2.speedrun import SMALLEST_VOCABULARY, asked_for, parser, record
+from nanogpt2.speedrun import record
 from nanogpt2.training.command import parser as trainer_parser
 
 
@@ -34,15 +35,15 @@ def test_every_recipe_resolves_to_what_the_dial_says(name):
 
 
 def test_a_machine_without_a_gpu_gets_the_laptop(monkeypatch):
-    monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: False)
+    monkeypatch.setattr("nanogpt2.machines.may_have_gpu", lambda: False)
     assert plan().recipe.name == plan("--recipe", "auto").recipe.name == "laptop"
     assert plan().out.as_posix() == "runs/laptop"
 
 
 def test_a_processor_is_shared_by_ranks_unless_their_number_is_given(monkeypatch):
-    monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: False)
-    monkeypatch.setattr("nanogpt2.speedrun.cores", lambda: 4)
-    monkeypatch.setattr("nanogpt2.speedrun.sys.platform", "linux")
+    monkeypatch.setattr("nanogpt2.machines.may_have_gpu", lambda: False)
+    monkeypatch.setattr("nanogpt2.asked.cores", lambda: 4)
+    monkeypatch.setattr("nanogpt2.asked.sys.platform", "linux")
     assert ranks() == 4
     assert ranks("--cpu-ranks", "1") == 1
     assert ranks("--set", "batch_tokens=512") == 1
@@ -52,10 +53,10 @@ def test_a_processor_is_shared_by_ranks_unless_their_number_is_given(monkeypatch
 
 
 def test_one_process_for_each_gpu_unless_the_processor_is_asked_for(monkeypatch):
-    monkeypatch.setattr("nanogpt2.speedrun._has_gpu", lambda: True)
-    monkeypatch.setattr("nanogpt2.speedrun.cores", lambda: 1)
+    monkeypatch.setattr("nanogpt2.machines.may_have_gpu", lambda: True)
+    monkeypatch.setattr("nanogpt2.asked.cores", lambda: 1)
     node = {"auto": machine_of("H100", 8), "cpu": processor()}
-    monkeypatch.setattr("nanogpt2.speedrun.this_machine", node.__getitem__)
+    monkeypatch.setattr("nanogpt2.asked.this_machine", node.__getitem__)
     assert ranks("--recipe", "run1") == 8
     assert ranks("--recipe", "run1", "--device", "cpu") == 1
     rehearsal = plan("--cpu-ranks", "3")
@@ -129,6 +130,7 @@ def test_both_commands_spell_their_options_alike():
     assert set(trainer) - set(speedrun) == {"--tokenizer", "--resume-from"}
     assert set(speedrun) - set(trainer) == {
         "--resume", "--dry-run", "--log", "--cpu-ranks", "--max-restarts", "--core-max-per-task",
+        "--yes",
     }  # fmt: skip
     for name in set(speedrun) & set(trainer):
         assert (speedrun[name].dest, speedrun[name].type) == (

@@ -49,7 +49,9 @@ def test_tasks_that_cannot_be_had_end_the_run_before_it_trains(
         "error: could not download it; or give --core-bundle DIR, a folder that holds CORE's tasks"
     )
     assert told[-3].startswith("2/") and "get the data" in told[-3]
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", MADE, "run.lock"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "attempts.jsonl", "config.json", MADE, "run.lock"
+    }  # fmt: skip
 
 
 def test_tasks_are_fetched_once_and_before_the_training(fetched, documents, tmp_path, capsys):

@@ -72,7 +72,7 @@ def test_a_killed_rank_is_started_again_and_nothing_is_lost(whole, documents, tm
     ranks_of(running)[1].kill()
     _, stderr = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, stderr
-    assert "continuing from step_" in stderr
+    assert "continuing from step_" in stderr and "started again; the attempt before" in stderr
     assert losses(out) == losses(whole[0])
 
 
@@ -101,8 +101,13 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, documents, tmp_path):
 
 
 def test_a_users_mistake_is_told_once_with_its_rank(documents, tmp_path):
-    running = start(documents, tmp_path / "run", "--set", "vocab_size=30000")
+    """Nor does a launcher that restarts lost ranks repeat it."""
+    more = ("--set", "vocab_size=30000", "--max-restarts", "2")
+    running = start(documents, tmp_path / "run", *more)
     _, stderr = running.communicate(timeout=PATIENCE)
     assert running.returncode == 2
+    assert stderr.count("train the tokenizer") == 1
     errors = [line for line in stderr.splitlines() if "error" in line.lower()]
-    assert len(errors) == 1 and "rank 0 of 2" in errors[0] and "too short" in errors[0]
+    first, *others = (line for line in errors if "too short" in line)
+    assert len(errors) == 3 and "rank 0 of 2" in first
+    assert all("not started again" in line for line in others)

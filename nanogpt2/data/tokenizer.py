@@ -212,10 +212,10 @@ def _read_merges(path: Path, cure: str) -> dict[bytes, int]:
     return ranks
 
 
-def text_sample(folder: Path | str, max_chars: int, doc_chars: int = 10_000) -> Iterator[str]:
-    """Training documents of ``folder``, each cut to ``doc_chars``, up to ``max_chars`` in all."""
+def text_sample(shards: Iterable[Path], max_chars: int, doc_chars: int = 10_000) -> Iterator[str]:
+    """Documents of ``shards``, each cut to ``doc_chars``, up to ``max_chars`` in all."""
     used = 0
-    for path in find_shards(folder).train:
+    for path in shards:
         for text in read_documents(path):
             if used >= max_chars:
                 return
@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
     require_replaceable(options.out, options.data)
     shards = find_shards(options.data)
     print(shards.describe())
-    tokenizer = Tokenizer.train(text_sample(options.data, options.max_chars), options.vocab_size)
+    tokenizer = Tokenizer.train(text_sample(shards.train, options.max_chars), options.vocab_size)
     tokenizer.save(options.out, options.data)
     held_out = islice(chain.from_iterable(map(read_documents, shards.held_out)), 1000)
     rate = bytes_per_token(tokenizer, held_out)

@@ -73,7 +73,9 @@ def headline(run: Run) -> list[dict[str, str]]:
     if "core" in run.core:
         figures.append(("CORE", f"{run.core['core']:.4f}", f"GPT-2: {GPT2_CORE:.4f}"))
     training = run.training
-    if "seconds" in training:
+    if run.timed is not None:
+        figures.append(("training", duration(run.timed), "without the first 10 steps"))
+    elif "seconds" in training:
         figures.append(("training", duration(training["seconds"]), ""))
     if training.get("tokens_per_second"):
         figures.append(("speed", f"{training['tokens_per_second']:,.0f}", "tokens/s"))
@@ -191,7 +193,14 @@ def sections(run: Run) -> list[dict[str, Any]]:
     machine = config.get("machine", {})
     names = {"asked": "the recipe's steps", "steps": "steps chosen", "after": "chosen after steps"}
     length = [(names.get(name, name.replace("_", " ")), v) for name, v in by_clock.items()]
+    walls = {name: seconds for name, seconds in run.stages.items() if name != "report"}
+    clock = [(f"stage: {name}", duration(seconds)) for name, seconds in walls.items()]
+    if clock:
+        clock.append(("all stages", duration(sum(walls.values()))))
+    if run.timed is not None:
+        clock.insert(0, ("steps after the first 10, without evaluations", duration(run.timed)))
     tables = [
+        ("clock", "Time", "", clock),
         ("length", "Length, set by the clock", "", length),
         ("figures", "Figures of the run", "", figures),
         ("configuration", "Configuration", "Every field", list(flat(settings))),

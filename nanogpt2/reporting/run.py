@@ -9,8 +9,12 @@ from typing import Any
 
 from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
+from nanogpt2.journal import Journal
 
 Point = tuple[float, float]
+LEFT_OUT = 10
+"""first steps that the leaderboard does not time (``training.metrics.WARMUP_STEPS``; a test
+compares), nor evaluations and saving"""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,17 @@ class Run:
     evaluation: dict[str, Any] = field(default_factory=dict)
     core: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, str]] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    """wall clock of each stage, in seconds"""
+
+    @property
+    def timed(self) -> float | None:
+        """Seconds of training as the leaderboard counts them; None of ten steps or less."""
+        seconds = self.points("seconds")
+        first = [value for step, value in seconds if step <= LEFT_OUT]
+        if not first or len(first) == len(seconds):
+            return None
+        return seconds[-1][1] - first[-1]
 
     def points(self, name: str) -> list[Point]:
         """(step, value) of every record that has ``name`` as a number."""
@@ -77,4 +92,5 @@ def load_run(folder: Path | str) -> Run:
         evaluation=part("evaluation.json", {}),
         core=part("core.json", {}),
         samples=part("samples.json", []),
+        stages=Journal(folder).seconds(),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nanogpt2.asked import asked_for, parser
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.download import unzip
 from nanogpt2.data.loader import TokenLoader
@@ -28,7 +29,7 @@ from nanogpt2.recipes import Recipe, get_recipe
 from nanogpt2.reporting.report import write_report
 from nanogpt2.run import Run
 from nanogpt2.settings import override
-from nanogpt2.speedrun import asked_for, parser, record
+from nanogpt2.speedrun import record
 from nanogpt2.stamps import Stamps
 from nanogpt2.training.checkpoint import MARKER, describe_file, write_tensors
 from nanogpt2.training.loading import load_model

@@ -1,0 +1,193 @@
+"""From a command line to a run and its plan. Chapter: speedrun."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nanogpt2 import planning
+from nanogpt2.errors import UserError
+from nanogpt2.files import read_json
+from nanogpt2.launching import is_rank, world_size
+from nanogpt2.logs import KINDS, check_log
+from nanogpt2.machines import Machine, cores, processor, this_machine
+from nanogpt2.planning import Plan, recipe_for
+from nanogpt2.recipes import RECIPES, get_recipe
+from nanogpt2.run import Loop, Run, add_options, assignments
+from nanogpt2.settings import override
+from nanogpt2.training.length import require_steady_start
+
+RUNS = Path("runs")
+MOST_CPU_RANKS = 256
+LAPTOP_MINUTES = 10.0
+"""a slow or busy processor learns for a shorter while than the laptop's recipe says"""
+SMALLEST_VOCABULARY = 256 + 9
+"""what ``nanogpt2.data.tokenizer`` needs, known here without importing it; a test compares"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m nanogpt2.speedrun",
+        description="From documents to a trained model and its report. Stages whose results are on "
+        "disk and whole are skipped, and an unfinished training goes on from its last checkpoint.",
+    )
+    add_options(made, "auto", Loop())
+    add = made.add_argument
+    add(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out with the settings it was started with",
+    )
+    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    add("--yes", action="store_true", help="start the machine's recipe, however long it takes")
+    add("--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)")
+    add(
+        "--cpu-ranks",
+        type=int,
+        metavar="N",
+        help="N processes on the processor (default: one a core where that pays)",
+    )
+    add(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start lost ranks again up to N times, from the last checkpoint (default: 0)",
+    )
+    add("--core-max-per-task", type=int, metavar="N", help="examples of each task (default: all)")
+    return made
+
+
+def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
+    """The run of a command line, and what it would take here; UserError says what is wrong."""
+    _check(options)
+    machine, named, why = _machine(options), assignments(options), ""
+    unasked = options.recipe in (None, "auto") and not options.resume
+    if options.resume:
+        run = _recorded(options, options.out or RUNS / recipe_for(machine)[0].name)
+    else:
+        recipe = get_recipe("laptop" if unasked else options.recipe)
+        if unasked:
+            recipe, why = recipe_for(machine, _seconds(named), options.yes)
+        out = options.out or RUNS / recipe.name
+        run = Run(recipe, out, options.data, seed=options.seed or 0)
+    run = replace(
+        run,
+        device="cpu" if machine.is_processor else options.device,
+        core_bundle=options.core_bundle,
+        core_max_per_task=options.core_max_per_task,
+        more_data=options.more_data,
+        log=options.log,
+        max_restarts=options.max_restarts,
+    ).assign(named)
+    if run.recipe.model.vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
+            f"tokens need {SMALLEST_VOCABULARY}"
+        )
+    if not options.resume and _takes_its_own_time(run, machine, named):
+        run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
+    require_steady_start(run)
+    plan = _planned(run, machine, named, shares=not (options.cpu_ranks or is_rank()))
+    if run.data is not None:
+        plan = replace(plan, data_bytes=0)
+    bounded = options.yes or run.loop.minutes or run.loop.max_seconds
+    if unasked and not bounded and (ask := planning.why_ask(plan)):
+        if not options.dry_run:
+            raise UserError(ask)
+        why = ask
+    if why:
+        plan = replace(plan, notes=(why, *plan.notes))
+    if run.loop.minutes is None:  # else it follows from the length
+        run = replace(run, loop=run.loop.over(run.dial))
+    return run, plan
+
+
+def _seconds(named: Mapping[str, str]) -> float | None:
+    """How long the run may take, as far as the clock was named."""
+    minutes = named.get("minutes") or named.get("loop.minutes")
+    asked = override(Loop(), {"minutes": minutes}).minutes if minutes else None
+    return 60 * asked if asked else None
+
+
+def _planned(run: Run, machine: Machine, named: Mapping[str, str], shares: bool) -> Plan:
+    """On a processor that ``shares`` its cores out by the rule: with as many ranks as fit."""
+    recipe, usual = run.recipe, RECIPES[run.recipe.name]
+    given = "device_batch_size" in named or recipe.device_batch_size != usual.device_batch_size
+    how: dict[str, Any] = {
+        "forced": run.precision != "auto",
+        "loop": run.loop,
+        "most_rows": recipe.device_batch_size if given else None,
+    }
+    if shares and machine.is_processor and sys.platform == "linux":
+        ranks = planning.processor_ranks(run.dial, cores())
+        plan = planning.plan(recipe, None, machine.with_devices(ranks), **how)
+        if plan.fits or ranks == 1:
+            return plan
+    return planning.plan(recipe, None, machine, **how)
+
+
+def _takes_its_own_time(run: Run, machine: Machine, named: Mapping[str, str]) -> bool:
+    """Whether the laptop's recipe runs as it stands, on a processor as slow as it may be."""
+    as_it_stands = machine.is_processor and run.recipe == get_recipe("laptop")
+    return as_it_stands and not {"minutes", "loop.minutes"} & set(named)
+
+
+def _check(options: argparse.Namespace) -> None:
+    check_log(options.log)
+    ranks = options.cpu_ranks
+    if ranks is not None and ranks < 1:
+        raise UserError(f"--cpu-ranks is {ranks}; it must be at least 1")
+    if ranks is not None and ranks > MOST_CPU_RANKS:
+        raise UserError(
+            f"--cpu-ranks is {ranks}; a rehearsal has at most {MOST_CPU_RANKS}: every "
+            "rank is a process with a copy of the model"
+        )
+    for name in ("data", "core_bundle"):
+        folder = getattr(options, name)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"--{name.replace('_', '-')} {folder}: there is no such folder")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file; name a folder")
+
+
+def _machine(options: argparse.Namespace) -> Machine:
+    """What the run finds here; several ranks on a processor share it."""
+    kind, _, index = options.device.partition(":")
+    machine = processor() if options.cpu_ranks else this_machine(kind)
+    ranks = world_size() or options.cpu_ranks or (1 if index else machine.devices)
+    return machine.with_devices(ranks)
+
+
+def _recorded(options: argparse.Namespace, out: Path) -> Run:
+    """The run in ``out`` as its ``config.json`` has it, for ``--resume``.
+
+    UserError when there is no run, or when the command line contradicts its record.
+    """
+    names = ("recipe", "depth", "seed")
+    given = [name for name in names if getattr(options, name) is not None]
+    if given:
+        raise UserError(
+            f"--resume takes its settings from {out}/config.json; leave out --{given[0]}, "
+            "or start another run without --resume"
+        )
+    path = out / "config.json"
+    if not path.is_file():
+        raise UserError(f"{out} holds no run to resume; name its folder with --out")
+    config = read_json(path, "it cannot be resumed; start another run")
+    try:
+        known = {"recipe": config["recipe"], "loop": config["settings"], "seed": config["seed"]}
+        precision, data = config["identity"]["precision"], config["data_dir"]
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{path} was not written by this version of nanogpt2; start another run"
+        ) from None
+    run = Run.from_dict({**known, "precision": precision, "out": "."})
+    if options.data is not None and not data:
+        raise UserError(f"the run in {out} learns from {run.recipe.data}; leave out --data")
+    return replace(run, out=out, data=options.data or data)  # it may have been moved
