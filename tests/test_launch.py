@@ -70,7 +70,7 @@ def test_skypilot_runs_the_real_command(cluster):
     assert set(task) <= {
         "name", "resources", "num_nodes", "workdir", "envs", "file_mounts", "setup", "run"
     }  # fmt: skip
-    assert task["setup"].strip() == "make install"
+    assert task["setup"].strip() == "make install-gpu"
     for part in ("setup", "run"):
         subprocess.run(["bash", "-n"], input=task[part], text=True, check=True)
     sky = {
