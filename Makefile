@@ -59,6 +59,7 @@ test: install
 
 # the same claims as the small tests in tests/drills, as often as it takes to believe them
 drills: install
+	$(PY) -m pytest -m slow
 	$(PY) -m tests.drills.kill --kills 100
 	$(PY) -m tests.drills.kill --kills 50 --ranks 2
 	$(PY) -m tests.drills.damage --rounds 100

@@ -237,10 +237,14 @@ def ahead(items: Iterable[Item], count: int = READY) -> Iterator[Item]:
     """
     stream, end = iter(items), object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+
+    def make() -> Any:
+        return next(stream, end)
+
     try:
-        waiting = deque(pool.submit(next, stream, end) for _ in range(count))  # type: ignore[call-overload]
+        waiting = deque(pool.submit(make) for _ in range(count))
         while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, stream, end))  # type: ignore[call-overload]
+            waiting.append(pool.submit(make))
             yield item
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -16,7 +16,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -300,10 +299,10 @@ class Trainer:
     def _read(self, loss: Tensor) -> float:
         """The ranks' mean loss. With it travel the gradient's norm, whether a rank is still saving,
         and why to stop, if so: a step waits for its device once."""
-        mine = [loss, self.optimizer.gradient_square(), float(self.saver.busy), *self._requests()]
-        total, square, busy, *asked = self.ranks.sum(mine)
-        self.norm = float(np.sqrt(np.float32(square)))
-        self.saving = bool(busy)
+        square, busy = self.optimizer.gradient_square(), float(self.saver.busy)
+        total, norm2, saving, *asked = self.ranks.sum([loss, square, busy, *self._requests()])
+        self.norm = torch.tensor([norm2]).sqrt().item()
+        self.saving = bool(saving)
         self.reason = _reason(asked)
         return total / self.ranks.world_size
 

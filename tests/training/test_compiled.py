@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.training.ranks import run_ranks
 STEPS = 60
 
 
-def compiled(run: Any, stop_after: int = 0) -> dict[str, int]:
+def compiled(run: Any, stop_after: int = 0, backend: str = "inductor") -> dict[str, int]:
     """Train; what the compiler did, with an error if it was at work again after both graphs."""
     torch._dynamo.reset()
     counters.clear()
@@ -34,10 +35,12 @@ def compiled(run: Any, stop_after: int = 0) -> dict[str, int]:
         if report.step == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    try:
-        result = train(run, on_step)
-    finally:
-        torch._dynamo.config.error_on_recompile = False
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "compile", partial(torch.compile, backend=backend))
+        try:
+            result = train(run, on_step)
+        finally:
+            torch._dynamo.config.error_on_recompile = False
     assert result.compiled
     return {"step": result.step, "breaks": sum(counters["graph_break"].values())}
 
@@ -64,14 +67,15 @@ def test_sixty_compiled_steps_saved_and_resumed_to_the_bit(
         assert line["loss"] == pytest.approx(expected["loss"], rel=0.02)
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_four_compiled_ranks_saved_and_resumed_to_the_bit(
-    tiny_data: TinyData, tmp_path: Path
+    tiny_data: TinyData, tmp_path: Path, backend: str
 ) -> None:
     watch = {"steps": STEPS, "compile": "on", "eval_every": 10, "checkpoint_every": 15}
     watch |= {"device_batch_size": 2}
-    whole = run_ranks(4, compiled, tiny_data.settings(tmp_path / "whole", **watch), timeout=300)
-    assert whole == [{"step": STEPS, "breaks": 0}] * 4
-    parts = tiny_data.settings(tmp_path / "parts", **watch)
-    run_ranks(4, compiled, parts, 29, timeout=300)
-    assert run_ranks(4, compiled, parts, timeout=300) == whole
+    whole, parts = (tiny_data.settings(tmp_path / name, **watch) for name in ("whole", "parts"))
+    ended = [{"step": STEPS, "breaks": 0}] * 4
+    assert run_ranks(4, compiled, whole, 0, backend, timeout=900) == ended
+    assert run_ranks(4, compiled, parts, 29, backend, timeout=900)[0]["step"] == 30
+    assert run_ranks(4, compiled, parts, 0, backend, timeout=900) == ended
     assert differences(tmp_path / "parts", tmp_path / "whole") == []

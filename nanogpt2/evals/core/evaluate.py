@@ -94,7 +94,8 @@ class CoreEvaluator:
         check_vocabulary(self.tokenizer, scorer.vocab_size())
         shared = dist.is_initialized()
         rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-        scores: dict[Key, Score] | None = {}
+        scores: dict[Key, Score] = {}
+        stopped = False
         total = sum(len(range(rank, sample.count, world)) for sample in self.samples)
         done = 0
         try:
@@ -109,10 +110,10 @@ class CoreEvaluator:
         except StopRequested:
             if not shared:
                 raise
-            scores = None  # which the others must hear
+            stopped = True  # which the others must hear
         if shared:  # the scores of all ranks, on every rank
             parts: list[Any] = [None] * world
-            dist.all_gather_object(parts, scores)
+            dist.all_gather_object(parts, None if stopped else scores)
             if None in parts:
                 raise StopRequested
             scores = {key: score for part in parts for key, score in part.items()}
