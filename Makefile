@@ -7,7 +7,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # many small processes side by side must not spin while they wait; one run on its own may
 test drills chapters book check-book: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: speedrun test drills chapters book check-book serve lint bench install install-book clean
+.PHONY: speedrun test drills chapters book check-book serve lint bench install install-gpu install-book clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,14 @@ install: .venv/.installed
 	@if command -v uv >/dev/null; then $(MAKE) --no-print-directory .install-uv; \
 	else $(MAKE) --no-print-directory .install-pip; fi
 	@touch $@
+
+# on an NVIDIA GPU also the attention kernel that is its fastest: others have it in torch already
+install-gpu: install
+	@case "$$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" in \
+	9.*) extra=fa3;; 1[0-9].*) extra=fa4;; *) exit 0;; esac; \
+	if command -v uv >/dev/null; then uv pip install --quiet --python $(PY) -c constraints.txt -e ".[$$extra]"; \
+	else $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$$extra]"; fi
+	$(PY) -m nanogpt2.kernels.backends
 
 .PHONY: .install-uv .install-pip
 .install-uv:
@@ -51,6 +59,7 @@ test: install
 
 # the same claims as the small tests in tests/drills, as often as it takes to believe them
 drills: install
+	$(PY) -m pytest -m slow
 	$(PY) -m tests.drills.kill --kills 100
 	$(PY) -m tests.drills.kill --kills 50 --ranks 2
 	$(PY) -m tests.drills.damage --rounds 100

@@ -2,8 +2,9 @@
 
 python -m benchmarks.data [--megabytes N] [--json PATH]
 
-Text is the embedded corpus. Packing is compared with the plain form, which scans a list for the
-longest document that fits. Times are the best of a few rounds.
+Text is the embedded corpus. What a step waits for its batch is measured beside a stand-in for the
+step that sleeps twice as long as a batch takes to make. Packing is compared with the plain form,
+which scans a list for the longest document that fits. Times are the best of a few rounds.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.table import Row, report
 from nanogpt2.data.corpus import write_embedded_corpus
-from nanogpt2.data.loader import REFILL, TokenLoader
+from nanogpt2.data.loader import REFILL, TokenLoader, ahead
 from nanogpt2.data.packing import pack_rows
 from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer, bytes_per_token, text_sample
@@ -112,6 +113,25 @@ def loader_rows(folder: Path, tokenizer: Tokenizer, tokens: int, rounds: int) ->
 
         seconds, loaded = best(rounds, load)
         yield Row("data", f"loader, {rows} x {length}", loaded / seconds, "tokens/s")
+        step = 2 * seconds / batches
+        for name, made in (("one by one", iter), ("made ahead", ahead)):
+            waits = waiting(made(TokenLoader(folder, tokenizer, rows, length)), batches, step)
+            yield Row("data", f"loader, {rows} x {length}, {name}: a step waits", waits, "ms")
+
+
+def waiting(stream: Iterator[Any], batches: int, step: float) -> float:
+    """Milliseconds that the thread of the steps spends on a batch, as a mean.
+
+    A step leaves the processor to others for ``step`` seconds, as one on a GPU does.
+    """
+    next(stream)  # which fills the packing buffer
+    spent = 0.0
+    for _ in range(batches):
+        time.sleep(step)
+        start = time.perf_counter()
+        next(stream)
+        spent += time.perf_counter() - start
+    return 1000 * spent / batches
 
 
 def measure(megabytes: float = 16.0, vocab_size: int = VOCABULARY, rounds: int = 3) -> list[Row]:

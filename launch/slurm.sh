@@ -5,12 +5,12 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
 #SBATCH --time=06:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@600
 #SBATCH --requeue
 #SBATCH --output=nanogpt2-%j.log
 # sbatch launch/slurm.sh --recipe run1 --out /shared/runs/run1
 # sbatch --nodes=2 launch/slurm.sh ...    two nodes; --out on a disk that both see
-# One task a node starts torchrun, which starts a rank on each GPU. Two minutes before the time is
+# One task a node starts torchrun, which starts a rank on each GPU. Ten minutes before the time is
 # up, or when the job is preempted, Slurm sends SIGTERM: the run saves, and the requeued job goes on.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"

@@ -14,6 +14,8 @@ HEAD_ADDRESS=${HEAD_ADDRESS:-localhost}
 PORT=${PORT:-29500}
 RANKS=${RANKS:-gpu} # processes on each machine: a number, or gpu for one on each GPU
 RESTARTS=${RESTARTS:-3}
+# seconds that ranks have to save after SIGTERM; torch would kill them after 30
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-600}
 
 exec "$PYTHON" -m torch.distributed.run \
     --nnodes "$NNODES" --nproc-per-node "$RANKS" --max-restarts "$RESTARTS" \

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """A mistake the user can mend; the message is one clear sentence with cause and cure."""
 
 
+class StopRequested(Exception):
+    """A request to stop came while something was under way that may be dropped half-way."""
+
+
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",

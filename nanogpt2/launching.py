@@ -16,6 +16,10 @@ from collections.abc import Sequence
 
 from nanogpt2.machines import cores
 
+SHUTDOWN_SECONDS = 600
+"""how long the launcher waits, after a signal, for ranks to finish their step and save; torch's own
+30 s are less than a save of the real run takes (``python -m benchmarks.saving``)"""
+
 
 def is_rank() -> bool:
     """Whether torchrun started this process."""
@@ -60,6 +64,7 @@ def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int 
             logging.getLogger(name).setLevel(logging.CRITICAL)
     threads = max(1, cores() // ranks)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -32,6 +32,8 @@ LEARNING_FREE = ("summary", "record", "device_batch_size")
 class Loop:
     """How the loop keeps watch over a run; none of it changes what the model learns."""
 
+    attention_backend: Literal["auto", "fa3", "fa4", "fa2", "varlen", "banded", "sdpa"] = "auto"
+    """what computes attention; auto: the fastest that serves (``nanogpt2.kernels.backends``)"""
     compile: Literal["auto", "on", "off"] = "auto"
     """auto: where a compiler is found and the run is long enough to earn its start"""
     recompute: Literal["off", "on"] = "off"

@@ -52,6 +52,7 @@ class Work:
 
     ranks: Ranks
     """set when they have joined, before any work"""
+    loaded: Engine | None = None
     exit_code = 0
     """of the command, when a signal ended the training"""
     tokenizer_is_new = False
@@ -321,10 +322,12 @@ class Work:
         return self.write("core.json", result.to_dict(published_scores(bundle)))
 
     def engine(self, ranks: Ranks | None = None) -> Engine:
-        """The newest checkpoint's model on this rank's device; ``ranks`` where all load it."""
+        """The trained model on this rank's device, loaded once; ``ranks`` where all load it."""
         from nanogpt2.inference.engine import load_engine
 
-        return load_engine(self.out, str(self.ranks.device), ranks=ranks)
+        if self.loaded is None:
+            self.loaded = load_engine(self.out, str(self.ranks.device), ranks=ranks)
+        return self.loaded
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""

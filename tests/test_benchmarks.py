@@ -26,9 +26,18 @@ def test_data_packs_as_its_definition_does_and_says_how_fast(tmp_path: Path) -> 
     path = tmp_path / "rows.json"
     run("benchmarks.data", "--megabytes", "0.2", "--json", str(path))
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-    assert {row["unit"] for row in rows} == {"MB/s", "tokens/s", "bytes", "x", "%"}
+    assert {row["unit"] for row in rows} == {"MB/s", "tokens/s", "bytes", "x", "%", "ms"}
     assert all(row["value"] > 0 for row in rows)
     assert all(row["value"] < 100 for row in rows if row["unit"] == "%")
+
+
+def test_saving_says_what_a_checkpoint_takes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    run("benchmarks.saving", "--depth", "1", "--folder", str(tmp_path), "--json", str(path))
+    rows = json.loads(path.read_text())["rows"]
+    waits, whole = (rows[i]["value"] for i in (2, 3))
+    assert 0 < waits < whole < rows[-1]["value"], "a deeper model takes longer"
+    assert sorted(tmp_path.iterdir()) == [path]
 
 
 def test_decode_knows_the_size_of_its_cache() -> None:

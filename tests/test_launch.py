@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nanogpt2.launching import SHUTDOWN_SECONDS
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +72,7 @@ def test_skypilot_runs_the_real_command(cluster):
     assert set(task) <= {
         "name", "resources", "num_nodes", "workdir", "envs", "file_mounts", "setup", "run"
     }  # fmt: skip
-    assert task["setup"].strip() == "make install"
+    assert task["setup"].strip() == "make install-gpu"
     for part in ("setup", "run"):
         subprocess.run(["bash", "-n"], input=task[part], text=True, check=True)
     sky = {
@@ -89,6 +91,31 @@ def test_skypilot_runs_the_real_command(cluster):
     )
     assert ran.returncode == 0, ran.stderr
     assert RUN1_STEPS in ran.stdout and "/runs/run1" in ran.stdout
+
+
+def test_ranks_have_the_time_of_a_save(cluster, tmp_path):
+    """torch kills after 30 s, and Slurm when its own time is up."""
+    (tmp_path / "python").write_text("#!/usr/bin/env bash\necho $TORCH_ELASTIC_SHUTDOWN_TIMEOUT\n")
+    (tmp_path / "python").chmod(0o755)
+    cluster["PYTHON"] = str(tmp_path / "python")
+    cluster.pop("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", None)
+    told = subprocess.check_output([LAUNCH / "torchrun.sh"], env=cluster, text=True)
+    assert int(told) == SHUTDOWN_SECONDS
+    slurm = (LAUNCH / "slurm.sh").read_text()
+    assert int(re.search(r"--signal=TERM@(\d+)", slurm)[1]) == SHUTDOWN_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("capability", "extra"), [("9.0", "fa3"), ("10.0", "fa4"), ("8.9", None), ("7.5", None)]
+)
+def test_a_gpu_gets_the_kernel_that_is_its_fastest(tmp_path, capability, extra):
+    for name, body in (("nvidia-smi", f"echo {capability}"), ("uv", 'echo "uv $@"')):
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--silent", "-o", "install", "install-gpu", "PY=true"]
+    told = subprocess.check_output(command, env={**os.environ, "PATH": path}, cwd=ROOT, text=True)
+    assert told.split()[-1:] == ([f".[{extra}]"] if extra else [])
 
 
 def test_two_machines_meet_and_only_the_first_rank_speaks(cluster, tmp_path):

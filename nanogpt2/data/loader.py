@@ -1,23 +1,24 @@
 """Batches for training and validation: tokenized ahead, packed, and resumable exactly.
 
-A batch comes with a state, a small dictionary for JSON, from which a new loader continues with the
-very next batch: it holds the position in the shards and, for each document still in the packing
-buffer, where that document stands. Chapter: tokens_and_rows.
+With a batch comes a function that makes its state, a small dictionary for JSON, from which a new
+loader continues with the very next batch: it holds the position in the shards and, for each
+document still in the packing buffer, where that document stands. Chapter: tokens_and_rows.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
@@ -32,6 +33,8 @@ REFILL = 128
 """documents of this rank in one refill of the packing buffer, at most; all of one row group"""
 AHEAD = 8
 """refills that are tokenized ahead"""
+READY = 4
+"""batches that ``ahead`` keeps ready"""
 Count = Annotated[int, Field(strict=True, ge=0)]
 OTHER_SHARDS = "the checkpoint was made with other data shards; give the same data folder"
 
@@ -57,10 +60,13 @@ class _State:
 
 
 _STATE = TypeAdapter(_State)
+Item = TypeVar("Item")
 
 
 class TokenLoader:
     """Iterates (inputs, targets, state) for ever; both tensors are (B, T) int64 on ``device``.
+
+    ``state()`` is the batch's; made when called, for it is asked of few.
 
     Args:
         data: folder of shards, or the shards themselves in the order in which to read them.
@@ -118,9 +124,12 @@ class TokenLoader:
 
     def state(self) -> dict[str, Any]:
         """From here a new loader hands out the batch after the last one."""
+        return self._state(self.next_place, self.buffer)
+
+    def _state(self, next_place: Place, buffer: Buffer[Place]) -> dict[str, Any]:
         return {
-            "next": list(self.next_place),
-            "buffer": [list(document.tag) for document in self.buffer.in_order()],
+            "next": list(next_place),
+            "buffer": [list(document.tag) for document in buffer.in_order()],
             "rank": self.deal.rank,
             "world_size": self.deal.world_size,
             "unit": self.deal.unit,
@@ -135,15 +144,20 @@ class TokenLoader:
         """How many times the shards have been read to their end."""
         return self.next_place.epoch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Callable[[], dict[str, Any]]]]:
         while True:
-            batch = torch.tensor(list(islice(self.rows, self.batch_size)), dtype=torch.long)
-            if self.device.type == "cuda":
-                # torch's pinned-memory pool holds the block until the copy has been read
-                batch = batch.pin_memory().to(self.device, non_blocking=True)
-            else:
-                batch = batch.to(self.device)
-            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), self.state()
+            pieces = [piece for row in islice(self.rows, self.batch_size) for piece in row]
+            batch = self._on_device(torch.from_numpy(np.concatenate(pieces))).long()
+            batch = batch.view(self.batch_size, -1)
+            state = partial(self._state, self.next_place, self.buffer.copy())
+            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), state
+
+    def _on_device(self, tokens: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return tokens.to(self.device)
+        with torch.cuda.device(self.device):  # a thread begins with the first GPU
+            # torch's pinned-memory pool holds the block until the copy has been read
+            return tokens.pin_memory().to(self.device, non_blocking=True)
 
     def _restore(self, state: Any, rank: int, world_size: int) -> _State:
         """Where to continue: what ``state`` says, or after its place where it is of other ranks."""
@@ -184,7 +198,8 @@ class TokenLoader:
 
     def _encode(self, places: list[Place], texts: list[str], threads: int) -> list[Document[Place]]:
         rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=threads)
-        return [Document(tokens, place) for tokens, place in zip(rows, places, strict=True)]
+        arrays = (np.array(tokens, dtype=np.int32) for tokens in rows)
+        return [Document(tokens, place) for tokens, place in zip(arrays, places, strict=True)]
 
     def _tokenized(self) -> Iterator[list[Document[Place]]]:
         """Refills of the packing buffer, tokenized ahead on threads, in order."""
@@ -212,3 +227,24 @@ class TokenLoader:
             for row, text in zip(rows, self._read(shard, row_group, rows), strict=True):
                 found[shard, row_group, row] = text
         return self._encode(places, [found[place[1:]] for place in places], self.threads)
+
+
+def ahead(items: Iterable[Item], count: int = READY) -> Iterator[Item]:
+    """The same items, ``count`` of them made by a thread before they are asked for.
+
+    Who trains meets no file, no tokenizer and no packing then; what making an item raises, is
+    raised where that item would have come.
+    """
+    stream, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+
+    def make() -> Any:
+        return next(stream, end)
+
+    try:
+        waiting = deque(pool.submit(make) for _ in range(count))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(make))
+            yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from copy import copy
 from itertools import chain, count, islice
-from operator import attrgetter, itemgetter
-from typing import Generic, NamedTuple, TypeVar
+from operator import itemgetter
+from typing import Any, Generic, NamedTuple, TypeVar
 
 Tag = TypeVar("Tag")
 
 
 class Document(NamedTuple, Generic[Tag]):
-    """Tokens and whatever says where they are from."""
+    """Tokens, in a list or an array, and whatever says where they are from."""
 
-    tokens: list[int]
+    tokens: Any
     tag: Tag
 
 
@@ -51,14 +52,20 @@ class Buffer(Generic[Tag]):
         """All documents, earliest first."""
         return [document for _, _, document in sorted(self._documents, key=itemgetter(1))]
 
+    def copy(self) -> Buffer[Tag]:
+        """As it stands now; the documents are the same."""
+        other = copy(self)
+        other._documents = self._documents.copy()
+        return other
+
 
 def pack(
     batches: Iterable[list[Document[Tag]]],
     row_capacity: int,
     buffer_size: int = 1000,
     buffer: Buffer[Tag] | None = None,
-) -> Iterator[list[int]]:
-    """Rows of exactly ``row_capacity`` tokens, best fit first.
+) -> Iterator[list[Any]]:
+    """Rows of exactly ``row_capacity`` tokens, each as its pieces, best fit first.
 
     Before each choice the ``buffer`` is refilled, one batch at a time, while it holds fewer than
     ``buffer_size`` documents; empty ones are skipped. A stream that ends is packed until a row
@@ -67,14 +74,16 @@ def pack(
     stream = iter(batches)
     buffer = Buffer() if buffer is None else buffer
     while True:
-        row: list[int] = []
-        while (room := row_capacity - len(row)) > 0:
+        row: list[Any] = []
+        room = row_capacity
+        while room > 0:
             while len(buffer) < buffer_size and (batch := next(stream, None)) is not None:
-                for document in filter(attrgetter("tokens"), batch):
+                for document in filter(lambda document: len(document.tokens), batch):
                     buffer.add(document)
             if not len(buffer):
                 return
-            row += buffer.take(room).tokens[:room]
+            row.append(buffer.take(room).tokens[:room])
+            room -= len(row[-1])
         yield row
 
 
@@ -83,7 +92,7 @@ def pack_rows(
 ) -> Iterator[list[int]]:
     """``pack`` of batches of tokenized documents; a batch is what one refill adds."""
     tagged = ([Document(tokens, None) for tokens in batch] for batch in batches)
-    return pack(tagged, row_capacity, buffer_size)
+    return (list(chain(*row)) for row in pack(tagged, row_capacity, buffer_size))
 
 
 def stream_rows(batches: Iterable[list[list[int]]], row_capacity: int) -> Iterator[list[int]]:

@@ -233,7 +233,8 @@ def read_row_group(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
     try:
-        texts = column.to_pylist() if rows is None else [column[row].as_py() for row in rows]
+        whole = rows is None or rows == range(len(column))
+        texts = column.to_pylist() if whole else [column[row].as_py() for row in rows or ()]
         return [text or "" for text in texts]
     except UnicodeDecodeError:
         before = sum(file.metadata.row_group(i).num_rows for i in range(index))

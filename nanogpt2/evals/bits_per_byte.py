@@ -7,7 +7,7 @@ are left out, and so are ignored targets. Chapter: tokens_and_rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nanogpt2.errors import UserError
+from nanogpt2.errors import StopRequested, UserError
 from nanogpt2.evals.modes import evaluating
 
 
@@ -25,6 +25,7 @@ def bits_per_byte(
     batches: Iterable[Sequence[Any]],
     token_bytes: Tensor | np.ndarray | Sequence[int],
     max_tokens: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """Bits per byte of ``model`` on ``batches``; under torch.distributed, on those of all ranks.
 
@@ -34,18 +35,27 @@ def bits_per_byte(
         token_bytes: (vocab_size,) bytes of each token, 0 for special tokens.
         max_tokens: targets to count over all ranks, so that runs compare: each rank stops at its
             share, in the middle of a batch where need be. All batches are read without it.
+        stop: asked before each batch; once it is true on one rank, all raise StopRequested.
+
+    A compiled model is given batches of one height only: the last, if shorter, goes to the model
+    that was compiled.
 
     Raises UserError where the batches hold fewer than ``max_tokens`` targets, or no text.
     """
     device = model.device
     bytes_of = torch.as_tensor(np.asarray(token_bytes), dtype=torch.int64).to(device)
     share = _share(max_tokens)
-    totals = torch.zeros(3, dtype=torch.float64)  # nats, bytes, targets seen
-    seen = 0
+    totals = torch.zeros(4, dtype=torch.float64)  # nats, bytes, targets seen, who was stopped
+    seen, height = 0, None
     with evaluating(model):
         for inputs, targets, *_ in batches if share != 0 else ():
+            if stop():
+                totals[3] = 1
+                break
             inputs, targets = inputs.to(device), targets.to(device).flatten()
-            losses = model(inputs, targets.view(inputs.shape), loss_reduction="none").flatten()
+            height = height or len(inputs)
+            asked = model if len(inputs) == height else getattr(model, "_orig_mod", model)
+            losses = asked(inputs, targets.view(inputs.shape), loss_reduction="none").flatten()
             if share is not None:
                 losses, targets = losses[: share - seen], targets[: share - seen]
             seen += targets.numel()
@@ -58,7 +68,9 @@ def bits_per_byte(
     if dist.is_initialized():
         totals = totals.to(device)
         dist.all_reduce(totals)
-    nats, bytes_sum, count = totals.tolist()
+    nats, bytes_sum, count, stopped = totals.tolist()
+    if stopped:
+        raise StopRequested
     if max_tokens is not None and count < max_tokens:
         raise UserError(
             f"the held-out text has {count:,.0f} tokens and {max_tokens:,} were asked for; "

@@ -5,7 +5,7 @@ The trainer is handed these questions; it knows no evaluation itself. Chapter: l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ class Questions:
         """UserError unless these shards can be measured; before a training, not at its end."""
         require_held_out(held_out, self.tokenizer, self.sequence_len)
 
-    def bits_per_byte(self, model: Any, held_out: Sequence[Path]) -> float:
+    def bits_per_byte(
+        self, model: Any, held_out: Sequence[Path], stop: Callable[[], bool]
+    ) -> float:
         """Of the held-out shards, in the order of the run's text."""
         if self.batches is None:
             share = held_out_batches(
@@ -62,13 +64,13 @@ class Questions:
                 self.world_size,
             )
             self.batches = list(share)
-        return bits_per_byte(model, self.batches, self.tokenizer.token_bytes)
+        return bits_per_byte(model, self.batches, self.tokenizer.token_bytes, stop=stop)
 
     def resize(self, tokens: int) -> None:
         """Measure so many tokens from now on."""
         if tokens != self.tokens:
             self.tokens, self.batches = tokens, None
 
-    def core(self, model: Any) -> float:
+    def core(self, model: Any, stop: Callable[[], bool]) -> float:
         """CORE of the sample."""
-        return self.evaluator.evaluate(model).core
+        return self.evaluator.evaluate(model, stop=stop).core

@@ -2,7 +2,8 @@
 
 ``choose_backend`` walks the ranking for the machine, leaves out what cannot serve, and holds the
 first that can against float64 on a small case, gradients included, before it is trusted. A backend
-asked for by name serves or stops with the reason: nothing falls back in silence. Chapter: windows.
+asked for by name serves or stops with the reason: nothing falls back in silence.
+``python -m nanogpt2.kernels.backends`` says who serves here. Chapter: windows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.cuda import (
     PACKAGES,
@@ -38,6 +40,11 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {
 }
 """Every backend by name: (q_BTHD, k_BSKD, v_BSKD, window) -> (B, T, H, D)"""
 
+GAINS = {
+    "fa3": "reported to be 1.5 to 2 times as fast as FlashAttention-2 (Shah et al., 2407.08608)",
+    "fa4": "made for this GPU",
+}
+"""what speaks for a package, against what serves without it"""
 _HALF = (torch.bfloat16, torch.float16)
 _TOLERANCE = 0.02  # of the Frobenius norm: bf16 errs by 0.004, a window off by one by 0.1
 
@@ -84,6 +91,11 @@ def _capability() -> tuple[int, int]:
 
 def why_not(backend: str, case: Case) -> str | None:
     """The rule that keeps ``backend`` from serving ``case`` here, or None."""
+    return _unsuited(backend, case) or _missing(backend)
+
+
+def _unsuited(backend: str, case: Case) -> str | None:
+    """What of this machine or ``case`` is not for ``backend``, whatever may be installed."""
     if backend in ("banded", "sdpa"):
         return None
     if case.device != "cuda" or torch.version.hip is not None:
@@ -97,14 +109,16 @@ def why_not(backend: str, case: Case) -> str | None:
     if major < least or (backend == "fa3" and major != 9):
         needs = {"fa3": "Hopper (compute capability 9.0)", "fa4": "Hopper or later"}
         return f"it needs {needs.get(backend, 'Ampere or later')}; this GPU is {major}.{minor}"
-    if backend == "varlen":
-        if case.n_kv_head != case.n_head and not varlen_shares_heads():
-            return "this version of torch has no grouped-query attention in varlen_attn"
-        return None
-    if module_of(backend) is None:
-        extra = "flash-attn" if backend == "fa2" else backend
-        return f"{PACKAGES[backend]} is not installed (pip install 'nanogpt2[{extra}]')"
+    if backend == "varlen" and case.n_kv_head != case.n_head and not varlen_shares_heads():
+        return "this version of torch has no grouped-query attention in varlen_attn"
     return None
+
+
+def _missing(backend: str) -> str | None:
+    if backend not in PACKAGES or module_of(backend) is not None:
+        return None
+    extra = "flash-attn" if backend == "fa2" else backend
+    return f"{PACKAGES[backend]} is not installed (pip install 'nanogpt2[{extra}]')"
 
 
 def ranking(case: Case) -> list[str]:
@@ -186,6 +200,27 @@ def choose_backend(backend: str, *call: Any) -> str:
     return _resolve(backend, Case.of(*call))
 
 
+def announcement(config: GPTConfig, device: torch.device, dtype: torch.dtype, asked: str) -> str:
+    """Who attends in training here, and what is given away against the best for this GPU.
+
+    Raises UserError where the backend that is ``asked`` for cannot serve.
+    """
+    T, heads = config.sequence_len, (config.head_dim, config.n_head, config.n_kv_head)
+    found, given_away = {}, ""
+    for window in sorted({left for left, _ in config.window_sizes()}):
+        case = Case.of(device.type, dtype, *heads, T, T, window)
+        chosen = _resolve(asked, case)
+        found["in windows" if case.windowed else "over everything"] = chosen
+        for better in ranking(case)[: ranking(case).index(chosen)] if case.windowed else ():
+            if better in GAINS and _unsuited(better, case) is None:
+                reason = _missing(better) or probe(better, case) or f"{chosen} was asked for"
+                given_away = f"; {better} is {GAINS[better]}, but {reason}"
+                break
+    names = set(found.values())
+    who = names.pop() if len(names) == 1 else ", ".join(f"{n} {k}" for k, n in found.items())
+    return who + given_away
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One row of ``describe_backends``."""
@@ -215,3 +250,16 @@ def describe_backends(
         agrees = "agrees with float64 on a small case"
         rows.append(Verdict(backend, reason is None, backend == _best(case), reason or agrees))
     return rows
+
+
+def main() -> None:
+    """Say who serves here, and why not the others; a kernel that lies on a hub is fetched by it."""
+    gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if gpu and _capability() >= (8, 0) else torch.float32
+    for row in describe_backends("cuda" if gpu else "cpu", dtype):
+        serves = "chosen" if row.chosen else "serves" if row.serves else "-"
+        print(f"{row.backend:<8}{serves:<8}{row.reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,8 @@ _MODULES = {
     "fa3": ("flash_attn_interface", "flash_attn_3.flash_attn_interface", "kernels"),
     "fa4": ("flash_attn.cute.interface",),
 }
-_HUB_FA3 = "kernels-community/flash-attn3"
+_HUB_FA3 = {"repo_id": "kernels-community/flash-attn3", "version": 1}
+"""builds of one version keep its interface; numbers are probed all the same, before it is used"""
 
 
 def module_of(package: str) -> str | None:
@@ -50,7 +51,7 @@ def _load(package: str) -> ModuleType:
         raise ImportError(f"{PACKAGES[package]} is not installed")
     module: Any = importlib.import_module(name)
     if name == "kernels":
-        hub = module.get_kernel(_HUB_FA3)
+        hub = module.get_kernel(**_HUB_FA3)
         module = getattr(hub, "flash_attn_interface", hub)
     return module
 

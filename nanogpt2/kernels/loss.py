@@ -79,11 +79,16 @@ def _choose(hidden_NC: Tensor, head_VC: Tensor, reduction: str, learns: bool) ->
 @asked_while_tracing
 def fits(bytes_needed: int, gpu: int) -> bool:
     """Whether the GPU has ample room for tables of this size."""
-    return bytes_needed < _FREE_SHARE * _free_bytes(gpu)
+    return bytes_needed < _FREE_SHARE * _first_free(gpu)
 
 
 @functools.cache
-def _free_bytes(gpu: int) -> int:
+def _first_free(gpu: int) -> int:
     """Free memory when first asked: the choice must not change in the middle of a run."""
+    return free_bytes(gpu)
+
+
+def free_bytes(gpu: torch.device | int) -> int:
+    """What the GPU has left, and what torch's allocator holds of it without using it."""
     held = torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
     return torch.cuda.mem_get_info(gpu)[0] + held

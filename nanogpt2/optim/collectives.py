@@ -81,17 +81,16 @@ class Collectives:
         """Put every rank's ``part`` (n, ...) side by side into ``whole`` (W n, ...)."""
         return self._start("all_gather", whole, whole, part)
 
-    def all_reduce(self, whole: Tensor, counted: bool = True) -> Pending:
+    def all_reduce(self, whole: Tensor) -> Pending:
         """Sum over the ranks, in place."""
-        return self._start("all_reduce", whole if counted else None, whole)
+        return self._start("all_reduce", whole, whole)
 
-    def _start(self, name: str, counted: Tensor | None, *buffers: Tensor) -> Pending:
-        """Start a collective on ``buffers``, output first; the size of ``counted`` is noted."""
+    def _start(self, name: str, whole: Tensor, *buffers: Tensor) -> Pending:
+        """Start a collective on ``buffers``, output first; the size of ``whole`` is noted."""
         if self.world_size == 1:
             return Pending(buffers[-1:])
-        if counted is not None:
-            self.calls[name] += 1
-            self.bytes[name] += counted.nbytes
+        self.calls[name] += 1
+        self.bytes[name] += whole.nbytes
         operation = next(getattr(dist, n) for n in TORCH_NAMES[name] if hasattr(dist, n))
         return Pending(buffers, operation(*buffers, group=self.group, async_op=True))
 

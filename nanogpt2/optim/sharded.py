@@ -59,8 +59,8 @@ class Stack:
         """Phase 1: send the gradients off."""
         W = self.comm.world_size
         if self.dealt:
-            g = self.gradients().to_dense()
-            self.reduced = self.comm.reduce_scatter(padded(g, self.each * W))
+            self.sent = padded(self.gradients().to_dense(), self.each * W)
+            self.reduced = self.comm.reduce_scatter(self.sent)
         elif W > 1:
             self.reduced = self.comm.all_reduce(self.gradients().to_dense().clone())
 
@@ -80,7 +80,7 @@ class Stack:
         if self.dealt:
             part = w.new_zeros(self.each, *w.shape[1:])
             part[: len(w)] = w
-            self.gathered = self.comm.all_gather(self.room(w), part)
+            self.gathered = self.comm.all_gather(self.room(), part)
         else:
             self.put(w)
 
@@ -88,7 +88,7 @@ class Stack:
         """Phase 3: take in what the other ranks have updated."""
         if self.dealt:
             self.put(self.gathered.wait()[: self.count])
-            del self.gathered
+            del self.gathered, self.sent
 
     def put(self, whole: Tensor) -> None:
         """Copy all slices into the parameters, unless they were updated where they stand."""
@@ -108,11 +108,10 @@ class Stack:
         """These slices of the parameters; no copy where they lie side by side in memory."""
         return self.params[0].data[start:stop]
 
-    def room(self, w: Tensor) -> Tensor:
-        """Memory for what is gathered of slices like ``w``: the parameter's own where it fits."""
-        whole = self.each * self.comm.world_size
-        even = whole == len(self.params[0])
-        return self.params[0].data if even else w.new_empty(whole, *w.shape[1:])
+    def room(self) -> Tensor:
+        """Memory for what is gathered: the parameter's own where it fits, else the gradient's."""
+        p = self.params[0].data
+        return p if len(p) == self.each * self.comm.world_size else self.sent
 
     def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
         """Update slices ``w`` and their state in place."""
@@ -139,8 +138,8 @@ class Matrices(Stack):
         owned = [p.data for p in self.params[start:stop]]
         return _stacked(owned) if owned else self.params[0].new_empty(0, *self.params[0].shape)
 
-    def room(self, w: Tensor) -> Tensor:
-        return w.new_empty(self.each * self.comm.world_size, *w.shape[1:])
+    def room(self) -> Tensor:
+        return self.sent
 
     def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
         group = self.group
@@ -225,11 +224,12 @@ class MuonAdamW(torch.optim.Optimizer):
                 stack.finish()
         return loss
 
-    @torch.no_grad()
-    def gradient_norm(self) -> float:
-        """Euclidean norm of the averaged gradient of the last measured step (collective)."""
-        total = torch.stack([stack.square.to(self._device) for stack in self.stacks]).sum()
-        return self.comm.all_reduce(total.reshape(1), counted=False).wait().sqrt().item()
+    def gradient_square(self) -> Tensor:
+        """Square of the averaged gradient's norm at the last measured step: this rank's part.
+
+        0-dim, on the device; the ranks' parts add up to the whole.
+        """
+        return torch.stack([stack.square.to(self._device) for stack in self.stacks]).sum()
 
     def state_bytes(self) -> int:
         """Bytes of optimizer state on this rank."""

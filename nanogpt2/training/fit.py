@@ -37,6 +37,7 @@ def fit(
     first_step: int = 0,
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
+    read: Callable[[Tensor], float] = Tensor.item,
 ) -> list[Point]:
     """Train ``model`` up to ``steps`` steps; returns the curve, a point a step.
 
@@ -50,6 +51,8 @@ def fit(
         callbacks: called in this order after every step; ``every`` makes one that is due now and
             then (to evaluate, to save). An exception of one ends the run.
         stop: asked after the callbacks; True ends the run here.
+        read: makes a number of the step's loss, for which a GPU is waited for (over several ranks:
+            their mean).
 
     Raises UserError where the batches end before the steps do, a step would have no pass, or a
     recipe is to schedule an optimizer that ``build_optimizer`` did not make.
@@ -69,7 +72,7 @@ def fit(
         set_rates(optimizer, step, steps)
         optimizer.step()
         model.zero_grad(set_to_none=True)
-        point: Point = {"step": step + 1, "steps": steps, "loss": loss.item()}
+        point: Point = {"step": step + 1, "steps": steps, "loss": read(loss)}
         for callback in callbacks:
             point |= callback(point) or {}
         curve.append(point)

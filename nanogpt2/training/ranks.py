@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from nanogpt2.errors import UserError
 from nanogpt2.launching import backend
@@ -27,7 +29,11 @@ from nanogpt2.machines import no_device
 from nanogpt2.training.watch import Watch
 
 TIMEOUT = timedelta(minutes=30)
-"""how long a rank waits for the others in a collective (rank 0 may be evaluating)"""
+"""how long a rank waits for the others in a collective; in ``share`` it waits for ever"""
+POLL_SECONDS = 0.02
+"""between two looks into the store"""
+_joined = count()
+"""how often this process has joined: the launcher's store outlives it, with what was said there"""
 
 
 @dataclass
@@ -43,25 +49,45 @@ class Ranks:
     """key-value store that all ranks reach; None with one process"""
     watch: Watch | None = None
     """ends this process when another rank is lost; None with one process"""
-    _shared: int = 0
+    _fresh: int = 0
 
     @property
     def is_main(self) -> bool:
         """Rank 0 talks, measures and keeps the books."""
         return self.rank == 0
 
-    def sum(self, values: list[float]) -> list[float]:
-        """Elementwise sum over the ranks (in float64 where the device has it)."""
-        if self.world_size == 1:
-            return values
+    def sum(self, values: Sequence[float | Tensor]) -> list[float]:
+        """Elementwise sum over the ranks, in float64 where the device has it.
+
+        Numbers that are still on the device travel with the others: it is waited for once.
+        """
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        total = torch.tensor(values, dtype=dtype, device=self.device)
-        dist.all_reduce(total)
+        numbers = [0.0 if isinstance(value, Tensor) else value for value in values]
+        total = torch.tensor(numbers, dtype=dtype, pin_memory=self.device.type == "cuda")
+        total = total.to(self.device, non_blocking=True)
+        for place, value in enumerate(values):
+            if isinstance(value, Tensor):
+                total[place] = value
+        if self.world_size > 1:
+            dist.all_reduce(total)
         return total.tolist()
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.sum([0.0])
+
+    def fresh_key(self) -> str:
+        """A key of the store that was never used; all ranks ask for it, in the same order."""
+        self._fresh += 1
+        return f"fresh/{self._fresh}"
+
+    def told(self, key: str, mine: bool) -> bool:
+        """Whether any rank has said so under ``key``; no collective, and nobody waits."""
+        if self.world_size == 1:
+            return mine
+        if mine:
+            self.store.set(key, "1")
+        return self.store.check([key])
 
     def share(self, make: Callable[[], Any]) -> Any:
         """What ``make`` gives on rank 0, as JSON, on every rank. All of them call it.
@@ -70,12 +96,11 @@ class Ranks:
         """
         if self.world_size == 1:
             return make()
-        self._shared += 1
-        key = f"shared/{self._shared}"
+        key = self.fresh_key()
         if self.is_main:
             self.store.set(key, json.dumps(make()))
         while not self.store.check([key]):  # a blocking get would lock out the watch
-            time.sleep(0.02)
+            time.sleep(POLL_SECONDS)
         return json.loads(self.store.get(key))
 
     @contextmanager
@@ -102,7 +127,7 @@ class Ranks:
         while not self.store.check(names):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"a rank has not reported {key} in {seconds:.0f} s")
-            time.sleep(0.02)
+            time.sleep(POLL_SECONDS)
         return [json.loads(self.store.get(name)) for name in names]
 
     @torch.no_grad()
@@ -138,8 +163,19 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
             f"rank {local_rank} of this machine needs GPU {index} and {count} were found; "
             "start as many ranks as there are GPUs, or choose --device cpu"
         )
+    _keep_memory_whole()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _keep_memory_whole() -> None:
+    """Let torch's allocator grow its blocks instead of leaving gaps between them.
+
+    Read at the first allocation on a GPU. A choice that the user has made stays; Windows has none.
+    """
+    chosen = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ)
+    if not chosen and sys.platform == "linux":
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def _number(name: str, default: int) -> int:
@@ -164,7 +200,8 @@ def join(device: str = "auto") -> Iterator[Ranks]:
         return
     store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     # the launcher keeps one store over all restarts, and with it the word of who failed before
-    store = dist.PrefixStore(f"attempt{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    attempt = f"attempt{_number('TORCHELASTIC_RESTART_COUNT', 0)}.{next(_joined)}"
+    store = dist.PrefixStore(attempt, store)
     words = dist.PrefixStore("nanogpt2", store)
     watch = Watch(words, rank, world_size, chosen)
     try:
@@ -179,6 +216,7 @@ def join(device: str = "auto") -> Iterator[Ranks]:
             )
             ranks = Ranks(rank, local_rank, world_size, chosen, words, watch)
             yield ranks
+            ranks.share(lambda: None)  # the first one may be writing a report yet
             watch.close()
             ranks.barrier()
             dist.destroy_process_group()

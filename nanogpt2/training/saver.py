@@ -61,7 +61,6 @@ class Saver:
         """the save under way, or the one before"""
         self.buffers: dict[str, Tensor] = {}
         """host memory for one snapshot, kept from save to save"""
-        self.count = 0
 
     @property
     def busy(self) -> bool:
@@ -93,7 +92,6 @@ class Saver:
         Waits first for a save that is still under way: ask ``busy`` to avoid that.
         """
         self.settle()
-        self.count += 1
         tensors: dict[str, Tensor] = {}
         ranges: dict[str, tuple[int, int]] = {}
         for name, start, stop, share in optimizer.shard_state():
@@ -110,7 +108,7 @@ class Saver:
             whole = {**state, "step": step, "world_size": self.ranks.world_size}
             writers[MODEL_FILE] = partial(write_tensors, tensors=weights, metadata={"format": "pt"})
             writers[STATE_FILE] = partial(write_json, value=whole)
-        self.last = self.thread.submit(self._write, f"saved/{self.count}", step, writers)
+        self.last = self.thread.submit(self._write, self.ranks.fresh_key(), step, writers)
 
     def _copied(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies of all tensors in host memory, pinned for CUDA; returns when they are done."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 StopReason = Literal["SIGINT", "SIGTERM", "max_seconds"]
 """what can end a run before its last step"""
@@ -71,6 +72,10 @@ class TrainResult:
     """None: it ran to its end"""
     precision: str
     """what the products ran in: bf16, fp16, fp32, fp8"""
+    attention: str
+    """its backends, and what they cost against the best"""
+    device_batch_size: int
+    """rows of a forward pass, after as many cuts as the memory asked for"""
     compiled: bool
     parameters: int
     world_size: int
@@ -79,6 +84,24 @@ class TrainResult:
     def exit_code(self) -> int:
         """For a command: 0, or as shells expect after a signal (130 Ctrl-C, 143 SIGTERM)."""
         return {"SIGINT": 130, "SIGTERM": 143}.get(self.stopped_by or "", 0)
+
+
+class Evaluation(Protocol):
+    """What measures a model while it learns; every rank asks its own, at the same steps."""
+
+    def require(self, held_out: Sequence[Path]) -> None:
+        """Raise UserError unless the text in these shards can be measured."""
+
+    def bits_per_byte(
+        self, model: Any, held_out: Sequence[Path], stop: Callable[[], bool]
+    ) -> float:
+        """Of that text, over all ranks; StopRequested on all when ``stop`` is true on one."""
+
+    def core(self, model: Any, stop: Callable[[], bool]) -> float:
+        """CORE of a sample of the tasks; stopped as that is."""
+
+    def resize(self, tokens: int) -> None:
+        """Measure so many tokens of text from now on."""
 
 
 OnStep = Callable[[StepReport], None]

@@ -15,6 +15,7 @@ from torch import nn
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
+from nanogpt2.kernels.backends import announcement
 from nanogpt2.kernels.precision import good_at_bf16, good_at_fp16
 from nanogpt2.machines import FP8_CAPABILITY, precision_of_products
 from nanogpt2.model.gpt import GPT
@@ -47,6 +48,8 @@ class Learner:
     optimizer: MuonAdamW
     precision: str
     """what products run in: fp32, bf16, fp16, fp8"""
+    attention: str
+    """which backends attend, and what they cost against the best"""
     compiled: bool
     scaling: LossScale | None = None
     """in fp16, what stands between the loop and both model and optimizer"""
@@ -63,6 +66,9 @@ def build_learner(asked: Run, ranks: Ranks, tell: Callable[[str], None]) -> Lear
         torch.set_float32_matmul_precision("high")
     model = build_model(plan.model, device, precision, asked.seed)
     model.recompute = asked.loop.recompute == "on"
+    model.attention_backend = asked.loop.attention_backend
+    attention = announcement(plan.model, device, PRODUCTS[precision], model.attention_backend)
+    tell(f"attention: {attention}")
     if precision == "fp8":
         switch_on_fp8(model, recipe)
     compiled = wants_compilation(asked.loop.compile, device, plan.iterations)
@@ -79,7 +85,7 @@ def build_learner(asked: Run, ranks: Ranks, tell: Callable[[str], None]) -> Lear
     )
     optimizer.measure_gradient = True
     scaling = LossScale(forward, optimizer, ranks, tell) if precision == "fp16" else None
-    return Learner(model, forward, optimizer, precision, compiled, scaling)
+    return Learner(model, forward, optimizer, precision, attention, compiled, scaling)
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:

@@ -8,6 +8,7 @@ its own share of the optimizer: the same ranks go on bit for bit, others are dea
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -37,6 +38,9 @@ from nanogpt2.training.checkpoint import (
 from nanogpt2.training.length import Length, is_open, known, write
 from nanogpt2.training.ranks import Ranks
 from nanogpt2.training.settings import StepReport
+
+SHARED_SECONDS = 60.0
+"""how long a network disk may take to show one machine what another has written"""
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,9 @@ def _require_shared(run: Path, ranks: Ranks) -> None:
     if ranks.is_main:
         probe.touch()
     probe = Path(ranks.share(lambda: str(probe)))
-    seen = probe.exists()
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not (seen := probe.exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
     ranks.barrier()
     if ranks.is_main:
         probe.unlink()

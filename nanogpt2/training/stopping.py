@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
-
-class StopRequested(Exception):
-    """A signal came while ``Stopper.interruptible`` was on."""
+from nanogpt2.errors import StopRequested
 
 
 class Stopper:

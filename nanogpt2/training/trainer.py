@@ -6,30 +6,32 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from nanogpt2.data.loader import TokenLoader
 from nanogpt2.data.source import Text
 from nanogpt2.depth import shape_batch
-from nanogpt2.errors import UserError, run_command
+from nanogpt2.errors import StopRequested, UserError, run_command
 from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
-from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules
 from nanogpt2.optim.schedules import learning_rate
 from nanogpt2.run import Run
 from nanogpt2.training import length as by_clock
+from nanogpt2.training.feed import Feed
 from nanogpt2.training.fit import Point, due, fit
+from nanogpt2.training.garbage import collected_by_hand
 from nanogpt2.training.length import FIRST_STEPS, Length
 from nanogpt2.training.metrics import (
     MetricsFile,
@@ -42,6 +44,7 @@ from nanogpt2.training.metrics import (
 from nanogpt2.training.ranks import Ranks, join
 from nanogpt2.training.saver import Saver
 from nanogpt2.training.settings import (
+    Evaluation,
     OnMessage,
     OnStep,
     StepReport,
@@ -50,7 +53,7 @@ from nanogpt2.training.settings import (
 )
 from nanogpt2.training.setup import build_learner, load_tokenizer
 from nanogpt2.training.start import Start, find_start
-from nanogpt2.training.stopping import Stopper, StopRequested
+from nanogpt2.training.stopping import Stopper
 
 __all__ = ["StepReport", "TrainResult", "train"]
 
@@ -80,22 +83,6 @@ def train(
         if joined.is_main:
             claim.enter_context(claimed(run.out))
         return Trainer(run, joined, Questions, on_step, on_message).run()
-
-
-class Evaluation(Protocol):
-    """What measures a model while it learns; every rank asks its own, at the same steps."""
-
-    def require(self, held_out: Sequence[Path]) -> None:
-        """Raise UserError unless the text in these shards can be measured."""
-
-    def bits_per_byte(self, model: GPT, held_out: Sequence[Path]) -> float:
-        """Of that text, over all ranks."""
-
-    def core(self, model: GPT) -> float:
-        """CORE of a sample of the tasks."""
-
-    def resize(self, tokens: int) -> None:
-        """Measure so many tokens of text from now on."""
 
 
 class Trainer:
@@ -134,7 +121,7 @@ class Trainer:
         self.model, self.optimizer = self.learner.model, self.learner.optimizer
         self.peak = peak_flops(ranks.device, self.learner.precision)
         self.saver = Saver(asked.out, ranks, self.loop.keep_last, self.tell)
-        self.stopper = Stopper()
+        self.stopper, self.stop_key = Stopper(), ranks.fresh_key()
         self.identity = {
             "model": self.config.to_dict(),
             "recipe": self.recipe.to_dict(),
@@ -154,6 +141,8 @@ class Trainer:
         """why to stop before the end"""
         self.save_due = self.saving = False
         """whether a checkpoint is waiting to be made, and whether a rank is busy with the last"""
+        self.norm = 0.0
+        """of the last step's gradient"""
 
     def run(self) -> TrainResult:
         """From the start, or the newest checkpoint, to the end or a request to stop."""
@@ -161,12 +150,15 @@ class Trainer:
         if self.start.length and self.start.step >= self.start.length.after:
             self._take(self.start.length)
         again = self._take_up()
-        with self.stopper, self.ranks.training(), ExitStack() as ending:
+        with self.stopper, self.ranks.training(), collected_by_hand(), ExitStack() as ending:
             ending.callback(self.saver.settle)  # however it ends
-            if again is not None:
-                self._log(again | self._measure(again))
-            if self.reason is None:
-                self._train()
+            try:
+                if again is not None:
+                    self._log(again | self._measure(again))
+                if self.reason is None:
+                    self._train()
+            except torch.OutOfMemoryError:
+                raise self._out_of_memory() from None
             self.saver.wait()
         return self._finish()
 
@@ -189,12 +181,12 @@ class Trainer:
         A run may have been stopped when it should have measured its validation.
         """
         start, ranks, path = self.start, self.ranks, self.asked.out / "metrics.jsonl"
-        self.step, self.data_state, self.report = start.step, start.data, start.report
+        self.step, self.report = start.step, start.report
         self.speed = Speed(self.batch.tokens, start.report.seconds if start.report else 0.0)
         self.saver.newest = start.folder
         if self.learner.scaling and start.loss_scale:
             self.learner.scaling.take_up(start.loss_scale)
-        self.loader = TokenLoader(
+        loader = TokenLoader(
             start.text.paths(self.asked.data_dir, "train"),
             self.tokenizer,
             self.batch.rows,
@@ -204,7 +196,8 @@ class Trainer:
             world_size=ranks.world_size,
             state=start.data,
         )
-        self.tell(self.loader.describe())
+        self.tell(loader.describe())
+        self.feed = Feed(loader, self.batch, start.data, ranks, self.tell)
         self.saver.scores = dict(ranks.share(lambda: scores(path, self.step)))
         again = None
         if self.report is not None:
@@ -220,32 +213,62 @@ class Trainer:
     # The steps
 
     def _train(self) -> None:
-        batches, known = self._batches(), self.start.length
+        known = self.start.length
         self.opening = self.length is None and bool(known or self._may_set_length())
         if self.opening:
-            self._fit(batches, known.after if known else self.step + FIRST_STEPS)
+            self._fit(known.after if known else self.step + FIRST_STEPS)
             if self.reason is not None:
                 return
             self._take(known or self._set_length())
-        self._fit(batches, self.steps)
+        self._fit(self.steps)
 
-    def _fit(self, batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> None:
-        """Up to ``steps``, by the schedules of the run's length as far as it is known."""
+    def _fit(self, steps: int) -> None:
+        """Up to ``steps``, by the schedules of the run's length as far as it is known.
+
+        Where the memory does not hold a pass of the first steps, the step is begun anew with
+        smaller ones; OutOfMemoryError where it runs out later, or one row is too much.
+        """
         # saved before it is measured, which may fail; or after, where a signal cut that short
-        callbacks = (self._agree, self._save_if_due, self._measure, self._save_if_due, self._log)
-        self.began = time.perf_counter()
+        callbacks = (self._account, self._save_if_due, self._measure, self._save_if_due, self._log)
         scaling: Any = self.learner.scaling
-        fit(
-            scaling or self.learner.forward,
-            scaling or self.optimizer,
-            batches,
-            steps,
-            lambda optimizer, step, _: apply_schedules(optimizer, self.recipe, step, self.steps),
-            passes=self.batch.passes,
-            first_step=self.step,
-            callbacks=callbacks,
-            stop=lambda: self.reason is not None,
+        while True:
+            self.began = time.perf_counter()
+            try:
+                fit(
+                    scaling or self.learner.forward,
+                    scaling or self.optimizer,
+                    self.feed,
+                    steps,
+                    self._before_update,
+                    passes=self.feed.passes,
+                    first_step=self.step,
+                    callbacks=callbacks,
+                    stop=lambda: self.reason is not None,
+                    read=self._read,
+                )
+                return
+            except torch.OutOfMemoryError as error:
+                if not self.feed.recovers(error):
+                    raise
+            self.model.zero_grad(set_to_none=True)
+            self.feed.cut()  # here, where the error holds no activations any more
+
+    def _before_update(self, optimizer: Any, step: int, steps: int) -> None:
+        self.feed.gradients_are_there()
+        apply_schedules(optimizer, self.recipe, step, self.steps)
+
+    def _out_of_memory(self) -> UserError:
+        """What to say where smaller passes are not taken by themselves."""
+        rows = self.feed.smaller
+        cure = "recompute=on" + (f" or device_batch_size={rows}" if rows else "")
+        return UserError(
+            f"after step {self.step:,} the memory of {self.ranks.device} ran out; set {cure}, with "
+            f"which the same is learned, or choose a smaller depth; {self._newest()}"
         )
+
+    def _newest(self) -> str:
+        newest = self.saver.settle()
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
 
     def _may_set_length(self) -> bool:
         """Whether it is to be set, and enough steps are left to measure the speed by."""
@@ -270,27 +293,35 @@ class Trainer:
         self.loop = by_clock.loop_of(self.asked, length.steps)
         self.evaluation.resize(self.loop.eval_tokens or 1)
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's part of the data; ``data_state`` is where the batch last taken ends."""
-        for inputs_BT, targets_BT, state in self.loader:
-            self.data_state = state
-            yield inputs_BT, targets_BT
-
     def _due(self, every: int | None) -> bool:
         return due(self.step, self.steps, every or 0)
 
-    def _agree(self, point: Point) -> Point:
-        """All ranks' loss, whether one of them is still saving, and why to stop, if so."""
+    def _read(self, loss: Tensor) -> float:
+        """The ranks' mean loss. With it travel the gradient's norm, whether a rank is still saving,
+        and why to stop, if so: a step waits for its device once."""
+        square, busy = self.optimizer.gradient_square(), float(self.saver.busy)
+        total, norm2, saving, *asked = self.ranks.sum([loss, square, busy, *self._requests()])
+        self.norm = torch.tensor([norm2]).sqrt().item()
+        self.saving = bool(saving)
+        self.reason = _reason(asked)
+        return total / self.ranks.world_size
+
+    def _requests(self) -> list[float]:
+        """1 for the reason, of ``STOP_REASONS``, that this rank has to stop."""
         late = self.speed.seconds >= (self.loop.max_seconds or math.inf)
         requested = self.stopper.requested or ("max_seconds" if late else None)
-        flags = [float(requested == reason) for reason in STOP_REASONS]
-        mine = [point["loss"] / self.ranks.world_size, float(self.saver.busy), *flags]
-        loss, busy, *asked = self.ranks.sum(mine)
-        norm = self.optimizer.gradient_norm()
+        return [float(requested == reason) for reason in STOP_REASONS]
+
+    def _stop(self) -> bool:
+        """Whether a rank was told to stop: asked between the batches of a measurement."""
+        return self.ranks.told(self.stop_key, self.stopper.requested is not None)
+
+    def _account(self, point: Point) -> Point:
+        """What is known after a step; UserError where it has gone wrong."""
         self.speed.add(time.perf_counter() - self.began)
-        self.step, self.saving = point["step"], bool(busy)
+        self.step, loss, norm = point["step"], point["loss"], self.norm
+        self.feed.step_done()
         self._check(loss, norm)
-        self.reason = next((r for r, n in zip(STOP_REASONS, asked, strict=True) if n), None)
         rate = self.batch.tokens / self.speed.last
         report = StepReport(
             step=self.step,
@@ -312,11 +343,9 @@ class Trainer:
         what = gone_wrong(loss, norm, self.config.vocab_size)
         if what is None:
             return
-        newest = self.saver.settle()
-        good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         raise UserError(
-            f"step {self.step}: {what}; {good}; try smaller rates (muon.lr, wte.lr), a warm-up "
-            "(warmup_steps=100), or precision fp32"
+            f"step {self.step}: {what}; {self._newest()}; try smaller rates (muon.lr, wte.lr), a "
+            "warm-up (warmup_steps=100), or precision fp32"
         )
 
     def _mfu(self, tokens_per_second: float | None) -> float | None:
@@ -348,7 +377,8 @@ class Trainer:
         }
         if self.length or self.start.sets_length:  # None while it is open
             state["length"] = self.length and asdict(self.length)
-        self.saver.save(self.step, self.model, self.optimizer, state, self.data_state)
+        self.saver.save(self.step, self.model, self.optimizer, state, self.feed.state())
+        gc.collect()
 
     @property
     def best(self) -> float | None:
@@ -363,15 +393,17 @@ class Trainer:
         found, alone = {}, self.ranks.world_size == 1
         held_out = self.start.text.paths(self.asked.data_dir, "held_out")
         try:
-            # Of several ranks none may leave the others waiting: they finish what they have begun.
+            # Of several ranks none may leave the others waiting: they ask each other in between.
             with self.stopper.interruptible() if alone else nullcontext():
                 if self._due(self.loop.eval_every):
-                    found["val_bpb"] = self.evaluation.bits_per_byte(self.model, held_out)
+                    found["val_bpb"] = self.evaluation.bits_per_byte(
+                        self.learner.forward, held_out, self._stop
+                    )
                     self.saver.scores[self.step] = found["val_bpb"]
                 if self.loop.core_every and self._due(self.loop.core_every):
-                    found["core"] = self.evaluation.core(self.model)
+                    found["core"] = self.evaluation.core(self.model, self._stop)
         except StopRequested:
-            self.reason = self.stopper.requested
+            self.reason = _reason(self.ranks.sum(self._requests()))
         except Exception:
             if alone and self.saved != self.step:
                 self._save(point | found)
@@ -412,6 +444,8 @@ class Trainer:
             resumed_from=start.step if start.folder else None,
             stopped_by=self.reason if self.step < self.steps else None,
             precision=self.learner.precision,
+            attention=self.learner.attention,
+            device_batch_size=self.feed.rows,
             compiled=self.learner.compiled,
             parameters=self.dial.parameters["total"],
             world_size=self.ranks.world_size,
@@ -420,6 +454,10 @@ class Trainer:
             self.metrics.close()
             write_json(self.asked.out / "training.json", asdict(result))
         return result
+
+
+def _reason(asked: Sequence[float]) -> StopReason | None:
+    return next((r for r, n in zip(STOP_REASONS, asked, strict=True) if n), None)
 
 
 if __name__ == "__main__":

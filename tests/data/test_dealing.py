@@ -208,10 +208,10 @@ def test_from_any_batch_on_the_same_follows(folder, layout, world, data):
     paths, rank = write(folder, layout), data.draw(st.integers(0, world - 1))
     buffer_size, stop = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 50))
     batches = list(islice(load(paths, rank, world, buffer_size=buffer_size), stop + 10))
-    state = batches[stop - 1][2]
+    state = batches[stop - 1][2]()
     again = load(paths, rank, world, buffer_size=buffer_size, state=state)
     for (_, y, s), (_, expected, then) in zip(again, batches[stop:], strict=False):
-        assert y.tolist() == expected.tolist() and s == then
+        assert y.tolist() == expected.tolist() and s() == then()
 
 
 @on_files
@@ -236,7 +236,8 @@ def test_no_document_is_skipped_when_the_number_of_ranks_changes(
 
 def test_a_changed_number_of_ranks_reads_what_stood_in_the_buffers_first(tmp_path):
     paths = write(tmp_path, [[10, 10]])
-    states = [list(islice(load(paths, rank, 2, buffer_size=4), 3))[-1][2] for rank in range(2)]
+    read = [list(islice(load(paths, rank, 2, buffer_size=4), 3)) for rank in range(2)]
+    states = [batches[-1][2]() for batches in read]
     assert [state["unit"] for state in states] == ["row group"] * 2
     # both have taken up their group, and read three documents of it: 0 to 2, and 10 to 12
     read = [

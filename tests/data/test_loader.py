@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt2.data.loader import TokenLoader
+from nanogpt2.data.loader import READY, TokenLoader, ahead
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
@@ -45,12 +48,12 @@ def test_targets_are_the_inputs_one_token_on(data):
 def test_from_any_state_the_very_next_batches_come(data, world_size, unit, buffer_size):
     ranks = {"rank": world_size - 1, "world_size": world_size, "buffer_size": buffer_size}
     batches = list(islice(loader(data, **ranks), 60))  # about two epochs or more
-    assert batches[0][2]["unit"] == unit
+    assert batches[0][2]()["unit"] == unit
     for start in (0, 1, 13, 40):
-        state = json.loads(json.dumps(batches[start][2]))
+        state = json.loads(json.dumps(batches[start][2]()))
         again = islice(loader(data, **ranks, state=state), 15)
         for (x, y, s), (x0, y0, s0) in zip(again, batches[start + 1 :], strict=False):
-            assert torch.equal(x, x0) and torch.equal(y, y0) and s == s0
+            assert torch.equal(x, x0) and torch.equal(y, y0) and s() == s0()
 
 
 def documents(batches, tokenizer) -> set[str]:
@@ -84,11 +87,49 @@ def test_threads_change_nothing(data):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(one, four, strict=True))
 
 
+def test_a_state_is_made_when_it_is_asked_for(data, monkeypatch):
+    made = []
+    real = TokenLoader._state
+    monkeypatch.setattr(TokenLoader, "_state", lambda *a: made.append(1) or real(*a))
+    batches = list(islice(loader(data), 7))
+    assert not made
+    states = [state() for _, _, state in batches]
+    assert len(made) == 7 and states[3] != states[4]
+
+
+def test_batches_made_ahead_are_the_same_and_their_states_too(data):
+    for (x, y, s), (x0, y0, s0) in zip(ahead(islice(loader(data), 30)), loader(data), strict=False):
+        assert torch.equal(x, x0) and torch.equal(y, y0) and s() == s0()
+
+
+def test_so_many_are_made_ahead_by_another_thread_and_no_more():
+    made: list[str] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            made.append(threading.current_thread().name)
+            yield number
+        raise UserError("the text is over")
+
+    stream = ahead(items())
+    assert next(stream) == 0
+    while len(made) < 1 + READY:
+        time.sleep(0.001)
+    for number in range(1, 20):
+        assert len(made) <= number + READY
+        assert next(stream) == number
+    with pytest.raises(UserError, match="the text is over"):
+        next(stream)
+    assert all(name.startswith("ahead") for name in made)
+    assert list(ahead(range(3))) == [0, 1, 2] and list(ahead([])) == []
+
+
 def test_another_number_of_ranks_continues_near_the_place(data):
-    *_, (_, _, state) = islice(loader(data), 10)
+    *_, (_, _, made) = islice(loader(data), 10)
+    state = made()
     resumed = loader(data, rank=1, world_size=2, state=state)
     x, _, after = next(iter(resumed))
-    assert x.shape == (2, 48) and tuple(after["next"]) >= tuple(state["next"])[:2]
+    assert x.shape == (2, 48) and tuple(after()["next"]) >= tuple(state["next"])[:2]
 
 
 def test_shards_are_read_in_the_order_in_which_they_are_given(data):
@@ -102,7 +143,8 @@ def test_shards_are_read_in_the_order_in_which_they_are_given(data):
 
 
 def test_states_that_do_not_fit_are_refused(data, tmp_path):
-    *_, (_, _, state) = islice(loader(data), 3)
+    *_, (_, _, made) = islice(loader(data), 3)
+    state = made()
     with pytest.raises(UserError, match="damaged"):
         loader(data, state={**state, "next": "?"})
     with pytest.raises(UserError, match="other data shards"):
@@ -136,7 +178,7 @@ def test_any_state_is_continued_or_refused_in_a_sentence(data, state):
     except UserError:
         return
     assert x.shape == (2, 48)
-    again = list(islice(loader(data, state=after), 2))
+    again = list(islice(loader(data, state=after()), 2))
     assert all((x >= 0).all() for x, _, _ in again)
 
 

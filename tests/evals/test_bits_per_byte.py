@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.errors import UserError
+from nanogpt2.errors import StopRequested, UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.model.gpt import GPT
 from tests.distributed import run_ranks
@@ -103,3 +103,44 @@ def test_ranks_agree_on_the_exact_sum(plain_model: GPT) -> None:
         == found[1]
         == pytest.approx(bits_per_byte(plain_model, batches(4), SIZES), rel=1e-9)
     )
+
+
+def stopped(rank: int, world: int) -> str:
+    """Rank 1 hears a signal before its second batch; the others have more to do."""
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return rank == 1 and len(asked) == 2
+
+    model = trained_looking(GPT(small_config()))
+    try:
+        bits_per_byte(model, batches(3), SIZES, stop=stop)
+    except StopRequested:
+        return "stopped"
+    return "measured"
+
+
+def test_all_ranks_stop_when_one_is_told_to() -> None:
+    assert run_ranks(2, stopped) == ["stopped"] * 2
+
+
+def test_a_compiled_model_is_given_one_shape(plain_model: GPT) -> None:
+    """A shorter last batch would be compiled for; the model that was compiled reads it."""
+    given = [*batches(2), tuple(x[:1] for x in batches(1, seed=1)[0][:2])]
+    seen: list[int] = []
+
+    class Compiled(torch.nn.Module):
+        device = plain_model.device
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._orig_mod = plain_model
+
+        def forward(self, inputs: Tensor, targets: Tensor, **more: str) -> Tensor:
+            seen.append(len(inputs))
+            return self._orig_mod(inputs, targets, **more)
+
+    found = bits_per_byte(Compiled(), given, SIZES)
+    assert seen == [3, 3]
+    assert found == pytest.approx(bits_per_byte(plain_model, given, SIZES), rel=1e-6)

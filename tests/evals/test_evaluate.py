@@ -12,7 +12,7 @@ import torch
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import Tokenizer
-from nanogpt2.errors import UserError
+from nanogpt2.errors import StopRequested, UserError
 from nanogpt2.evals.core import CoreEvaluator, CoreResult, evaluate_core
 from nanogpt2.evals.core.fast.layout import Job
 from nanogpt2.evals.core.fast.scoring import GPTScorer, Scorer, scorer_for
@@ -200,6 +200,19 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert scorer.refused
 
 
+def test_what_the_allocator_holds_without_using_it_counts_as_free(
+    model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a training it holds nearly all of the GPU; a stand-in for the driver says so."""
+    scorer = GPTScorer(model)
+    scorer.device = torch.device("cuda")
+    reserved = {"memory_reserved": 70 << 30, "memory_allocated": 40 << 30}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 20, 80 << 30))
+    for name, size in reserved.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, size=size: size)
+    assert scorer.max_tokens() == 131072
+
+
 def test_prompts_are_kept_for_the_next_evaluation(
     small_bundle: Path, tokenizer: Tokenizer, model: GPT
 ) -> None:
@@ -271,3 +284,21 @@ def test_user_errors(small_bundle: Path, tokenizer: Tokenizer, model: GPT) -> No
         evaluate_core(model, tokenizer, small_bundle, max_per_task=0)
     with pytest.raises(UserError, match="has 300 tokens and the model knows 128"):
         evaluate_core(GPT(small_config(vocab_size=128)), tokenizer, small_bundle)
+
+
+def evaluate_until_told(rank: int, world: int, bundle: Path, folder: Path) -> str:
+    evaluator = CoreEvaluator(Tokenizer.load(folder), bundle, max_per_task=2)
+    model = trained_looking(GPT(small_config()))
+    try:
+        evaluator.evaluate(model, stop=lambda: rank == 1)
+    except StopRequested:
+        return "stopped"
+    return "measured"
+
+
+def test_all_ranks_stop_when_one_is_told_to(
+    small_bundle: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    told = run_ranks(2, evaluate_until_told, small_bundle, tmp_path / "tokenizer")
+    assert told == ["stopped"] * 2

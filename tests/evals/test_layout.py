@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt2.evals.core.fast.layout import Batch, Job, Row, bucket, plan_batches, share_prefixes
+from nanogpt2.evals.core.fast.layout import Batch, Job, Row, plan_batches, share_prefixes
 from nanogpt2.evals.core.prompts import Option
 
 TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=60)
@@ -46,10 +45,10 @@ def read_back(batch: Batch) -> dict[tuple, tuple[list[int], list[int]]]:
 
 
 @settings(max_examples=60)
-@given(jobs=jobs_strategy(), most=st.integers(1, 400), buckets=st.booleans())
-def test_every_job_is_laid_out_whole(jobs: list[Job], most: int, buckets: bool) -> None:
+@given(jobs=jobs_strategy(), most=st.integers(1, 400))
+def test_every_job_is_laid_out_whole(jobs: list[Job], most: int) -> None:
     rows = share_prefixes(jobs)
-    batches = plan_batches(rows, most, buckets)
+    batches = plan_batches(rows, most)
     found = {}
     for batch in batches:
         found |= read_back(batch)
@@ -65,7 +64,7 @@ def test_every_job_is_laid_out_whole(jobs: list[Job], most: int, buckets: bool) 
 
 @given(jobs=jobs_strategy())
 def test_scored_positions_lie_one_before_their_targets(jobs: list[Job]) -> None:
-    for batch in plan_batches([Row(job.inputs, [job]) for job in jobs], 500, False):
+    for batch in plan_batches([Row(job.inputs, [job]) for job in jobs], 500):
         assert batch.ending_width == 0
         for key, begin, end in batch.spans:
             option = jobs[key[1]].option
@@ -105,22 +104,12 @@ def test_equal_options_share_an_ending() -> None:
     assert ending[0] == ending[2] != ending[1]
 
 
-def test_shapes_are_few_with_buckets() -> None:
+def test_little_is_computed_for_nothing() -> None:
     draws = np.random.default_rng(0)
     jobs = [
         Job((0, i, 0), Option(draws.integers(0, 999, n).astype(np.int32), n - 2))
         for i, n in enumerate(draws.integers(20, 3000, 500))
     ]
-    rows = [Row(job.inputs, [job]) for job in jobs]
-    batches = plan_batches(rows, 8192, True)
-    shapes = {batch.tokens.shape for batch in batches}
-    assert len(shapes) <= 2 * len({bucket(len(row.prefix)) for row in rows}) <= 60
-    used = sum(len(row.prefix) for row in rows)
-    assert sum(batch.size for batch in batches) < 1.35 * used
-
-
-@pytest.mark.parametrize("length", [*range(1, 70), 127, 128, 129, 1000, 4097])
-def test_buckets_are_wide_enough_and_not_much_wider(length: int) -> None:
-    width = bucket(length)
-    assert length <= width <= max(16, length + 15, 1.25 * length)
-    assert bucket(width) == width
+    batches = plan_batches([Row(job.inputs, [job]) for job in jobs], 8192)
+    used = sum(len(job.inputs) for job in jobs)
+    assert used <= sum(batch.size for batch in batches) < 1.03 * used

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from nanogpt2.config import GPTConfig
 from nanogpt2.errors import UserError
 from nanogpt2.kernels import backends, cuda
 from nanogpt2.kernels.attention import attention
-from nanogpt2.kernels.backends import Case, choose_backend, describe_backends
+from nanogpt2.kernels.backends import Case, announcement, choose_backend, describe_backends
 from nanogpt2.kernels.windows import window_mask
+from nanogpt2.run import Loop
 from tests.kernels.oracle import definition, inputs
 
 
@@ -166,6 +169,51 @@ def test_the_best_kernel_at_hand_is_taken_on_hopper(monkeypatch: pytest.MonkeyPa
     assert backends._best(gpu_case()) == "varlen"
     assert backends._best(gpu_case(windowed=False)) == "sdpa"
     assert backends._best(gpu_case(dtype=torch.float32)) == "banded"
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "asked", "said"),
+    [
+        ((9, 0), {"fa3"}, "auto", "fa3"),
+        ((9, 0), set(), "auto", r"varlen in windows, sdpa .*; fa3 is .* 1.5 to 2 .*not installed"),
+        ((9, 0), {"fa3"}, "varlen", r"varlen; fa3 is reported .*, but varlen was asked for"),
+        ((10, 0), set(), "auto", r"varlen in .*; fa4 is made for this GPU, but .*not installed"),
+        ((8, 9), set(), "auto", r"varlen in windows, sdpa over everything"),
+        ((7, 5), set(), "auto", r"banded in windows, sdpa over everything"),
+    ],
+)
+def test_a_run_says_who_attends_and_what_is_given_away(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    installed: set[str],
+    asked: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(backends, "_capability", lambda: capability)
+    monkeypatch.setattr(backends, "module_of", lambda name: name if name in installed else None)
+    monkeypatch.setattr(backends, "varlen_shares_heads", lambda: True)
+    monkeypatch.setattr(backends, "probe", lambda *_: None)
+    text = announcement(GPTConfig(), torch.device("cuda"), torch.bfloat16, asked)
+    assert re.match(said, text)
+    assert ("; " in text) == ("; " in said), "nothing is given away where nothing is better"
+
+
+def test_every_backend_can_be_asked_for_by_a_run() -> None:
+    assert set(get_args(get_type_hints(Loop)["attention_backend"])) == {"auto", *backends.BACKENDS}
+
+
+def test_the_hub_is_asked_for_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the package refuses, and what is newest there may change from day to day."""
+
+    def get_kernel(repo_id: str, *, revision: str | None = None, version: int | None = None) -> Any:
+        assert (revision is None) != (version is None), "Either version or revision must be given"
+        return SimpleNamespace(flash_attn_interface=(repo_id, version))
+
+    monkeypatch.setitem(sys.modules, "kernels", SimpleNamespace(get_kernel=get_kernel))
+    monkeypatch.setattr(cuda, "module_of", lambda _: "kernels")
+    cuda._load.cache_clear()
+    assert cuda._load("fa3") == ("kernels-community/flash-attn3", 1)
+    cuda._load.cache_clear()
 
 
 # Foreign packages, as their interfaces are documented: -1 or None for unlimited, bottom right

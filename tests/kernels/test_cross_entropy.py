@@ -206,7 +206,7 @@ def test_the_operators_are_well_formed() -> None:
 
 
 def test_a_gpu_takes_the_plain_form_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_free_bytes", lambda _: 80 * 2**30)
+    monkeypatch.setattr(room, "_first_free", lambda _: 80 * 2**30)
 
     def choose(tokens: int, device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> str:
         with FakeTensorMode():

@@ -55,7 +55,10 @@ def train(rank, world, names, steps, bf16_tables=False, thin=False):
                 (loss * len(half) / len(mine)).backward()
             optimizer.step()
             model.zero_grad()
-            norms.append(optimizer.gradient_norm())
+            square = optimizer.gradient_square()
+            if world > 1:
+                torch.distributed.all_reduce(square)
+            norms.append(square.sqrt().item())
             after.append({n: p.detach().float().clone() for n, p in model.named_parameters()})
         traffic = dict(optimizer.comm.calls), dict(optimizer.comm.bytes)
         out[name] = {
@@ -107,6 +110,28 @@ def test_gradients_of_the_rows_that_were_read_do_as_well_as_whole_ones(runs, wor
     for n, p in whole["weights"][1].items():
         assert (thin["weights"][1][n] - p).norm() <= 1e-3 * p.norm(), n
     assert thin["norms"] == pytest.approx(whole["norms"], rel=1e-4)
+
+
+def places(rank, world):
+    """Where gradients were sent from, and where parameters were gathered to, in one step."""
+    recipe, model = build("run6")
+    optimizer = build_optimizer(model, recipe, dtype=torch.float32)
+    comm, sent, gathered = optimizer.comm, [], []
+    scatter, gather = comm.reduce_scatter, comm.all_gather
+    comm.reduce_scatter = lambda whole: (sent.append(whole.data_ptr()), scatter(whole))[1]
+    comm.all_gather = lambda whole, p: (gathered.append(whole.data_ptr()), gather(whole, p))[1]
+    rows = torch.randint(0, 130, (4, 9))
+    model(rows[:, :-1], rows[:, 1:]).backward()
+    kept = [t.data_ptr() for p in model.parameters() for t in (p, p.grad)]
+    optimizer.step()
+    return sent, gathered, kept, any(hasattr(stack, "sent") for stack in optimizer.stacks)
+
+
+def test_parameters_are_gathered_where_the_gradients_were():
+    sent, gathered, kept, held = run_ranks(3, places)[0]
+    assert len(gathered) == len(sent) > 5
+    assert set(gathered) <= {*sent, *kept}, "no memory beside what sent the gradients"
+    assert not held, "and that is given back"
 
 
 @pytest.mark.parametrize("world", WORLDS[1:])

@@ -65,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with join(options.device) as ranks:
         if options.out is not None and ranks.is_main:
             check_out(options.out)  # before the hour that it may take
-        if options.bundle is None and ranks.is_main:
-            find_bundle()  # fetched once, by one rank
-        ranks.barrier()
+        ranks.share(lambda: str(find_bundle(options.bundle)))  # fetched once, by one rank
         bundle = find_bundle(options.bundle)
         labels = options.tasks
         if labels is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from nanogpt2.errors import UserError
+from nanogpt2.errors import StopRequested, UserError
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.fast.encoding import PromptBuilder
 from nanogpt2.evals.core.fast.layout import Job, Key
@@ -80,26 +80,42 @@ class CoreEvaluator:
         self.samples = [task.sample(max_per_task) for task in load_tasks(bundle_dir, tasks)]
         self.kept: dict[tuple[int | None, int, int], list[list[Job]]] = {}
 
-    def evaluate(self, model: Any, progress: Progress | None = None) -> CoreResult:
-        """Outcomes of every example, on every rank."""
+    def evaluate(
+        self,
+        model: Any,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> CoreResult:
+        """Outcomes of every example, on every rank.
+
+        ``stop`` is asked before each batch; once it is true on one rank, all raise StopRequested.
+        """
         scorer = scorer_for(model)
         check_vocabulary(self.tokenizer, scorer.vocab_size())
         shared = dist.is_initialized()
         rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
         scores: dict[Key, Score] = {}
+        stopped = False
         total = sum(len(range(rank, sample.count, world)) for sample in self.samples)
         done = 0
-        with evaluating(model):
-            for jobs in self.chunks(scorer.limit(), rank, world):
-                for key, score in scorer.run(jobs):
-                    scores[key] = score
-                    # options of an example come in any order; count it by its first
-                    done += key[2] == 0
-                    if progress is not None and key[2] == 0:
-                        progress(done, total)
+        try:
+            with evaluating(model):
+                for jobs in self.chunks(scorer.limit(), rank, world):
+                    for key, score in scorer.run(jobs, stop):
+                        scores[key] = score
+                        # options of an example come in any order; count it by its first
+                        done += key[2] == 0
+                        if progress is not None and key[2] == 0:
+                            progress(done, total)
+        except StopRequested:
+            if not shared:
+                raise
+            stopped = True  # which the others must hear
         if shared:  # the scores of all ranks, on every rank
             parts: list[Any] = [None] * world
-            dist.all_gather_object(parts, scores)
+            dist.all_gather_object(parts, None if stopped else scores)
+            if None in parts:
+                raise StopRequested
             scores = {key: score for part in parts for key, score in part.items()}
         return build_result(self.samples, self.outcomes(scores), self.protocol, self.max_per_task)
 

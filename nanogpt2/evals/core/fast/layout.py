@@ -98,12 +98,9 @@ class Batch:
     Flattened, ``targets[i]`` is predicted at column ``flat[i]``.
     """
 
-    def __init__(
-        self, rows: Sequence[Row], prefix_width: int, ending_width: int, height: int
-    ) -> None:
-        """Lay out rows; a ``height`` more than there are pads with empty rows."""
+    def __init__(self, rows: Sequence[Row], prefix_width: int, ending_width: int) -> None:
         self.rows, self.prefix_width, self.ending_width = rows, prefix_width, ending_width
-        width = prefix_width + ending_width
+        width, height = prefix_width + ending_width, len(rows)
         self.tokens = np.zeros((height, width), dtype=np.int64)
         """(B, P + S), padded with 0"""
         self.prefix_lengths = np.ones(height, dtype=np.int64)
@@ -146,16 +143,11 @@ class Batch:
         return self.tokens.size
 
 
-def plan_batches(rows: Sequence[Row], max_tokens: int, buckets: bool) -> list[Batch]:
-    """Rows sorted by length, cut into batches of at most ``max_tokens`` columns (one row at least).
-
-    With ``buckets`` widths are rounded up to one of four steps an octave and batches filled up to
-    a fixed height for each width, so that a compiled model sees few shapes.
-    """
+def plan_batches(rows: Sequence[Row], max_tokens: int) -> list[Batch]:
+    """Rows sorted by length, cut into batches of at most ``max_tokens`` columns (or one row)."""
 
     def widths(row: Row) -> tuple[int, int]:
-        p, s = len(row.prefix), row.endings_length
-        return (bucket(p), bucket(s)) if buckets else (p, s)
+        return len(row.prefix), row.endings_length
 
     pending = sorted(rows, key=lambda row: (row.endings_length > 0, *widths(row)), reverse=True)
     batches = []
@@ -165,20 +157,9 @@ def plan_batches(rows: Sequence[Row], max_tokens: int, buckets: bool) -> list[Ba
         last = first + 1
         while last < len(pending) and (pending[last].endings_length > 0) == (S > 0):
             p, s = widths(pending[last])
-            if (last + 1 - first) * (max(P, p) + max(S, s)) > max_tokens or (buckets and p != P):
+            if (last + 1 - first) * (max(P, p) + max(S, s)) > max_tokens:
                 break
             P, S, last = max(P, p), max(S, s), last + 1
-        height = last - first
-        if buckets:
-            height = max(height, min(bucket(height), max_tokens // (P + S)))
-        batches.append(Batch(pending[first:last], P, S, height))
+        batches.append(Batch(pending[first:last], P, S))
         first = last
     return batches
-
-
-def bucket(length: int) -> int:
-    """``length`` rounded up to 4/4, 5/4, 6/4 or 7/4 of a power of two, 16 at least, 0 kept."""
-    if length == 0:
-        return 0
-    step = max(16, 1 << max(0, (length - 1).bit_length() - 3))
-    return -(-length // step) * step

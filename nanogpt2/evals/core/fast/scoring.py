@@ -7,7 +7,7 @@ at the positions that a score reads. Chapter: core.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt2.errors import UserError
+from nanogpt2.errors import StopRequested, UserError
 from nanogpt2.evals.core.fast.layout import Batch, Job, Key, Row, plan_batches, share_prefixes
 from nanogpt2.evals.core.fast.prefix import SharedPrefix
 from nanogpt2.evals.core.results import NOTHING, Score
+from nanogpt2.kernels.loss import free_bytes
 
 LOGIT_BYTES = 1 << 28
 """fp32 logits held at once"""
@@ -33,7 +34,6 @@ class Scorer:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.device = model_device(model)
-        self.buckets = self.device.type == "cuda"
 
     def limit(self) -> int | None:
         """The longest sequence the model reads, None for no limit."""
@@ -50,7 +50,7 @@ class Scorer:
     def max_tokens(self) -> int:
         """Columns of a batch, from the memory that is free now."""
         if self.device.type == "cuda":
-            free = torch.cuda.mem_get_info(self.device)[0]
+            free = free_bytes(self.device)
         else:
             free = psutil.virtual_memory().available
         fitting = int(0.4 * free) // self.bytes_per_token()
@@ -68,15 +68,22 @@ class Scorer:
         """Arrays on the model's device."""
         return [torch.from_numpy(array).to(self.device) for array in arrays]
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Key, Score]]:
-        """Scores of all jobs, batch by batch; a batch that does not fit is halved."""
+    def run(
+        self, jobs: Sequence[Job], stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[Key, Score]]:
+        """Scores of all jobs, batch by batch; a batch that does not fit is halved.
+
+        Raises StopRequested as soon as ``stop`` is true, which is asked before each batch.
+        """
         scored = []
         for job in jobs:
             if len(job.option.tokens) > job.option.start:
                 scored.append(job)
             else:
                 yield job.key, NOTHING
-        for batch in plan_batches(self.rows(scored), self.max_tokens(), self.buckets):
+        for batch in plan_batches(self.rows(scored), self.max_tokens()):
+            if stop():
+                raise StopRequested
             yield from self.score(batch)
 
     def rows(self, jobs: Sequence[Job]) -> list[Row]:
@@ -101,9 +108,7 @@ class Scorer:
         torch.cuda.empty_cache()
         half = sum(row.size for row in batch.rows) // 2
         return [
-            result
-            for part in plan_batches(batch.rows, max(1, half), self.buckets)
-            for result in self.score(part)
+            result for part in plan_batches(batch.rows, max(1, half)) for result in self.score(part)
         ]
 
 
