@@ -61,6 +61,8 @@ TPU_CHIP_WATTS_LOW = Reported(245, "W", "patterson2021carbon", "April 2021")
 TPU_CHIP_WATTS_HIGH = Reported(310, "W", "patterson2021carbon", "April 2021")
 """lowest and highest of the averages over four later trainings: a chip with its share of the host,
 the cooling of the building left out (table 4)"""
+GPT2_PARAMETERS = (117e6, 345e6, 762e6, 1542e6)
+"""of the four sizes as its paper counts them (radford2019language, table 2): all four are wrong"""
 GPT2_CORE = Reported(0.256525, "CORE", "karpathy2026nanochat", "January 2026")
 GPT2_CORE_CORRECTED = Reported(0.2309, "CORE", "li2024datacomp", "5 September 2025")
 """the same accuracies centered by DCLM's second table of baselines"""
