@@ -91,10 +91,12 @@ def counted_flops(config: GPTConfig) -> float:
 
 def flop_rows(configs: Mapping[str, GPTConfig]) -> list[list[Any]]:
     """Rows: name, FLOPs a token by formula, as counted, and the attention's part of the formula."""
-    return [
-        [name, flops_per_token(c), counted_flops(c), f"{attention_flops(c) / flops_per_token(c):.1%}"]
-        for name, c in configs.items()
-    ]  # fmt: skip
+    rows = []
+    for name, config in configs.items():
+        formula = flops_per_token(config)
+        share = f"{attention_flops(config) / formula:.1%}"
+        rows.append([name, formula, counted_flops(config), share])
+    return rows
 
 
 def byte_rows(config: GPTConfig, rows: int = 8) -> list[list[Any]]:
@@ -178,5 +180,3 @@ def first_loss(config: GPTConfig, seed: int = 0) -> float:
     model = GPT(config)
     model.init_weights(seed)
     return float(model(*small_data(config.vocab_size).validation(16, config.sequence_len)))
-
-

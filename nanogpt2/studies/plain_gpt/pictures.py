@@ -106,7 +106,8 @@ def scale_frame(recipe: str, depth: int) -> tuple[str, str]:
     a_row = int(476 // (2 * side + 4))
     for layer in range(depth):
         row, column = divmod(layer, a_row)
-        body.append(_layer(4 + column * (2 * side + 4), top + TALL + 14 + row * (6 * side + 6), side))
+        x, y = 4 + column * (2 * side + 4), top + TALL + 14 + row * (6 * side + 6)
+        body.append(_layer(x, y, side))
     kinds = f"{depth} layers of twelve squares {model.n_embd} wide, {values} value tables"
     alt = f"Depth {depth}, {recipe}: {kinds}, embedding and head, all to one scale. "
     alt += "; ".join(f"{name} {value}" for name, value in told) + "."
