@@ -27,7 +27,7 @@ KINDS = {
 
 def flow_picture(text: str, tokens: Sequence[int], caption: str = "") -> Html:
     """A plain GPT-2 from ``text`` to loss: the stream down the left, what reads and writes it."""
-    stream, branch, right = 150, 306, 472
+    stream, branch, place, right = 150, 306, 346, 472
     small: dict[str, Any] = {"anchor": "end", "size": 14}
 
     def write(top: int, name: str, shape: str) -> str:
@@ -52,10 +52,10 @@ def flow_picture(text: str, tokens: Sequence[int], caption: str = "") -> Html:
         path(f"M{stream} 79v34", width=1.5),
         box(stream, 130, 160, "a row for each", 34),
         words(stream - 14, 102, "table (V, C)", **small),
-        box(branch, 130, 150, "a row for its place", 34),
-        words(branch + 75, 102, "table (T, C)", **small),
+        box(place, 130, 152, "a row for its place", 34),
+        words(place + 76, 102, "table (T, C)", **small),
         path(f"M{stream} 147v35", PAINT[0], 4),
-        path(f"M{branch} 147v49H{stream + 14}", width=1.5),
+        path(f"M{place} 147v49H{stream + 14}", width=1.5),
         joint(stream, 196, "+"),
         path(f"M{stream} 210v160", PAINT[0], 4),
         words(stream - 14, 236, "stream x", **small),
