@@ -69,6 +69,8 @@ GOPHER_MFU = Reported(0.325, "of the peak", "chowdhery2022palm", "April 2022")
 """of a later and larger model on TPU v3 chips (table 3); GPT-2's own was not told"""
 WEBTEXT_BYTES = Reported(40e9, "bytes of text", "radford2019language", "February 2019")
 """GPT-2's training text, about; how often it was read was not told"""
+GPT2_PARAMETERS = (117e6, 345e6, 762e6, 1542e6)
+"""of the four sizes as its paper counts them (radford2019language, table 2): all four are wrong"""
 GPT2_CORE = Reported(0.256525, "CORE", "karpathy2026nanochat", "January 2026")
 GPT2_CORE_CORRECTED = Reported(0.2309, "CORE", "li2024datacomp", "5 September 2025")
 """the same accuracies centered by DCLM's second table of baselines"""

@@ -18,6 +18,7 @@ SEAMS = (
     "nanogpt2.model.attention.attention",
     "nanogpt2.model.attention.rms_norm",
     "nanogpt2.model.attention.rotate",
+    "nanogpt2.model.gpt.GPT.init_weights",
     "nanogpt2.model.gpt.Norm",
     "nanogpt2.model.gpt.value_tables",
     "nanogpt2.model.norm.rms_norm",
