@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from copy import copy
-from itertools import chain, count, islice
+from itertools import chain, count
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -93,10 +93,3 @@ def pack_rows(
     """``pack`` of batches of tokenized documents; a batch is what one refill adds."""
     tagged = ([Document(tokens, None) for tokens in batch] for batch in batches)
     return (list(chain(*row)) for row in pack(tagged, row_capacity, buffer_size))
-
-
-def stream_rows(batches: Iterable[list[list[int]]], row_capacity: int) -> Iterator[list[int]]:
-    """Rows cut from the documents laid end to end, as before packing; what is left is dropped."""
-    tokens = chain.from_iterable(chain.from_iterable(batches))
-    while len(row := list(islice(tokens, row_capacity))) == row_capacity:
-        yield row

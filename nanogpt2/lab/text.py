@@ -7,9 +7,9 @@ all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from nanogpt2.data.corpus import split_paragraphs
-from nanogpt2.data.packing import pack_rows, stream_rows
+from nanogpt2.data.packing import pack_rows
 from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.data.texts import batches_of
 from nanogpt2.data.tokenizer import Tokenizer
@@ -73,6 +73,13 @@ class Text:
             np.random.default_rng(seed).shuffle(order)
         for i in order:
             yield tokens[ends[i - 1] if i else 0 : ends[i]].tolist()
+
+
+def stream_rows(batches: Iterable[list[list[int]]], row_capacity: int) -> Iterator[list[int]]:
+    """Rows cut from the documents laid end to end, as before packing; what is left is dropped."""
+    tokens = chain.from_iterable(chain.from_iterable(batches))
+    while len(row := list(islice(tokens, row_capacity))) == row_capacity:
+        yield row
 
 
 def text_of(data: Path, vocab_size: int, characters: int) -> Text:

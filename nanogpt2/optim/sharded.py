@@ -142,14 +142,7 @@ class Matrices(Stack):
         return self.sent
 
     def step(self, w: Tensor, g: Tensor, steps: Steps) -> None:
-        group = self.group
-        momentum, lr, decay, weight2 = muon_scalars(group, *w.shape[1:])
-        if not group["cautious"]:
-            w.mul_(1 - lr * decay)
-            decay = torch.zeros(())
-        scalars = (momentum, lr, decay, weight2)
-        choices = (group[k] for k in ("iterations", "divisor", "equalize_rows", "fix_norm"))
-        steps.muon(group["polynomial"], w, g, *self.state.values(), *scalars, *choices)
+        steps.muon(self.group, w, g, *self.state.values(), *muon_scalars(self.group, *w.shape[1:]))
 
     def shares(self) -> Iterator[Share]:
         for i, name in enumerate(self.names[self.start : self.stop]):
@@ -225,10 +218,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def gradient_square(self) -> Tensor:
-        """Square of the averaged gradient's norm at the last measured step: this rank's part.
-
-        0-dim, on the device; the ranks' parts add up to the whole.
-        """
+        """This rank's part of the squared norm of the last measured step's gradient (0-d)."""
         return torch.stack([stack.square.to(self._device) for stack in self.stacks]).sum()
 
     def state_bytes(self) -> int:

@@ -7,7 +7,7 @@ what each buys. Chapter: muon.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,10 +47,21 @@ class Steps:
             self.take_step = take_step
             self._muon = torch.compile(muon_update, fullgraph=True, dynamic=False)
 
-    def muon(self, polynomial: str, *arguments: Any) -> None:
-        """``muon_update`` with its last arguments, precision and forms, chosen."""
-        orthogonalize = newton_schulz if polynomial == "newton_schulz" else self.orthogonalize
-        self._muon(*arguments, self.dtype, orthogonalize, self.take_step)
+    def muon(
+        self, group: Mapping[str, Any], w: Tensor, g: Tensor, momenta: Tensor, seconds: Tensor,
+        momentum: Tensor, lr: Tensor, decay: Tensor, weight2: Tensor,
+    ) -> None:  # fmt: skip
+        """``muon_update`` in the form that suits, with what ``group`` chooses."""
+        by_newton = group["polynomial"] == "newton_schulz"
+        orthogonalize = newton_schulz if by_newton else self.orthogonalize
+        if not group["cautious"]:  # plain decay: of every weight, wherever the update goes
+            w.mul_(1 - lr * decay)
+            decay = torch.zeros(())
+        choices = (group[k] for k in ("iterations", "divisor", "equalize_rows", "fix_norm"))
+        self._muon(
+            w, g, momenta, seconds, momentum, lr, decay, weight2, *choices,
+            self.dtype, orthogonalize, self.take_step,
+        )  # fmt: skip
 
 
 def by_size(g: Tensor, iterations: int, divisor: float, dtype: torch.dtype) -> Tensor:

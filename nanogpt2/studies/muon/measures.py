@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.muon import neuron_axis, second_moment_shape, variance_scale
 from nanogpt2.optim.polar_express import polar_express
 from nanogpt2.recipes import get_recipe
-from nanogpt2.studies.muon.pictures import SAFETY
 
 OUTPUTS = ("attn.c_proj.weight", "mlp.c_proj.weight")
 """matrices that start at zero: what stands in them after training is the sum of the steps"""
@@ -124,11 +124,12 @@ def time_updates(width: int, repeats: int = 3) -> dict[str, float]:
     group = {"lr": 0.003, "betas": (0.9, 0.95), "weight_decay": 0.1}
     numbers: Any = [torch.tensor(v) for v in (0.95, 0.02, 0.1, 0.05)]
     steps = Steps(torch.device("cpu"), False, torch.bfloat16)
+    choices = asdict(get_recipe("run1").muon)
 
     def by_muon() -> None:
         for w, g in pairs:
             state = (torch.zeros_like(g), torch.zeros(second_moment_shape(*g.shape)))
-            steps.muon("polar_express", w, g, *state, *numbers, 5, SAFETY, False, False)
+            steps.muon(choices, w, g, *state, *numbers)
 
     def by_adamw() -> None:
         scalars: Any = [*adamw_scalars(group, 1), 1e-10]
