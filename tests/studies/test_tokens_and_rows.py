@@ -152,12 +152,13 @@ def test_what_each_way_loses_by_hand() -> None:
     assert fits.cropped > 0 and fits.beheaded == 0
 
 
-def test_simulated_lengths_have_the_reported_floor_and_foretell_greedy() -> None:
-    lengths = tr.web_lengths(24_000)
+@pytest.mark.parametrize("mean", [700, 1000, 1200])
+def test_simulated_lengths_have_the_reported_floor_and_foretell_greedy(mean: float) -> None:
+    lengths = tr.web_lengths(24_000, mean)
     assert layouts.floor(lengths) == pytest.approx(reported.CROPPED_FLOOR, abs=0.01)
-    assert np.mean(lengths) == pytest.approx(layouts.MEAN, rel=0.02)
+    assert np.mean(lengths) == pytest.approx(mean, rel=0.02)
     greedy = layouts.shares(tr.WAYS["greedy"](lengths, layouts.ROW), lengths)
-    assert greedy.cropped == pytest.approx(reported.CROPPED_GREEDY, abs=0.01)
+    assert greedy.cropped == pytest.approx(reported.CROPPED_GREEDY, abs=0.015)
 
 
 def test_the_buffer_silts_up_and_refills_of_one_make_best_fit_greedy() -> None:

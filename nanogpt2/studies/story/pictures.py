@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
 from nanogpt2.evals.core.statistics import centered, core_of
-from nanogpt2.lab.drawing import PAINT, box, drawing, path, rect, show, words
+from nanogpt2.lab.drawing import PAINT, arrow, box, drawing, opening, rect, show, words
 from nanogpt2.lab.page import Html
 from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.studies.story.bills import ENDS, bills, factors, implied
@@ -25,17 +25,16 @@ def squares(caption: str = "") -> Html:
     drawn, told, x = [], [], 8.0
     for i, bill in enumerate(found):
         side = scale * bill.dollars**0.5
-        drawn.append(rect(x, 320 - side, side, side, PAINT[(0, 1, 2, 3)[i]]))
+        drawn.append(rect(x, 320 - side, side, side, PAINT[i]))
         told.append(f"{bill.when}: {bill.dollars:,.0f} dollars")
         at = x + side / 2 if i == 0 else x
-        drawn.append(words(at, 344, bill.when.split()[-1], "middle" if i == 0 else "start"))
+        *month, year = bill.when.split()
+        when = f"{month[0][:3]} {year[2:]}" if month else year
+        drawn.append(words(at, 344, when, "middle" if i == 0 else "start"))
         drawn.append(words(at, 364, f"${bill.dollars:,.0f}", "middle" if i == 0 else "start"))
-        x += max(side, 42) + 12
-    return show(
-        drawing("".join(drawn), 374),
-        "Four squares with areas as the dollars that one score cost. " + "; ".join(told) + ".",
-        caption,
-    )
+        x += max(side, 46) + 10
+    alt = f"Four squares with areas as the dollars that one score cost. {'; '.join(told)}."
+    return opening("".join(drawn), 374, alt, caption)
 
 
 def fall_frame(of_the_peak_in_2019: float, one_TPU_v3_was: str, until: str) -> tuple[Figure, str]:
@@ -113,13 +112,13 @@ def stages(caption: str = "") -> Html:
     drawn = []
     for i, stage in enumerate(STAGES):
         y = 30 + 66 * i
-        drawn += [box(130, y, 170, stage), words(236, y + 6, rooms[i], fill=PAINT[0])]
+        drawn += [box(190, y, 170, stage), words(290, y + 6, rooms[i], fill=PAINT[0])]
         if i:
             drawn += [
-                path(f"M130 {y - 46}v24", PAINT[0], 2.5),
-                words(144, y - 28, verbs[i - 1], size=14),
+                arrow((190, y - 46), (190, y - 21), colour=PAINT[0]),
+                words(204, y - 28, verbs[i - 1], size=14),
             ]
     alt = (
         "Documents are split into tokens, packed into rows, trained on by a model, and it is asked."
     )
-    return show(drawing("".join(drawn), 320, 400), alt, caption)
+    return show(drawing("".join(drawn), 320), alt, caption)

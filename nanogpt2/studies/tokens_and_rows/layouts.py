@@ -159,24 +159,24 @@ def floor(lengths: Sequence[int], capacity: int = ROW) -> float:
 
 
 @cache
-def web_lengths(count: int, seed: int = 0) -> tuple[int, ...]:
-    """Lengths of documents as on the web: log-normal, ``MEAN`` on average, with the reported floor.
+def web_lengths(count: int, mean: float = MEAN) -> tuple[int, ...]:
+    """Lengths of documents as on the web: log-normal, ``mean`` on average, with the reported floor.
 
     The spread is found by bisection, so that ``floor`` is what was reported of FineWeb-Edu.
     """
     low, high = 0.5, 2.5
     for _ in range(50):
         spread = (low + high) / 2
-        low, high = (spread, high) if _floor_of(spread) < CROPPED_FLOOR else (low, spread)
-    drawn = np.random.default_rng(seed).normal(math.log(MEAN) - spread**2 / 2, spread, count)
+        low, high = (spread, high) if _floor_of(spread, mean) < CROPPED_FLOOR else (low, spread)
+    drawn = np.random.default_rng(0).normal(math.log(mean) - spread**2 / 2, spread, count)
     return tuple(int(n) for n in np.maximum(2, np.exp(drawn)))
 
 
-def _floor_of(spread: float) -> float:
+def _floor_of(spread: float, mean: float) -> float:
     """Of a log-normal law: E[(n - ROW)+] / E[n], as in the price of an option."""
-    up = (math.log(MEAN / ROW) + spread**2 / 2) / spread
+    up = (math.log(mean / ROW) + spread**2 / 2) / spread
     normal = NormalDist()
-    return normal.cdf(up) - ROW / MEAN * normal.cdf(up - spread)
+    return normal.cdf(up) - ROW / mean * normal.cdf(up - spread)
 
 
 class Filling(NamedTuple):

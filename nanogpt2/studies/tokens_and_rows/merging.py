@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import regex
 import tiktoken
 
 from nanogpt2.data.tokenizer import BOS, SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer, bytes_per_token
@@ -116,6 +116,4 @@ def bytes_by_decoding(tokenizer: Tokenizer) -> np.ndarray:
 
 def words_of(pattern: str, text: str) -> str:
     """``text`` with a bar between the pieces of a split pattern."""
-    import regex
-
-    return re.sub("\n", "/", "|".join(piece.group() for piece in regex.finditer(pattern, text)))
+    return "|".join(regex.findall(pattern, text)).replace("\n", "/")

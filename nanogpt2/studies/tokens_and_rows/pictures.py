@@ -10,7 +10,8 @@ from itertools import islice
 from matplotlib.figure import Figure
 
 from nanogpt2.data.tokenizer import Tokenizer
-from nanogpt2.lab.drawing import PAINT, drawing, rect, show, words
+from nanogpt2.lab import drawing
+from nanogpt2.lab.drawing import PAINT, path, rect, show, words
 from nanogpt2.lab.page import Html
 from nanogpt2.reported import CROPPED, CROPPED_FLOOR, CROPPED_GREEDY
 from nanogpt2.reporting.figures import COLOURS, DASHES, legend, plotting
@@ -67,23 +68,40 @@ def merge_frame(merges: int) -> tuple[str, str]:
 
 
 def opening(caption: str = "") -> Html:
-    """From three documents to rows: bytes, tokens, rows."""
-    texts = ("The cat sat.", "Rain in Spain", "A, b and c: the end")
-    drawn, y = [], 24.0
-    for number, text in enumerate(texts):
-        drawn += [words(8, y + 14, text), rect(4, y - 4, 190, 26, stroke=PAINT[number], rx=5)]
-        y += 40
-    layout = ((0, 70), (1, 90), (2, 60)), ((2, 50), (0, 110), (1, 60))
-    for line, row in enumerate(layout):
-        x = 240.0
-        for document, width in row:
-            drawn.append(rect(x, 36 + 48 * line, width - 3, 30, PAINT[document]))
-            x += width
-    drawn += [words(350, 20, "rows of tokens", "middle"), words(217, 80, "→", "middle", 24)]
+    """Two documents, their tokens, the row that they fill, and what is cut away."""
+    texts = ("The cat sat.", "Rain in Spain")
+    tokens = (("bos", "The", "·cat", "·sat", "."), ("bos", "R", "ain", "·in", "·Sp", "ain"))
+    room, drawn, placed = 9, [], 0
+    for number, (text, pieces) in enumerate(zip(texts, tokens, strict=True)):
+        y = 68 * number
+        drawn.append(words(8, y + 18, text))
+        for i, piece in enumerate(pieces):
+            drawn += _token(8 + 42 * i, y + 26, piece, number)
+            drawn += _token(8 + 42 * placed, 168, piece, number, cut=placed >= room)
+            placed += 1
+    for y, first, name in ((212, 0, "inputs"), (240, 1, "targets")):
+        left, right = 8 + 42 * first, 8 + 42 * (first + room - 1) - 4
+        drawn += [
+            path(f"M{left} {y}H{right}", PAINT[5], 3),
+            words((left + right) / 2, y + 18, f"{name}: T = {room - 1}", "middle", 15),
+        ]
+    drawn += [
+        words(8, 160, f"a row: T + 1 = {room}", size=15),
+        words(8 + 42 * room, 216, "cut away", size=15),
+    ]
     alt = (
-        "Three documents on the left become, on the right, two rows of equal length, cut from them."
+        "Two documents of 5 and 6 tokens, each with one that says where it begins. Together they "
+        "fill a row of 9 tokens; the last 2 of the second are cut away. Inputs are the row's first "
+        "8 tokens, targets its last 8."
     )
-    return show(drawing("".join(drawn), 150), alt, caption)
+    return drawing.opening("".join(drawn), 264, alt, caption)
+
+
+def _token(x: float, y: float, text: str, number: int, cut: bool = False) -> list[str]:
+    look = {"stroke_dasharray": "4 3"} if cut else {"fill_opacity": ".22"}
+    fill = "none" if cut else PAINT[number]
+    box = rect(x, y, 38, 28, fill, stroke=PAINT[number], rx=4, **look)
+    return [box, words(x + 19, y + 19, text, "middle", 14)]
 
 
 def vocabulary_figure(
