@@ -37,7 +37,7 @@ def two_lengths(caption: str = "") -> Html:
     """The chapter's idea: two tokens of one direction and different lengths, before and after."""
     at = dial(24, "run1").model
     drawn = [
-        path("M30 20v292", PAINT[5], 5),
+        path("M30 20V244M30 272V312", PAINT[5], 5),
         words(46, 34, f"the stream x ({at.sequence_len:,}, {at.n_embd:,}): four channels of two "
               "tokens", size=15),
     ]  # fmt: skip
