@@ -198,7 +198,8 @@ def as_found(made: Plan, run: Run, ranks: Ranks) -> Plan:
         return made
     import torch
 
-    free = ranks.gather("free memory", torch.cuda.mem_get_info(ranks.device)[0], WAIT_SECONDS)
+    mine = torch.cuda.mem_get_info(ranks.device)[0]
+    free = ranks.gather(ranks.fresh_key(), mine, WAIT_SECONDS)
     least = ranks.share(lambda: min(free))
     if made.memory.peak <= CLOSE * least:
         return made

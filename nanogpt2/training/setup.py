@@ -16,6 +16,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.backends import announcement
+from nanogpt2.kernels.fp8 import fp8_serves
 from nanogpt2.kernels.precision import good_at_bf16, good_at_fp16
 from nanogpt2.machines import FP8_CAPABILITY, precision_of_products
 from nanogpt2.model.gpt import GPT
@@ -34,8 +35,6 @@ PRODUCTS = {"fp32": torch.float32, "fp16": torch.float16} | dict.fromkeys(
 """precision of products outside of fp8's, Muon's included. Of a matrix whose singular values span
 two decades, Polar Express in fp16 is 0.3% off what float64 gives and in bf16 3%; to the orthogonal
 factor itself fp16 is as near as fp32 (the polynomial is off by 9%)"""
-FP8_TILE = 16
-"""both sides of an fp8 product must be multiples of it"""
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,6 @@ def switch_on_fp8(model: GPT, recipe: Recipe) -> int:
     for module in model.modules():
         if isinstance(module, Linear):
             sides = (module.in_features, module.out_features)
-            module.fp8 = min(sides) >= recipe.fp8_min_side and not any(
-                side % FP8_TILE for side in sides
-            )
+            module.fp8 = fp8_serves(*sides, recipe.fp8_min_side)
             count += module.fp8
     return count
