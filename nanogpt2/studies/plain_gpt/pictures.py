@@ -92,8 +92,8 @@ def scale_frame(recipe: str, depth: int) -> tuple[str, str]:
     values = sum(model.has_value_embedding(i) for i in range(depth))
     told, body, top = list(dial_facts(recipe, depth).items()), list[str](), 150
     for i, (name, value) in enumerate(told):
-        x, y = (2, 252)[i % 2], 18 + 22 * (i // 2)
-        body += [words(x, y, name, size=15), words(x + 224, y, value, "end", 15)]
+        left, low = (2, 252)[i % 2], 18 + 22 * (i // 2)
+        body += [words(left, low, name, size=15), words(left + 224, low, value, "end", 15)]
     at = 4.0
     for colour, count in ((PAINT[0], 1), (PAINT[2], values), (PAINT[1], 1)):
         for _ in range(count):
