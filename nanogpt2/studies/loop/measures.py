@@ -65,7 +65,7 @@ def followed(steps: int, seed: int = 0, word: str = " the") -> dict[str, Any]:
         found["root"].append((float(state["exp_avg_sq"][at]) / (1 - beta2**step)) ** 0.5)
         found["change"].append(float(head[at].detach() - before["lm_head.weight"][at]))
         found["value"].append(float(head[at].detach()))
-        found["norm"].append(optimizer.gradient_norm())
+        found["norm"].append(float(optimizer.gradient_square().sqrt()))
         for kind, (change, size) in _by_kind(model, before).items():
             moved[kind].append(change / size)
 

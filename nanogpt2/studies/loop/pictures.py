@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from nanogpt2.depth import dial
-from nanogpt2.lab.drawing import PAINT, box, drawing, path, show, words
+from nanogpt2.lab.drawing import PAINT, arrow, box, drawing, show, words
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.plots import lines
 from nanogpt2.lab.small_run import SmallRun
@@ -28,35 +28,28 @@ def step_picture(caption: str = "") -> Html:
     found, rows = dial(24, "run1"), get_recipe("run1").device_batch_size
     row = rows * found.model.sequence_len
     passes = found.batch_tokens // (8 * row)
-    arrow: dict[str, Any] = {"width": 2, "stroke": "currentColor"}
-
-    def down(x: float, y: float, length: float) -> str:
-        tip = y + length
-        return path(f"M{x} {y}V{tip}M{x - 5} {tip - 7}L{x} {tip}L{x + 5} {tip - 7}", **arrow)
-
-    body = (
-        box(150, 26, 244, f"{rows} rows of {found.model.sequence_len:,}", 36),
-        down(150, 44, 26),
-        box(150, 90, 244, "model: a loss", 36),
-        down(150, 108, 26),
-        box(150, 154, 244, "backward: gradients", 36),
-        path("M272 154H292V26H278M285 21L278 26L285 31", **arrow),
+    names = (
+        f"{rows} rows of {found.model.sequence_len:,}",
+        "model: a loss",
+        "backward: gradients",
+        "mean over the GPUs",
+        "schedule: rates of this step",
+        "optimizer: move everything",
+        "forget the gradients",
+    )
+    places = [(name, 26 + 64 * i) for i, name in enumerate(names)]
+    body = [box(150, y, 244, name) for name, y in places]
+    body += [arrow((150, y + 20), (150, y + 44)) for _, y in places[:-1]]
+    body += [
+        arrow((272, 154), (292, 154), (292, 26), (274, 26)),
         words(302, 78, f"{passes} passes,", size=15),
         words(302, 98, "added up", size=15),
         words(302, 146, f"8 GPUs: {found.batch_tokens:,}", size=15),
         words(302, 166, "tokens a step", size=15),
-        down(150, 172, 26),
-        box(150, 218, 244, "mean over the GPUs", 36),
-        down(150, 236, 26),
-        box(150, 282, 244, "schedule: rates of this step", 36),
-        down(150, 300, 26),
-        box(150, 346, 244, "optimizer: move everything", 36),
-        down(150, 364, 26),
-        box(150, 410, 244, "forget the gradients", 36),
-        path("M28 410H8V26H22M15 20L22 26L15 32", PAINT[0], 3),
+        arrow((28, 410), (8, 410), (8, 26), (26, 26), colour=PAINT[0], width=3),
         words(302, 351, "AdamW and Muon", size=15),
         words(302, 415, f"{found.iterations:,} times", size=15),
-    )
+    ]
     alt = (
         f"A ring of seven boxes. {rows} rows go through the model and back, {passes} times, and "
         "their gradients are added up; they are averaged over eight GPUs; the schedule sets the "
