@@ -122,8 +122,16 @@ def test_a_stuck_loader_reads_the_same_rows_and_a_right_one_does_not() -> None:
     data = small_data()
     first, second = (data.batch(step, 2, 16, 0)[0] for step in (0, 1))
     assert not torch.equal(first, second)
-    with loop.stuck_loader():
+    with changes.stuck_loader():
         assert torch.equal(data.batch(7, 2, 16, 0)[0], first)
+
+
+def test_the_patients_have_what_the_page_says_they_have() -> None:
+    found = loop.patients(10)
+    ends = {letter: run.series("loss")[-1] for letter, run in found.items()}
+    assert min(ends, key=ends.__getitem__) == "B"  # by heart
+    assert found["B"].bpb > found["C"].bpb == min(run.bpb for run in found.values())
+    assert found["A"].curve[1]["bpb"] > found["A"].curve[0]["bpb"] > found["D"].curve[1]["bpb"]
 
 
 def test_gradients_that_are_not_forgotten_add_up() -> None:

@@ -3,12 +3,13 @@
 Chapter: loop.
 """
 
-from nanogpt2.studies.loop.changes import forgotten_zero, stuck_loader
+from nanogpt2.studies.loop.changes import forgotten_zero
 from nanogpt2.studies.loop.measures import (
     batch_runs,
     followed,
     moved_rows,
     noise,
+    patients,
     rate_rows,
     spread_rows,
     spread_runs,

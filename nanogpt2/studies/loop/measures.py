@@ -21,7 +21,7 @@ from nanogpt2.optim import build_optimizer
 from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.schedules import apply_schedules, learning_rate
 from nanogpt2.recipes import Recipe, get_recipe
-from nanogpt2.studies.loop.changes import RowsTurned
+from nanogpt2.studies.loop.changes import RowsTurned, stuck_loader
 from nanogpt2.training.fit import Point, fit
 
 ROWS = 8
@@ -172,6 +172,17 @@ def spread_rows(runs: dict[str, list[SmallRun]]) -> list[list[Any]]:
     return [
         [name, len(bpb), statistics.fmean(bpb), statistics.stdev(bpb)] for name, bpb in ends.items()
     ]
+
+
+def patients(steps: int, seed: int = 0) -> dict[str, SmallRun]:
+    """Four runs of the tiny model by letter: one is healthy."""
+    settings: dict[str, Any] = {"seed": seed, "steps": steps}
+    return {
+        "A": tiny_run(lr_scale=16.0, **settings),
+        "B": tiny_run(within=stuck_loader, **settings),
+        "C": tiny_run(**settings),
+        "D": tiny_run(lr_scale=1 / 16, **settings),
+    }
 
 
 def valley(rate: float, warm_down: float, steps: int = 300) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from nanogpt2.depth import dial
 from nanogpt2.lab.drawing import PAINT, arrow, box, drawing, show, words
 from nanogpt2.lab.page import Html
-from nanogpt2.lab.plots import lines
 from nanogpt2.lab.small_run import SmallRun
 from nanogpt2.optim.schedules import learning_rate, muon_momentum, weight_decay
 from nanogpt2.recipes import get_recipe
@@ -156,8 +155,7 @@ def noise_lines(found: dict[str, dict[str, Any]], caption: str = "") -> Html:
             axes.axhline(max(one["signal"], 1e-9), color=COLOURS[i], linestyle=":", linewidth=1)
         axes.set(xscale="log", yscale="log", xlabel="rows that are averaged",
                  ylabel="squared length of the gradient")  # fmt: skip
-        axes.set_xticks(one["rows"], [str(rows) for rows in one["rows"]])
-        axes.minorticks_off()
+        _ticks(axes, one["rows"])
         legend(fig)
     told = "; ".join(
         f"{name}: from {one['squares'][0]:.2g} at one row to {one['squares'][-1]:.2g} at "
@@ -171,11 +169,20 @@ def batch_lines(found: Mapping[str, Mapping[int, SmallRun]], caption: str = "") 
     """Bits per byte at the end over the rows of a batch, one budget of tokens; ``batch_runs``."""
     ys = {f"rates {arm}": [run.bpb for run in runs.values()] for arm, runs in found.items()}
     rows = list(next(iter(found.values())))
+    with plotting() as (fig, axes):
+        for name, y in ys.items():
+            axes.plot(rows, y, label=name)
+        axes.set(xscale="log", xlabel="rows of a batch", ylabel="bits per byte, held out")
+        _ticks(axes, rows)
+        legend(fig)
     told = (
         f"{name}: best at {rows[y.index(min(y))]} rows with {min(y):.3f}, {y[-1]:.3f} at {rows[-1]}"
         for name, y in ys.items()
     )
-    return lines(
-        rows, ys, alt="; ".join(told) + ".", caption=caption, log_x=True,
-        x_label="rows of a batch", y_label="bits per byte, held out",
-    )  # fmt: skip
+    return show(fig, "; ".join(told) + ".", caption)
+
+
+def _ticks(axes: Any, rows: Sequence[int]) -> None:
+    """Each number of rows by its name, and no others."""
+    axes.set_xticks(rows, [str(number) for number in rows])
+    axes.minorticks_off()
