@@ -14,11 +14,13 @@ from typing import Any
 SEAMS = (
     "nanogpt2.config.GPTConfig.window_sizes",
     "nanogpt2.data.tokenizer.SPLIT_PATTERN",
+    "nanogpt2.lab.small_data.SmallData.batch",
     "nanogpt2.model.attention.add_value_embedding",
     "nanogpt2.model.attention.attention",
     "nanogpt2.model.attention.rms_norm",
     "nanogpt2.model.attention.rotate",
     "nanogpt2.model.gpt.GPT.init_weights",
+    "nanogpt2.model.gpt.GPT.zero_grad",
     "nanogpt2.model.gpt.Norm",
     "nanogpt2.model.gpt.value_tables",
     "nanogpt2.model.norm.rms_norm",

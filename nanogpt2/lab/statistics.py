@@ -3,7 +3,7 @@
 Arms of a comparison share their seeds (start values, order of the text) and the held-out text, so
 that what a seed does to both cancels: differences are taken seed by seed. Student's t gives the
 interval (Student, 1908, "The probable error of a mean"); Holm (1979, "A simple sequentially
-rejective multiple test procedure") guards a table of many. Chapter: ladder.
+rejective multiple test procedure") guards a table of many. Chapter: core.
 """
 
 from __future__ import annotations

@@ -35,45 +35,45 @@ def flow_picture(text: str, tokens: Sequence[int], caption: str = "") -> Html:
         return "".join(
             (
                 path(f"M{stream} {top}H{branch - 62}", width=1.5),
-                box(branch, top, 124, "LayerNorm", 34),
-                path(f"M{branch} {top + 17}v20", width=1.5),
-                box(branch, top + 54, 124, name, 34),
-                words(right - 8, top + 59, shape, **small),
-                path(f"M{branch} {top + 71}v21H{stream + 14}", width=1.5),
-                joint(stream, top + 92, "+"),
+                box(branch, top, 124, "LayerNorm"),
+                path(f"M{branch} {top + 20}v16", width=1.5),
+                box(branch, top + 56, 124, name),
+                words(right - 8, top + 61, shape, **small),
+                path(f"M{branch} {top + 76}v20H{stream + 14}", width=1.5),
+                joint(stream, top + 96, "+"),
             )
         )
 
     body = (
         words(stream, 20, f'"{text}"', "middle"),
-        path(f"M{stream} 28v16", width=1.5),
-        box(stream, 62, 160, " ".join(map(str, tokens)), 34),
-        words(right, 67, f"T = {len(tokens)} tokens", **small),
-        path(f"M{stream} 79v34", width=1.5),
-        box(stream, 130, 160, "a row for each", 34),
-        words(stream - 14, 102, "table (V, C)", **small),
-        box(place, 130, 152, "a row for its place", 34),
-        words(place + 76, 102, "table (T, C)", **small),
-        path(f"M{stream} 147v35", PAINT[0], 4),
-        path(f"M{place} 147v49H{stream + 14}", width=1.5),
-        joint(stream, 196, "+"),
-        path(f"M{stream} 210v160", PAINT[0], 4),
-        words(stream - 14, 236, "stream x", **small),
-        words(stream - 14, 254, "(T, C)", **small),
-        rect(stream - 30, 262, right - stream + 34, 262, rx=8, stroke="currentColor",
+        path(f"M{stream} 28v12", width=1.5),
+        box(stream, 60, 160, " ".join(map(str, tokens))),
+        words(right, 65, f"T = {len(tokens)} tokens", **small),
+        path(f"M{stream} 80v34", width=1.5),
+        words(stream - 14, 104, "table (V, C)", **small),
+        box(stream, 134, 160, "a row for each"),
+        words(place + 76, 104, "table (T, C)", **small),
+        box(place, 134, 152, "a row for its place"),
+        path(f"M{stream} 154v32", PAINT[0], 4),
+        path(f"M{place} 154v46H{stream + 14}", width=1.5),
+        joint(stream, 200, "+"),
+        path(f"M{stream} 214v160", PAINT[0], 4),
+        words(stream - 14, 240, "stream x", **small),
+        words(stream - 14, 258, "(T, C)", **small),
+        rect(stream - 30, 262, right - stream + 34, 278, rx=8, stroke="currentColor",
              stroke_dasharray="5 4"),
-        words(stream - 40, 398, "L times", **small),
+        words(stream - 40, 405, "L times", **small),
         write(292, "attention", "mixes places"),
-        path(f"M{stream} 398v90", PAINT[0], 4),
-        write(410, "MLP", "C, 4C, C"),
-        path(f"M{stream} 516v28", PAINT[0], 4),
-        box(stream, 562, 160, "LayerNorm", 34),
-        path(f"M{stream} 579v20", width=1.5),
-        box(stream, 616, 160, "times table (V, C)", 34),
-        words(right, 621, "the same table again", **small),
-        path(f"M{stream} 633v20", width=1.5),
-        box(stream, 670, 160, "softmax", 34),
-        words(right, 675, "(T, V): what comes next?", **small),
+        path(f"M{stream} 402v104", PAINT[0], 4),
+        write(424, "MLP", "C, 4C, C"),
+        path(f"M{stream} 534v28", PAINT[0], 4),
+        box(stream, 582, 160, "LayerNorm"),
+        path(f"M{stream} 602v16", width=1.5),
+        box(stream, 638, 160, "times table (V, C)"),
+        words(right, 643, "the same table again", **small),
+        path(f"M{stream} 658v16", width=1.5),
+        box(stream, 694, 160, "softmax"),
+        words(right, 699, "(T, V): what comes next?", **small),
     )  # fmt: skip
     alt = (
         f"From top to bottom: {len(tokens)} tokens become rows of a table, rows of a second table "
@@ -81,7 +81,7 @@ def flow_picture(text: str, tokens: Sequence[int], caption: str = "") -> Html:
         "L layers attention and then the MLP read the stream through a LayerNorm and add what they "
         "found to it. At the end a LayerNorm, a product with the first table, and a softmax."
     )
-    return show(drawing("".join(body), 692), alt, caption)
+    return show(drawing("".join(body), 720), alt, caption)
 
 
 def scale_frame(recipe: str, depth: int) -> tuple[str, str]:
@@ -92,8 +92,8 @@ def scale_frame(recipe: str, depth: int) -> tuple[str, str]:
     values = sum(model.has_value_embedding(i) for i in range(depth))
     told, body, top = list(dial_facts(recipe, depth).items()), list[str](), 150
     for i, (name, value) in enumerate(told):
-        x, y = (2, 252)[i % 2], 18 + 22 * (i // 2)
-        body += [words(x, y, name, size=15), words(x + 224, y, value, "end", 15)]
+        left, low = (2, 252)[i % 2], 18 + 22 * (i // 2)
+        body += [words(left, low, name, size=15), words(left + 224, low, value, "end", 15)]
     at = 4.0
     for colour, count in ((PAINT[0], 1), (PAINT[2], values), (PAINT[1], 1)):
         for _ in range(count):
