@@ -104,6 +104,7 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     return {
         "done": sum(trial.identity in done for trial in plan.trials),
         "planned": len(plan.trials),
+        "searched": sum(entry["name"].startswith("sweep-") for entry in entries),
         "machines": sorted({entry["machine"] for entry in entries}),
         "sweep": searched(entries).tried,
         "noise": {str(seed): same[0]["bpb"] for seed, same in tops.items() if same},
