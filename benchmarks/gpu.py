@@ -6,8 +6,8 @@
 
 A stage takes eight minutes at most. Each of its parts is a process of its own, and what it found is
 recorded as soon as it ends, in book/results/benchmarks-GPU-STAGE.json (a rehearsal: _build/gpu/).
-The same command goes on where it was stopped: parts that are recorded for this GPU are not done
-again. No network is needed: CORE's tasks and text come from --bundle and --data.
+The same command goes on where it was stopped: of what is recorded for this GPU it does again only
+the parts that failed. No network is needed: CORE's tasks and text come from --bundle and --data.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run_stage(stage: Stage, place: Place, again: bool = False, run: Runner = run
     found = {"rows": [], "done": [], "failed": {}} if again else known(stage, place)
     began = time.monotonic()
     for part in stage.parts:
-        if part in found["done"] or part in found["failed"]:
+        if part in found["done"]:
             continue
         left = STAGE_SECONDS - (time.monotonic() - began)
         if left <= 0:
@@ -101,6 +101,7 @@ def run_stage(stage: Stage, place: Place, again: bool = False, run: Runner = run
         try:
             found["rows"] += run(place, stage.name, part, left)
             found["done"].append(part)
+            found["failed"].pop(part, None)
         except UserError as error:
             found["failed"][part] = str(error)
             print(f"  {part} failed: {error}", flush=True)

@@ -285,7 +285,7 @@ LAPTOP = replace(
 # Small enough that two hundred runs end: one takes about two minutes of one core in fp32, and eight
 # on a processor without AVX-512. Small batches, so that there are steps enough for schedules to
 # matter; momentum warms up over a sixth of them. Its rates are what the recorded sweep found best.
-YARDSTICK = replace(
+YARDSTICK: Recipe = replace(
     LAPTOP,
     name="yardstick",
     summary="what techniques are compared by: the laptop's model, two minutes of one core",

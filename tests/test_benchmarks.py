@@ -91,6 +91,7 @@ def test_stages_go_on_where_they_were_stopped_and_record_what_they_found(tmp_pat
     assert record["device"] == "NVIDIA H100 80GB HBM3"
     assert record["results"]["failed"] == {"b": "it did not end within 480 s"}
     assert [row["what"] for row in record["results"]["rows"]] == ["a", "c"]
+    assert ran() == ["b"] and not json.loads(path.read_text())["results"]["failed"]
     assert ran() == [] and ran(again="again") == ["a", "b", "c"]
     path.write_text(path.read_text().replace("H100", "H200"))
     assert ran() == ["a", "b", "c"], "edited by hand, or of another GPU"

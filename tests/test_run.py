@@ -64,6 +64,46 @@ def test_one_process_for_each_gpu_unless_the_processor_is_asked_for(monkeypatch)
     assert (rehearsal.device, rehearsal.recipe.name) == ("cpu", "laptop")
 
 
+@pytest.fixture
+def one_gpu(monkeypatch):
+    monkeypatch.setattr("nanogpt2.asked.this_machine", lambda kind: machine_of("H100"))
+
+
+def test_what_was_not_asked_for_ends_within_two_hours_on_one_gpu(one_gpu):
+    run, made = asked_for(parser().parse_args([]))
+    assert run.recipe.name == "run6" and made.seconds <= 7200 and run.out == Path("runs/run6")
+    assert "would take about 13.20 hours and $39.60" in made.notes[0]
+    quarter = asked_for(parser().parse_args(["--minutes", "15"]))[1]
+    assert quarter.seconds <= 900 and quarter.depth < made.depth
+
+
+def test_a_longer_run_is_named_and_not_started_unless_it_is_asked_for(one_gpu):
+    with pytest.raises(UserError, match=r"run6 at depth 24 would take about 13.20 hours .*--yes"):
+        plan("--depth", "24")
+    assert plan("--depth", "24", "--yes").dial.depth == plan("--yes").dial.depth == 24
+    assert plan("--recipe", "run6").dial.depth == 24
+    assert plan("--depth", "24", "--minutes", "60").dial.depth == 24, "the clock ends it"
+    shown = asked_for(parser().parse_args(["--depth", "24", "--dry-run"]))[1]
+    assert "ask for it by name" in shown.notes[0]
+
+
+def test_rows_of_a_pass_are_as_asked_for(one_gpu):
+    def rows(*more):
+        return asked_for(parser().parse_args(["--recipe", "run1", "--depth", "8", *more]))[1]
+
+    assert rows().device_batch_size == 32
+    assert rows("--device-batch-size", "16").device_batch_size == 16
+    assert rows("--device-batch-size", "8").device_batch_size == 8
+
+
+def test_own_text_needs_no_room_for_the_recipes(one_gpu, tmp_path):
+    there, own = (
+        asked_for(parser().parse_args(["--recipe", "run1", *more]))[1]
+        for more in ([], ["--data", str(tmp_path)])
+    )
+    assert there.disk_bytes - own.disk_bytes == there.data_bytes > 0 == own.data_bytes
+
+
 def test_set_reaches_recipe_model_groups_and_loop():
     changed = Run(get_recipe("run1"), Path()).assign(
         {

@@ -37,7 +37,7 @@ def test_sixty_compiled_steps_are_taken_up_again(record: Any, tmp_path: Path) ->
     losses = [{p["step"]: p["loss"] for p in curve(run.out)} for run in (whole, again)]
     assert losses[0][TAKEN_UP + 1] == losses[1][TAKEN_UP + 1]
     assert losses[1][STEPS] == pytest.approx(losses[0][STEPS], rel=2e-2)
-    assert losses[0][STEPS] < 0.8 * losses[0][1]
+    assert losses[0][STEPS] < 0.9 * losses[0][1]
 
 
 @pytest.mark.cuda
