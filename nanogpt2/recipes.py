@@ -3,6 +3,7 @@
 A recipe is everything that was chosen for a run and nothing that follows from the choice (see
 ``nanogpt2.depth`` for that). Each says only how it differs from the one before it. Figures:
 the leaderboard of "time to GPT-2" (A. Karpathy, nanochat), as ``nanogpt2.reported`` has it.
+``python -m nanogpt2.recipes --diff A B`` prints how two of them differ.
 
 Chapter: speedrun.
 """
@@ -16,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from nanogpt2.config import GPTConfig, Layers
-from nanogpt2.errors import UserError
+from nanogpt2.errors import UserError, run_command
 from nanogpt2.reported import LEADERBOARD
 from nanogpt2.settings import (
     Count,
@@ -284,7 +285,7 @@ LAPTOP = replace(
 # Small enough that two hundred runs end: one takes about two minutes of one core in fp32, and eight
 # on a processor without AVX-512. Small batches, so that there are steps enough for schedules to
 # matter; momentum warms up over a sixth of them. Its rates are what the recorded sweep found best.
-YARDSTICK = replace(
+YARDSTICK: Recipe = replace(
     LAPTOP,
     name="yardstick",
     summary="what techniques are compared by: the laptop's model, two minutes of one core",
@@ -319,3 +320,9 @@ def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
     a, b = (dict(flat(recipe.to_dict())) for recipe in (first, second))
     names = [name for name in a if name.partition(".")[0] not in UNSAID]
     return {name: (a[name], b[name]) for name in names if a[name] != b.get(name)}
+
+
+if __name__ == "__main__":
+    from nanogpt2.rungs import main  # the rungs, which stand on the recipes, can be named too
+
+    run_command(main)

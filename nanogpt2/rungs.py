@@ -2,7 +2,7 @@
 
 A rung says what stands in a recipe's fields *without* it. All rungs off are the foot of the ladder,
 one off is run 1 without that technique; ``later`` is what came after run 1.
-``python -m nanogpt2.rungs --diff A B`` prints how two of them, or any two recipes, differ.
+``python -m nanogpt2.recipes --diff A B`` prints how two of them, or any two recipes, differ.
 
 Chapter: plain_gpt.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from nanogpt2.errors import UserError, run_command
+from nanogpt2.errors import UserError
 from nanogpt2.recipes import RECIPES, YARDSTICK, Recipe, differences, get_recipe
 
 FOOT = "gpt2"
@@ -175,7 +175,7 @@ class Ladder:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print how two recipes differ, a setting a line."""
-    parser = argparse.ArgumentParser(prog="python -m nanogpt2.rungs", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nanogpt2.recipes", description=main.__doc__)
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), required=True)
     names = parser.parse_args(argv).diff
     found = differences(*map(Ladder().find, names))
@@ -183,7 +183,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{name}: {' -> '.join(map(str, values))}")
     if not found:
         print(f"{names[0]} and {names[1]} are the same")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Trial:
     against: str = ""
     """name of the trial that it is compared with, seed by seed and on one machine"""
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """SHA-256 of all that was chosen."""
         named = {**self.recipe.to_dict(), "name": "", "summary": "", "record": None}

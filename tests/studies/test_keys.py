@@ -32,7 +32,7 @@ def test_the_chapters_are_those_of_the_list_in_its_order() -> None:
 
 def test_a_chapter_has_the_number_of_its_place_in_the_list() -> None:
     places = {chapter.key: number for number, chapter in enumerate(read_rooms(), 1)}
-    assert {path.stem for path in chapters()} == {f"{places[key]:02}_{key}" for key in NOTEBOOKS}
+    assert {path.stem for path in chapters()} == {f"{places[key]:02}_{key}" for key in CHAPTERS}
 
 
 def test_every_chapter_has_a_study_and_every_study_a_chapter() -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt2.errors import run_command
+from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import named_path
 from nanogpt2.lab.records import results_folder
 from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials
@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m nanogpt2.studies.ladder",
         description="Measure what each technique is worth; goes on where it ended.",
     )
-    parser.add_argument(
-        "--data", type=named_path, required=True, help="folder of parquet shards of English text"
-    )
+    parser.add_argument("--data", type=named_path, help="folder of parquet shards of English text")
     parser.add_argument(
         "--stage",
         choices=("all", "sweep", "summary"),
@@ -35,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=named_path, help="book/results/ladder by default")
     parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
     at = parser.parse_args(argv)
+    if at.data is None and at.stage != "summary":
+        raise UserError(
+            "there is no text to train on; give a folder of parquet shards (--data DIR)"
+        )
     results = Results(at.out or results_folder() / "ladder")
     results.folder.mkdir(parents=True, exist_ok=True)
 

@@ -124,6 +124,7 @@ def progress(kept: Record) -> Html:
     found = [
         claim("runs recorded", results["done"], "recorded", kept, form=","),
         claim("runs planned", results["planned"], "recorded", kept, form=","),
+        claim("and runs of the search for rates", results["searched"], "recorded", kept, form=","),
         claim("hours of a core", kept.seconds / 3600, "recorded", kept, form=".1f"),
     ]
     if len(noise) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ class Found:
 
     def of(self, trial: Trial) -> list[Entry]:
         """A trial's entry on each machine, but for those that diverged."""
-        return [
-            entry
-            for entry in self.entries
-            if entry["identity"] == trial.identity and entry["bpb"] is not None
-        ]
+        return self._known.get(trial.identity, [])
+
+    @cached_property
+    def _known(self) -> dict[str, list[Entry]]:
+        known: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            if entry["bpb"] is not None:
+                known.setdefault(entry["identity"], []).append(entry)
+        return known
 
     def pairs(self, pair: Pair) -> list[tuple[Entry, Entry]]:
         """(with, without) of one technique, a seed each, both from one machine."""
@@ -104,6 +109,7 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     return {
         "done": sum(trial.identity in done for trial in plan.trials),
         "planned": len(plan.trials),
+        "searched": sum(entry["name"].startswith("sweep-") for entry in entries),
         "machines": sorted({entry["machine"] for entry in entries}),
         "sweep": searched(entries).tried,
         "noise": {str(seed): same[0]["bpb"] for seed, same in tops.items() if same},

@@ -9,7 +9,6 @@ from typing import Any
 from nanogpt2.errors import run_command
 from nanogpt2.lab.changes import asked_for, record_groups
 from nanogpt2.lab.small_run import SmallRun, small_config, small_runs
-from nanogpt2.lab.statistics import compare
 from nanogpt2.studies.muon.changes import no_variance_reduction, recipe_with
 from nanogpt2.studies.muon.measures import output_spectrum, output_stable_rank
 
@@ -45,9 +44,7 @@ def record_comparison(argv: Sequence[str] | None = None) -> Path:
         "Muon with MuonEq": trained("muon", rate, equalize_rows=True),
         "Muon with Muon+": trained("muon", rate, fix_norm=True),
     }
-    ends = {name: [run.bpb for run in runs] for name, runs in groups.items()}
     two = {name: groups[name] for name in ("AdamW", "Muon")}
-    others = [name for name in groups if name != "Muon"]
     return record_groups(
         f"muon-depth{at.depth}",
         command,
@@ -57,7 +54,6 @@ def record_comparison(argv: Sequence[str] | None = None) -> Path:
         results={
             "sweep_bpb": {k: {f"{r:g}": b for r, b in v.items()} for k, v in sweep.items()},
             "best_rate": best,
-            "against_muon": {name: str(compare(ends[name], ends["Muon"])) for name in others},
             "stable_rank": {n: [output_stable_rank(r) for r in runs] for n, runs in two.items()},
             "spectrum": {
                 name: [round(v, 6) for v in output_spectrum(runs).tolist()]
