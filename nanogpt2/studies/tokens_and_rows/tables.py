@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nanogpt2 import reported
 from nanogpt2.depth import dial
-from nanogpt2.planning import shards_needed
+from nanogpt2.memory import shards_needed
 from nanogpt2.recipes import get_recipe
 
 SHARDS_OF = {
