@@ -80,7 +80,8 @@ def describe(plan: Plan) -> Iterator[tuple[str, str]]:
     elif plan.seconds is not None:
         yield "time", f"about {duration(plan.seconds)} of training, at {plan.mfu:.1%} of peak"
     if plan.kwh is not None:
-        yield "energy", f"at most {plan.kwh:,.3g} kWh" + _against(plan.kwh, gpt2_kwh(), plan)
+        kwh = f"{plan.kwh:,.0f}" if plan.kwh >= 100 else f"{plan.kwh:.3g}"
+        yield "energy", f"at most {kwh} kWh" + _against(plan.kwh, gpt2_kwh(), plan)
     if plan.dollars is not None:
         yield "money", f"${plan.dollars:,.2f}" + _against(plan.dollars, gpt2_dollars(), plan)
     for note in plan.notes:

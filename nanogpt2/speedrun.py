@@ -190,6 +190,8 @@ class Speedrun:
         require_free_space(self.out, self.work.bytes_to_come(), "the run")
         if not plan.fits and not plan.machine.is_processor:
             raise UserError(f"the run does not fit this machine: {plan.reasons[0]}")
+        if not valid["train"]:
+            self.work.check_attention()
         if made_here(self.out) != {MADE}:
             mark(self.out)
         config = record(run, self.command, machine)

@@ -84,6 +84,14 @@ class Work:
         if data is not None:
             self.check_text(data)
 
+    def check_attention(self) -> None:
+        """UserError, before anything is fetched, where the backend asked for cannot serve here."""
+        from nanogpt2.kernels.backends import announcement
+        from nanogpt2.training.setup import PRODUCTS
+
+        asked, dtype = self.run.loop.attention_backend, PRODUCTS[self.plan.precision]
+        announcement(self.run.dial.model, self.ranks.device, dtype, asked)
+
     def learned(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint; None while there is none."""
         from nanogpt2.training.checkpoint import learned

@@ -322,6 +322,16 @@ def test_sizes_that_cannot_be(setting, expected, documents, tmp_path, capsys):
     assert expected in told.splitlines()[-1] and "Traceback" not in told
 
 
+def test_attention_that_cannot_serve_ends_the_run_before_anything_is_made(
+    documents, tmp_path, capsys
+):
+    asked = command(documents, tmp_path / "run", "--set", "attention_backend=fa3")
+    assert exit_code(asked) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "attention backend 'fa3' cannot run here" in told[-1]
+    assert not any("get the data" in line for line in told) and not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_of_another_model_is_refused(copied, documents, tmp_path, capsys):
     other = tmp_path / "other"
     (other / "checkpoints").mkdir(parents=True)

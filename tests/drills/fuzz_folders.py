@@ -27,6 +27,7 @@ from nanogpt2.folder import NAMES, claimed
 from nanogpt2.reporting.report import write_report
 from nanogpt2.speedrun import Speedrun
 from nanogpt2.stamps import Stamps
+from nanogpt2.training.ranks import ALONE
 from tests.drills.fuzz_readers import STEPS, Act, begin_training, resolve
 from tests.drills.tiny_run import TinyData
 
@@ -133,6 +134,7 @@ def _begin(seeds: Path, target: Path, data: Path, g: random.Random) -> None:
     recipe = [] if more else ["--recipe=laptop"]
     run, plan = resolve([*recipe, "--cpu-ranks=1", f"--out={target}", *own, *more])
     speedrun = Speedrun(run, plan, "command")
+    speedrun.work.ranks = ALONE
     with claimed(run.out):
         speedrun.begin()
         speedrun.work.get_data()

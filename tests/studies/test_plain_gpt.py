@@ -14,6 +14,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.depth import attention_flops, dial, flops_per_token, parameter_counts
 from nanogpt2.lab.probing import looks_ahead
 from nanogpt2.model.gpt import GPT
+from nanogpt2.rungs import FOOT, Ladder
 from nanogpt2.studies import plain_gpt as plain
 from nanogpt2.studies.plain_gpt import changes, measures, pictures
 
@@ -160,6 +161,12 @@ def test_pictures_say_what_they_show() -> None:
     assert "2 tokens become rows" in flow.html and "5 7" in flow.html
     shown = plain.start_lines({"zero": [1.0, 1.0], "loud": [1.0, 20.0]}).html
     assert "after the last: zero 1, loud 20" in shown
+
+
+def test_the_foot_of_the_ladder_is_the_chapters_model() -> None:
+    foot = Ladder().climbed[FOOT].model
+    sizes = ("sequence_len", "vocab_size", "n_layer", "n_embd", "n_head")
+    assert foot == GPTConfig.gpt2(**{name: getattr(foot, name) for name in sizes})
 
 
 def test_shapes_that_are_compared_have_equal_matrices() -> None:
