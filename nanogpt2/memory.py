@@ -3,7 +3,7 @@
 Kept for the whole run, and exact: parameters, gradients and optimizer state under ZeRO-2
 (Rajbhandari et al., arXiv 1910.02054). Borrowed within a step, and estimated: activations
 (Korthikanti et al., arXiv 2205.05198) and what the optimizer's step needs. No torch.
-Chapters: zero2, speedrun.
+Chapters: where_the_time_goes, zero2, speedrun.
 """
 
 from __future__ import annotations

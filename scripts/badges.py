@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 READ_REPORTED = {
     "cost_fall", "gpt2_dollars", "gpt2_kwh", "gpt3_hours", "leaderboard_rows", "margin_rows",
-    "plan_rows", "price_rows", "published_scores", "record", "record_mfu", "run1_dollars",
-    "size_rows",
+    "mfu_rows", "part_rows", "plan_rows", "price_rows", "published_scores", "record", "record_mfu",
+    "record_step", "run1_dollars", "size_rows", "step_parts",
 }  # fmt: skip
 """functions of the package (and a recipe's ``record``) that rest on reported numbers"""
 SHOWN = {"claim", "table"}
