@@ -1,7 +1,8 @@
 """Time, energy and money of a run, from its FLOPs; and what GPT-2 took in 2019.
 
 Time is FLOPs over the part of the peak that is reached (model FLOPs utilization: PaLM, arXiv
-2204.02311, appendix B), taken from what the records reached. Chapter: speedrun.
+2204.02311, appendix B), taken from what the records reached.
+Chapters: where_the_time_goes, speedrun.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ def energy_kwh(machine: Machine, seconds: float) -> float | None:
         return None
     around = 1.0 if machine.is_processor else NODE_POWER
     return machine.devices * machine.watts * around * seconds / 3.6e6
+
+
+def polar_express_flops(rows: int, cols: int, iterations: int = 5) -> int:
+    """FLOPs of Polar Express on one matrix, products on the shorter side, as written."""
+    n, m = min(rows, cols), max(rows, cols)
+    return iterations * (2 * n * n * m + 2 * n**3 + 2 * n * n * m)
 
 
 def gpt2_dollars() -> int:

@@ -3,7 +3,7 @@
 Kept for the whole run, and exact: parameters, gradients and optimizer state under ZeRO-2
 (Rajbhandari et al., arXiv 1910.02054). Borrowed within a step, and estimated: activations
 (Korthikanti et al., arXiv 2205.05198), the loss, and what the optimizer's step needs. On the disk:
-shards and checkpoints. No torch. Chapters: zero2, speedrun.
+shards and checkpoints. No torch. Chapters: where_the_time_goes, zero2, speedrun.
 """
 
 from __future__ import annotations

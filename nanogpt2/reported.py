@@ -4,7 +4,7 @@ The one place where such a number is typed: recipes, planner, studies, chapters 
 from here. A constant is a float, so that it can be reckoned with; what comes out of the reckoning
 is a plain float, and still no measurement of ours (the book marks it *reported*).
 
-Chapters: story, speedrun, core.
+Chapters: story, where_the_time_goes, speedrun, core.
 """
 
 from __future__ import annotations
@@ -106,9 +106,19 @@ BPB_TOO_LOW = Reported(0.0005, "of the value", "nanochat2026bytes", "3 July 2026
 
 # --- machines --------------------------------------------------------------------------------
 H100_PEAK = Reported(989e12, "FLOP/s in bf16", "nvidia2023h100", "2023")
+H100_BANDWIDTH = Reported(3.35e12, "bytes/s of memory", "nvidia2023h100", "2023")
+H100_NVLINK = Reported(900e9, "bytes/s to other GPUs, both ways", "nvidia2023h100", "2023")
 H100_WATTS = Reported(700, "W", "nvidia2023h100", "2023")
 DGX_H100_WATTS = Reported(10_200, "W", "nvidia2023h100", "2023")
 """the most that a whole DGX H100 draws"""
+
+# --- speed -----------------------------------------------------------------------------------
+FP8_BEFORE = Reported(630e3, "tokens/s in bf16 at depth 26", "karpathy2026log", "2 February 2026")
+FP8_AFTER = Reported(740e3, "tokens/s in fp8 at depth 26", "karpathy2026log", "2 February 2026")
+FP8_NET = Reported(0.05, "of the time, at equal score", "karpathy2026log", "2 February 2026")
+FP8_BYTES = Reported(9e9, "bytes less in fp8", "karpathy2026log", "2 February 2026")
+RECOMPILING = Reported(25, "seconds a step", "karpathy2026log", "13 January 2026")
+"""when documents' lengths, new at every step, first made the compiler start again"""
 
 # --- noise -----------------------------------------------------------------------------------
 SEEDS = Reported(20, "runs", "nanochat2026seeds", "2026")

@@ -2,7 +2,8 @@
 
 It holds all logits at once, several times over for the backward pass: at 32,768 tokens and a
 vocabulary of 32,768 each such table is 4.3 GB in fp32. ``fast.chunked_loss`` gives the same numbers
-without them; ``loss`` chooses. The softcap is Gemma 2's (arXiv 2408.00118). Chapter: speedrun.
+without them; ``loss`` chooses. The softcap is Gemma 2's (arXiv 2408.00118).
+Chapter: where_the_time_goes.
 """
 
 from __future__ import annotations

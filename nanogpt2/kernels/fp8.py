@@ -4,7 +4,7 @@ Tensorwise dynamic scaling: each tensor is multiplied by max_fp8 / amax, its own
 of this very step, and rounded, saturating. Activations and weights go into e4m3 (more mantissa),
 the gradient into e5m2 (more range); sums are fast and less exact forward, exact backward. What
 backward needs of x and W is kept in fp8, a byte a number. Source: FP8 Formats for Deep Learning
-(Micikevicius et al., arXiv 2209.05433). Chapter: speedrun.
+(Micikevicius et al., arXiv 2209.05433). Chapter: where_the_time_goes.
 """
 
 from __future__ import annotations

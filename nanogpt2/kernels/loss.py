@@ -1,4 +1,7 @@
-"""The loss of hidden states under a head: the choice of how to compute it. Chapter: speedrun."""
+"""The loss of hidden states under a head: the choice of how to compute it.
+
+Chapter: where_the_time_goes.
+"""
 
 from __future__ import annotations
 

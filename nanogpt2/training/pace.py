@@ -1,7 +1,7 @@
 """How long a step takes on this processor: a few real ones, before the run.
 
 A processor's speed has no data sheet: it depends on what else runs, on its caches, and on whether
-it multiplies bf16. So the plan measures it, for half a second or so. Chapter: speedrun.
+it multiplies bf16. So the plan measures it, for half a second or so. Chapter: where_the_time_goes.
 """
 
 from __future__ import annotations

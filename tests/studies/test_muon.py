@@ -42,8 +42,8 @@ def test_directions_counts_the_squared_norm() -> None:
 
 
 def test_flops_are_those_of_the_products() -> None:
-    assert muon.step_flops(8, 8, 1) == 3 * 2 * 8**3
-    assert muon.step_flops(8, 32) == muon.step_flops(32, 8)
+    assert muon.polar_express_flops(8, 8, 1) == 3 * 2 * 8**3
+    assert muon.polar_express_flops(8, 32) == muon.polar_express_flops(32, 8)
 
 
 def test_norms_of_neurons_are_equal_after_the_first_step() -> None:

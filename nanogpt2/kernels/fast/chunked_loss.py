@@ -3,7 +3,7 @@
 While it has the logits of a chunk it makes their gradients too. All passes over them are in place,
 and on a processor over rows that stay in its cache from one pass to the next: at the laptop
 recipe's vocabulary that is twice as fast as the definition. Sources: Cut Your Losses (Wijmans et
-al., arXiv 2411.09009), Liger Kernel (Hsu et al., 2410.10989). Chapter: speedrun.
+al., arXiv 2411.09009), Liger Kernel (Hsu et al., 2410.10989). Chapter: where_the_time_goes.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Chapter: muon.
 """
 
+from nanogpt2.costs import polar_express_flops
 from nanogpt2.studies.muon.changes import (
     longest_row,
     recipe_with,
@@ -21,7 +22,6 @@ from nanogpt2.studies.muon.measures import (
     neuron_lengths,
     output_stable_rank,
     spectrum,
-    step_flops,
     time_updates,
     verdict,
     weight_spectra,

@@ -93,12 +93,6 @@ def bpb_by_rank(run: SmallRun, data: SmallData, ending: str, ranks: Sequence[int
     return found
 
 
-def step_flops(rows: int, cols: int, iterations: int = 5) -> int:
-    """FLOPs of Polar Express on one matrix, products on the shorter side, as written."""
-    n, m = min(rows, cols), max(rows, cols)
-    return iterations * (2 * n * n * m + 2 * n**3 + 2 * n * n * m)
-
-
 def who_updates_what(model: GPT, recipe: str = "run1") -> list[list[Any]]:
     """One row a group of the real optimizer: kind, an example, tensors, parameters, rate."""
     groups = parameter_groups(
