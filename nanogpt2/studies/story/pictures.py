@@ -21,20 +21,20 @@ STAGES = ("documents", "tokens", "rows", "model", "score")
 def squares(caption: str = "") -> Html:
     """The four bills as squares whose areas are the money."""
     found = bills()
-    scale = 300 / found[0].dollars ** 0.5
+    scale = 270 / found[0].dollars ** 0.5
     drawn, told, x = [], [], 8.0
     for i, bill in enumerate(found):
         side = scale * bill.dollars**0.5
-        drawn.append(rect(x, 320 - side, side, side, PAINT[i]))
+        drawn.append(rect(x, 290 - side, side, side, PAINT[i]))
         told.append(f"{bill.when}: {bill.dollars:,.0f} dollars")
         at = x + side / 2 if i == 0 else x
         *month, year = bill.when.split()
         when = f"{month[0][:3]} {year[2:]}" if month else year
-        drawn.append(words(at, 344, when, "middle" if i == 0 else "start"))
-        drawn.append(words(at, 364, f"${bill.dollars:,.0f}", "middle" if i == 0 else "start"))
-        x += max(side, 46) + 10
+        drawn.append(words(at, 314, when, "middle" if i == 0 else "start"))
+        drawn.append(words(at, 334, f"${bill.dollars:,.0f}", "middle" if i == 0 else "start"))
+        x += max(side, 54) + 8
     alt = f"Four squares with areas as the dollars that one score cost. {'; '.join(told)}."
-    return opening("".join(drawn), 374, alt, caption)
+    return opening("".join(drawn), 344, alt, caption)
 
 
 def fall_frame(of_the_peak_in_2019: float, one_TPU_v3_was: str, until: str) -> tuple[Figure, str]:
