@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -226,9 +228,16 @@ def _wait_for(pause_file: Path | None) -> None:
 
 
 def _prepare() -> None:
-    """In each process: one thread; as nice as the command was told to be."""
+    """In each process: one thread; as nice as the command was told to be, and gone with it."""
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
+    Thread(target=_end_with_command, daemon=True).start()
+
+
+def _end_with_command() -> None:
+    if (command := parent_process()) is not None:
+        command.join()  # a killed one tells its processes nothing
+        os._exit(1)
 
 
 _text = cache(text_of)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nanogpt2.data.shards import write_shard
@@ -84,6 +89,34 @@ def test_an_interrupted_list_goes_on_and_nothing_is_trained_twice(
     run_trials(asked, protocol, results, 2, tell=said.append)
     assert said[-1] == "3 of 3 trials are done, 0 to go"
     assert kept.stat().st_size < 5000
+
+
+def test_a_killed_list_leaves_no_process_behind_and_goes_on(tmp_path: Path, data: Path) -> None:
+    code = f"""
+from pathlib import Path
+from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials
+from tests.lab.test_trials import TINY, replace
+if __name__ == "__main__":
+    long = replace(TINY, iterations=10**6)
+    asked = [Trial("base", TINY, 0), Trial("long", long, 0), Trial("long", long, 1)]
+    protocol = Protocol(Path({str(data)!r}), 5000, 8)
+    run_trials(asked, protocol, Results(Path({str(tmp_path)!r})), 2)
+"""
+    script = tmp_path / "list.py"
+    script.write_text(code)
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen([sys.executable, script], env=environment) as command:
+        while not list(tmp_path.glob("base.0.*.json")):
+            assert command.poll() is None
+            time.sleep(0.05)
+        workers = psutil.Process(command.pid).children(recursive=True)
+        command.kill()
+    assert len(workers) >= 2
+    assert not psutil.wait_procs(workers, timeout=120)[1]
+    results = Results(tmp_path)
+    (kept,) = results.all()
+    assert kept["name"] == "base" and not results.pending([Trial("base", TINY, 0)])
 
 
 def test_another_machine_makes_the_baseline_anew_for_its_pairs(
