@@ -46,6 +46,11 @@ def relative_error(x: Tensor, true: Tensor) -> float:
     return float((x.double() - true.double()).norm() / true.double().norm())
 
 
+def zeroed(x: Tensor, true: Tensor) -> float:
+    """Share of the numbers other than 0 that have become 0."""
+    return float((x[true != 0] == 0).float().mean())
+
+
 def product_rows(tensors: dict[str, Tensor]) -> list[list[Any]]:
     """Rows: product, relative error in bf16, in fp8, in fp8 without scales, to float64.
 
@@ -80,7 +85,7 @@ def outlier_rows(x: Tensor, factors: tuple[float, ...] = (1, 100, 1e4, 1e6)) -> 
         spoiled.view(-1)[0] = x.abs().max() * factor
         found = through(spoiled, "e4m3").flatten()[1:]
         rest = x.flatten()[1:]
-        gone = float(((found == 0) & (rest != 0)).float().mean())
+        gone = zeroed(found, rest)
         rows.append([f"{factor:,.0f}", f"{gone:.1%}", f"{relative_error(found, rest):.1%}"])
     return rows
 
@@ -114,7 +119,7 @@ def format_frames(tensors: dict[str, Tensor]) -> Callable[..., tuple[str, str]]:
         for power in range(LOW, HIGH, 8):
             body.append(words(at(power), floor + 20, f"2^{power}", "middle", 13))
         back = through(x, format, scale)
-        gone = float(((back == 0) & (x != 0)).float().mean())
+        gone = zeroed(back, x)
         cut = float((x.abs() * factor > info.max * 1.0001).float().mean())
         told = f"{gone:.1%} become 0, {cut:.1%} too large, error {relative_error(back, x):.1%}"
         body.append(words(left, 18, told))

@@ -207,7 +207,7 @@ def graphs(
 def in_bf16_masters(
     data: SmallData, steps: int, seed: int
 ) -> tuple[list[Mapping[str, Any]], float]:
-    """The book's small model with masters rounded to bf16 after every step: its curve, its end.
+    """The book's small model with masters in bf16, rounded after every step: its curve and end.
 
     A point's ``lost`` is the share of numbers in Muon's matrices that a step did not change, of
     those that it would have; the end is held-out bits per byte.
@@ -217,20 +217,18 @@ def in_bf16_masters(
     model.compute_dtype = torch.bfloat16 if good_at_bf16("cpu") else torch.float32
     matrices = [p for p in model.blocks[1].parameters() if p.ndim == 2]
 
-    @torch.no_grad()
-    def round_all(_: Point) -> dict[str, float]:
-        moved = lost = 0
-        for matrix, before in zip(matrices, held, strict=True):
-            changed = matrix != before
-            moved += int(changed.sum())
-            lost += int((changed & (matrix.bfloat16() == before)).sum())
+    def round_masters() -> list[Tensor]:
         for parameter in model.parameters():
-            parameter.copy_(parameter.bfloat16())
-        for matrix, before in zip(matrices, held, strict=True):
-            before.copy_(matrix)
-        return {"lost": lost / max(1, moved)}
+            parameter.data.copy_(parameter.data.bfloat16())
+        return [matrix.detach().clone() for matrix in matrices]
 
-    held = [matrix.detach().bfloat16().float() for matrix in matrices]
+    def after_a_step(_: Point) -> dict[str, float]:
+        wanted = [m != before for m, before in zip(matrices, held, strict=True)]
+        before, held[:] = [*held], round_masters()
+        lost = sum(int((w & (m == b)).sum()) for w, m, b in zip(wanted, held, before, strict=True))
+        return {"lost": lost / max(1, sum(int(w.sum()) for w in wanted))}
+
+    held = round_masters()
     length = model.config.sequence_len
     with torch_threads(1):
         curve = fit(
@@ -239,7 +237,7 @@ def in_bf16_masters(
             (data.batch(step, 8, length, seed) for step in range(steps)),
             steps,
             small_recipe(),
-            callbacks=[round_all],
+            callbacks=[after_a_step],
         )
     return list(curve), bits_per_byte(model.eval(), data)
 
