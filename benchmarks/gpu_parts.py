@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.parts import as_row
 from benchmarks.table import Row
+from nanogpt2.rungs import TOP, Ladder
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTENTION = ("fa3", "fa4", "fa2", "varlen", "banded")
@@ -59,6 +60,16 @@ def _test(*words: str) -> Part:
 def _speedrun(depth: int, minutes: float) -> Part:
     asked = {"recipe": "run1", "depth": depth, "minutes": minutes}
     return Part("gpu_parts", asked, {"recipe": "laptop", "depth": 2, "minutes": None}, "speedrun")
+
+
+LADDER = [rung.key for rung in Ladder().rungs if "packing" not in rung.without]
+"""a run of this kind packs its rows by best fit"""
+
+
+def _without(key: str) -> Part:
+    asked = {"key": key, "depth": 8, "steps": 300, "changes": {"batch_tokens": 2**17}}
+    small = {"batch_tokens": 256, "sequence_len": 64, "vocab_size": 512}
+    return Part("gpu_parts", asked, {"key": key, "depth": 2, "steps": 3, "changes": small}, "rung")
 
 
 STAGES = (
@@ -123,6 +134,11 @@ STAGES = (
             ),
         },
     ),
+    Stage(
+        "ladder",
+        "run 1 at depth 8 for 300 steps of 131,072 tokens, whole and without each technique",
+        {key: _without(key) for key in (TOP, *LADDER)},
+    ),
 )
 
 
@@ -138,6 +154,8 @@ def rows_of(
         arguments["bundle"] = find_bundle(bundle)
     if chosen.name == "speedrun":
         arguments |= {"device": device, "data": data, "bundle": bundle}
+    if chosen.name == "rung":
+        arguments |= {"device": device, "data": data}
     function = getattr(importlib.import_module(f"benchmarks.{chosen.module}"), chosen.name)
     found = [as_row(row) for row in function(**arguments)]
     return [Row(stage, row.what, row.value, row.unit) for row in found]
@@ -195,3 +213,33 @@ def speedrun(
     assert "bits per byte" in report
     title = f"{recipe} d{depth}"
     return [Row("run", f"{title}: {k}", float(v), units.get(k, "")) for k, v in facts.items()]
+
+
+def rung(
+    key: str, depth: int, steps: int, changes: Mapping[str, Any], device: str, data: Path | None
+) -> list[Row]:
+    """Bits per byte after so many steps of run 1 at ``depth`` without one technique of the ladder.
+
+    At run 1's rates: what this tells is how a technique acts on a GPU, not what it is worth.
+    """
+    from nanogpt2.data.corpus import write_embedded_corpus
+    from nanogpt2.data.shards import find_shards
+    from nanogpt2.data.tokenizer import Tokenizer, text_sample
+    from nanogpt2.recipes import get_recipe
+    from nanogpt2.run import Loop, Run
+    from nanogpt2.training.trainer import train
+
+    ladder = Ladder(base=get_recipe("run1", depth=depth, steps=steps, **changes))
+    recipe = ladder.top if key == TOP else ladder.without(key)
+    with tempfile.TemporaryDirectory() as name:
+        folder, learned, out = (Path(name) / part for part in ("text", "tokenizer", "run"))
+        if data is None:
+            write_embedded_corpus(folder)
+        sample = text_sample(find_shards(data or folder).train, 50_000_000)
+        Tokenizer.train(sample, recipe.model.vocab_size).save(learned)
+        watch = Loop(eval_every=0, eval_tokens=2**20 if depth > 2 else 256, checkpoint_every=0)
+        result = train(Run(recipe, out, data or folder, learned, device=device, loop=watch))
+    what = "whole" if key == TOP else f"without {key}"
+    rows = [Row("ladder", f"d{depth}, {what}", float(result.val_bpb or 0), "bits per byte")]
+    rate = result.tokens_per_second
+    return [*rows, Row("ladder", f"d{depth}, {what}", rate, "tokens/s")] if rate else rows
