@@ -19,6 +19,8 @@ from nanogpt2.machines import cores
 SHUTDOWN_SECONDS = 600
 """how long the launcher waits, after a signal, for ranks to finish their step and save; torch's own
 30 s are less than a save of the real run takes (``python -m benchmarks.saving``)"""
+HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""signals that the launcher hands on to the ranks"""
 
 
 def is_rank() -> bool:
@@ -75,6 +77,7 @@ def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int 
         max_restarts=max_restarts,
         monitor_interval=0.2,
     )
+    handlers = {number: signal.getsignal(number) for number in HANDED_ON}
     try:
         elastic_launch(config, sys.executable)("-u", "-m", module, *arguments)
     except SignalException as stopped:
@@ -91,4 +94,7 @@ def launch(ranks: int, module: str, arguments: Sequence[str], max_restarts: int 
             )
             return 1
         return failure.exitcode
+    finally:  # torch leaves its own, which raise what nobody here knows
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0

@@ -202,7 +202,8 @@ class Trainer:
         again = None
         if self.report is not None:
             self.report = replace(self.report, val_bpb=self.saver.scores.get(self.step))
-            if self.report.val_bpb is None and self._due(self.loop.eval_every):
+            its_own = start.folder and self.asked.out.resolve() in start.folder.resolve().parents
+            if its_own and self.report.val_bpb is None and self._due(self.loop.eval_every):
                 again = asdict(self.report)
         kept = self.step if again is None else self.step - 1
         self.metrics = MetricsFile(path, kept, self.tell) if ranks.is_main else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,21 @@ def look(folder: Path, hidden: int) -> str:
 def test_a_network_disk_that_shows_a_file_late_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     assert run_ranks(2, look, tmp_path, 3) == ["seen", "seen"]
+
+
+def test_the_launcher_leaves_signals_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed.launcher.api as api
+
+    from nanogpt2 import launching
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def elastic_launch(*_: Any) -> Callable[..., None]:
+        return lambda *_: signal.signal(signal.SIGINT, lambda *_: None) and None
+
+    monkeypatch.setattr(api, "elastic_launch", elastic_launch)
+    assert launching.launch(2, "nowhere", []) == 0
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_launcher_gives_ranks_the_time_of_a_save(monkeypatch: pytest.MonkeyPatch) -> None:

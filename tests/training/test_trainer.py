@@ -307,6 +307,16 @@ def test_an_earlier_checkpoint_by_name(tiny_data: TinyData, unbroken: Path, tmp_
     assert curve(second) == curve(unbroken)[step:]
 
 
+def test_a_validation_that_another_run_left_out_is_not_made_up_for(
+    tiny_data: TinyData, unbroken: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    stopped = train(tiny_data.settings(first), interrupt(11, signal.SIGTERM))
+    assert stopped.step == 12 and "val_bpb" not in curve(first)[-1]
+    train(tiny_data.settings(second, resume_from=first / str(stopped.checkpoint)))
+    assert curve(second) == curve(unbroken)[12:]
+
+
 def test_a_damaged_checkpoint_by_name(tiny_data: TinyData, tmp_path: Path) -> None:
     train(tiny_data.settings(tmp_path, steps=3, eval_every=-1))
     (folder,) = list_checkpoints(tmp_path)
