@@ -109,5 +109,7 @@ def test_a_users_mistake_is_told_once_with_its_rank(documents, tmp_path):
     assert stderr.count("train the tokenizer") == 1
     errors = [line for line in stderr.splitlines() if "error" in line.lower()]
     first, *others = (line for line in errors if "too short" in line)
-    assert len(errors) == 3 and "rank 0 of 2" in first
+    assert "rank 0 of 2" in first
+    # of the attempts after it at most one line each: a rank may be ended before it could say so
+    assert len(errors) == 1 + len(others) <= 3
     assert all("not started again" in line for line in others)
