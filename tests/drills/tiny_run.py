@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,12 @@ def prepare(folder: Path) -> TinyData:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on loopback that nobody listens on, below those that the system deals out itself."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def start(settings: Run, world_size: int = 1, file_limit: int | None = None) -> list[Any]:
