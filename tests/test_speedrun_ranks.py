@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -113,3 +114,5 @@ def test_a_users_mistake_is_told_once_with_its_rank(documents, tmp_path):
     # of the attempts after it at most one line each: a rank may be ended before it could say so
     assert len(errors) == 1 + len(others) <= 3
     assert all("not started again" in line for line in others)
+    kept = (tmp_path / "run" / "attempts.jsonl").read_text().splitlines()
+    assert [line["attempt"] for line in map(json.loads, kept) if "attempt" in line] == [0]

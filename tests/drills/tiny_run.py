@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import random
-import socket
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.recipes import RUN1, Recipe
 from nanogpt2.run import Loop, Run
+from tests.distributed import free_port
 
 RECIPE = replace(
     RUN1,
@@ -73,15 +72,6 @@ def prepare(folder: Path) -> TinyData:
         texts += documents
     Tokenizer.train(texts, RECIPE.model.vocab_size).save(folder / "tokenizer")
     return TinyData(folder / "data", folder / "tokenizer")
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on, below those that the system deals out itself."""
-    while True:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as s, suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
 
 
 def start(settings: Run, world_size: int = 1, file_limit: int | None = None) -> list[Any]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tests.drills.tiny_run import CONTEXT, free_port
+from tests.distributed import free_port
+from tests.drills.tiny_run import CONTEXT
 from tests.waiting import PATIENCE
 
 

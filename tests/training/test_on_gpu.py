@@ -13,7 +13,8 @@ import torch.distributed as dist
 from nanogpt2.optim.collectives import TORCH_NAMES
 from nanogpt2.recipes import RUN1, RUN6
 from nanogpt2.training.trainer import train
-from tests.drills.tiny_run import curve, free_port, prepare
+from tests.distributed import free_port
+from tests.drills.tiny_run import curve, prepare
 
 MODEL: dict[str, Any] = {"sequence_len": 256, "vocab_size": 270}
 SIZES: dict[str, Any] = {"depth": 4, "aspect": 64, "batch_tokens": 8192, "device_batch_size": 16}
