@@ -27,6 +27,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "training": ("training",),
     "speedrun": ("costs", "memory", "fitting", "outlook", "planning", "reporting")
     + ("asked", "stages", "speedrun"),
+    "export": ("export",),
     "lab": ("lab",),
     "studies": ("studies",),
     "rest": (),
