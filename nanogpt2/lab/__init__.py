@@ -23,5 +23,5 @@ from nanogpt2.lab.small_run import (
     small_run,
     small_runs,
 )
-from nanogpt2.lab.statistics import compare
 from nanogpt2.reporting.figures import figure, style
+from nanogpt2.reporting.statistics import compare

@@ -17,7 +17,7 @@ from nanogpt2.lab.claims import table
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.small_run import SmallRun, small_config, small_runs
-from nanogpt2.lab.statistics import Comparison, compare, verdicts
+from nanogpt2.reporting.statistics import Comparison, compare, verdicts
 
 Within = Mapping[str, Callable[[], AbstractContextManager[Any]]]
 More = Callable[[argparse.Namespace], tuple[dict[str, Any], float]]

@@ -11,7 +11,9 @@ from nanogpt2.lab.claims import claim, claims, table
 from nanogpt2.lab.drawing import show
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record
-from nanogpt2.lab.statistics import (
+from nanogpt2.reported import EFFECTS, SEEDS_BPB_SD, SEEDS_CORE_SD, Effect
+from nanogpt2.reporting.figures import COLOURS, plotting
+from nanogpt2.reporting.statistics import (
     Comparison,
     Multiplier,
     compare,
@@ -19,8 +21,6 @@ from nanogpt2.lab.statistics import (
     seeds_needed,
     verdicts,
 )
-from nanogpt2.reported import EFFECTS, SEEDS_BPB_SD, SEEDS_CORE_SD, Effect
-from nanogpt2.reporting.figures import COLOURS, plotting
 from nanogpt2.studies.ladder.expectations import EXPECTATIONS, Expectation
 
 NOTHING = Effect("", "not reported by itself")

@@ -11,8 +11,8 @@ from typing import Any
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.statistics import compute_to_reach
 from nanogpt2.lab.trials import Results, Trial
+from nanogpt2.reporting.statistics import compute_to_reach
 from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
 from nanogpt2.studies.ladder.sweep import searched
 

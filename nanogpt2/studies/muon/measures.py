@@ -13,7 +13,6 @@ from torch import Tensor
 from nanogpt2.depth import parameter_kind
 from nanogpt2.lab.small_data import SmallData
 from nanogpt2.lab.small_run import SmallRun, bits_per_byte
-from nanogpt2.lab.statistics import compare
 from nanogpt2.lab.timing import median_seconds
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.adamw import adamw_scalars
@@ -22,6 +21,7 @@ from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.muon import neuron_axis, second_moment_shape, variance_scale
 from nanogpt2.optim.polar_express import polar_express
 from nanogpt2.recipes import get_recipe
+from nanogpt2.reporting.statistics import compare
 
 OUTPUTS = ("attn.c_proj.weight", "mlp.c_proj.weight")
 """matrices that start at zero: what stands in them after training is the sum of the steps"""

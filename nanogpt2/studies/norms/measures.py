@@ -16,10 +16,10 @@ from nanogpt2.lab.probing import attending, watched
 from nanogpt2.lab.seams import patched
 from nanogpt2.lab.small_data import SmallData, small_data
 from nanogpt2.lab.small_run import small_config
-from nanogpt2.lab.statistics import compare
 from nanogpt2.lab.timing import median_seconds, torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm, rms_norm
+from nanogpt2.reporting.statistics import compare
 
 
 def held_out(model: GPT, rows: int = 8) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.statistics import (
+from nanogpt2.reporting.statistics import (
     compare,
     compute_to_reach,
     holm,
