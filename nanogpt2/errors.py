@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
@@ -75,7 +76,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk shows here, where it can be explained
-        sys.exit(code)
+        _leave(code)
     except BrokenPipeError:
         _forget_output()  # the reader of a pipe (head, less) has seen enough
         sys.exit(0)
@@ -90,6 +91,21 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
             _forget_output()  # it may be standard output that refuses, again at the exit
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; as one of several ranks after what was asked for at exit, but with Python left whole.
+
+    Gloo's threads may yet let go of a tensor when Python's lock is gone already, which aborts a
+    process that has done all of its work (pytorch's pull request 179291 and issue 190489).
+    """
+    if "LOCAL_RANK" in os.environ:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _forget_output() -> None:

@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from nanogpt2.errors import UserError, explain, run_command
@@ -80,3 +85,25 @@ def test_a_bug_keeps_its_traceback():
     assert explain(KeyError("x")) is None
     with pytest.raises(KeyError):
         run_command(lambda: {}["x"])
+
+
+def test_a_rank_that_is_done_is_not_brought_down_by_pythons_end():
+    """Here by an object that aborts when it is cleared away; what was asked for at exit is done."""
+    program = """if True:
+        import atexit, os
+        from nanogpt2.errors import run_command
+        class Late:
+            def __del__(self, abort=os.abort):
+                abort()
+        late = Late()
+        atexit.register(print, "asked for")
+        run_command(lambda: print("done") or 3)
+    """
+    alone, rank = (
+        subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
+        )
+        for env in ({**os.environ}, {**os.environ, "LOCAL_RANK": "0"})
+    )
+    assert alone.returncode == -signal.SIGABRT
+    assert (rank.returncode, rank.stdout.splitlines()) == (3, ["done", "asked for"])
