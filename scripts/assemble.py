@@ -45,7 +45,9 @@ def assemble(with_api: bool = True) -> None:
         shutil.rmtree(SOURCE / "book" / "api", ignore_errors=True)
     shutil.copytree(browser_files, SOURCE / "book" / "_static" / "vendor")
     (SOURCE / "book" / "_static" / "lab.css").write_text(static("lab.css"), encoding="utf-8")
-    shutil.copytree(PAGE, SOURCE / "book" / "_static" / "play", ignore=shutil.ignore_patterns("*.md"))
+    shutil.copytree(
+        PAGE, SOURCE / "book" / "_static" / "play", ignore=shutil.ignore_patterns("*.md")
+    )
     shutil.copy(ROOT / "LICENSE", SOURCE / "book" / "_static" / "LICENSE.txt")
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)

@@ -122,8 +122,9 @@ def page_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
             "another one; export a model that was trained with `python -m nanogpt2.data.tokenizer`"
         )
     ranks, special = encoding._mergeable_ranks, encoding._special_tokens
+    tokens = sorted(ranks, key=ranks.__getitem__)
     return {
         "pattern": PATTERNS[encoding._pat_str],
-        "tokens": [base64.b64encode(token).decode() for token in sorted(ranks, key=ranks.__getitem__)],
+        "tokens": [base64.b64encode(token).decode() for token in tokens],
         "special": sorted(special, key=special.__getitem__),
     }

@@ -56,9 +56,7 @@ def shaken(model: GPT, seed: int = 0) -> GPT:
     return model.eval()
 
 
-def open_page(
-    context: Any, tokenizer: Tokenizer, folder: Path, model: GPT, bits: int = 32
-) -> Any:
+def open_page(context: Any, tokenizer: Tokenizer, folder: Path, model: GPT, bits: int = 32) -> Any:
     """A page whose ``engine`` holds ``model``, its weights in ``folder``."""
     sets = {"final": write_weights(model, folder, "final", bits)}
     card = {"config": page_config(model.config), "tokenizer": page_tokenizer(tokenizer)}
