@@ -21,6 +21,8 @@ from scripts.sources import name_sources
 from scripts.terms import link_terms
 from scripts.vendor import vendor
 
+PAGE = ROOT / "nanogpt2" / "export" / "page"
+"""the model's engine and page, which an exported model carries too"""
 WORDS_PER_MINUTE = 200
 CODE_LINES_PER_MINUTE = 15
 HOME = "https://github.com/nanogpt2/nanogpt2"
@@ -43,6 +45,9 @@ def assemble(with_api: bool = True) -> None:
         shutil.rmtree(SOURCE / "book" / "api", ignore_errors=True)
     shutil.copytree(browser_files, SOURCE / "book" / "_static" / "vendor")
     (SOURCE / "book" / "_static" / "lab.css").write_text(static("lab.css"), encoding="utf-8")
+    shutil.copytree(
+        PAGE, SOURCE / "book" / "_static" / "play", ignore=shutil.ignore_patterns("*.md")
+    )
     shutil.copy(ROOT / "LICENSE", SOURCE / "book" / "_static" / "LICENSE.txt")
     known = rooms.read_rooms()
     _generate(SOURCE / "book" / "_generated", config["repository"], known, with_api)
