@@ -26,7 +26,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "evals": ("evals",),
     "training": ("training",),
     "speedrun": ("costs", "memory", "fitting", "outlook", "planning", "reporting")
-    + ("asked", "stages", "speedrun"),
+    + ("compare", "asked", "stages", "speedrun"),
     "export": ("export",),
     "lab": ("lab",),
     "studies": ("studies",),

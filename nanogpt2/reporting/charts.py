@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nanogpt2.reporting.figures import COLOURS, legend, plotting, svg
+from nanogpt2.reporting.figures import COLOURS, DASHES, legend, plotting, svg
 
 MAX_POINTS = 600
 Point = tuple[float, float]
@@ -26,7 +26,7 @@ class Series:
     name: str
     points: Sequence[Point]
     raw: bool = False
-    """draw it thin and pale, as the noise behind a smoothed curve"""
+    """draw it thin and pale, as the noise behind the curve of its name, or else the first"""
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
@@ -99,10 +99,11 @@ def line_chart(
     firm = [s for s in drawn if not s.raw]
     if not firm:
         return Markup("")
+    names = [s.name for s in firm]
     with plotting(6.4, 2.8) as (fig, axes):
         for s in drawn:
-            place = firm.index(s) if s in firm else 0
-            look: dict[str, Any] = {"color": COLOURS[place], "linestyle": "--" if place else "-"}
+            place = names.index(s.name) if s.name in names else 0
+            look: dict[str, Any] = {"color": COLOURS[place], "linestyle": DASHES[place]}
             look |= {"linewidth": 1.0, "alpha": 0.35} if s.raw else {"label": s.name}
             dot = "o" if len(s.points) == 1 else ""
             axes.plot(*zip(*s.points, strict=True), marker=dot, **look)

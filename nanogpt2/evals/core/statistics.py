@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,25 @@ def core_of(accuracies: Mapping[str, float], baselines: Mapping[str, float]) -> 
     """Plain mean of the centered accuracies."""
     values = [centered(accuracies[label], baselines[label]) for label in accuracies]
     return float(np.mean(values))
+
+
+def paired_error(
+    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]
+) -> float:
+    """Standard error of CORE's difference between two models that were asked the same items.
+
+    Both map a task's label to its ``accuracy``, ``centered`` and ``correct`` by item. What is hard
+    for both cancels: only items that one got right and the other wrong count (McNemar, 1947).
+    """
+    variance = 0.0
+    for label, task in first.items():
+        apart = np.subtract(task["correct"], second[label]["correct"], dtype=float)
+        chance_left = 1.0  # 1 - b, from either: centered = 1 - (1 - accuracy) / (1 - b)
+        for known in (task, second[label]):
+            if known["accuracy"] < 1:
+                chance_left = (1 - known["accuracy"]) / (1 - known["centered"])
+        variance += float(apart.var(ddof=1)) / len(apart) / chance_left**2 if len(apart) > 1 else 0
+    return math.sqrt(variance) / len(first)
 
 
 def bootstrap_error(
