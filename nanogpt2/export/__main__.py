@@ -12,7 +12,9 @@ from importlib import import_module
 from nanogpt2.errors import run_command
 from nanogpt2.files import atomic_directory, named_path
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "web": "a page to play with it: open index.html; no server, no network",
+}
 """kind, and what its folder is for; the module of that name is imported when it is asked for"""
 
 

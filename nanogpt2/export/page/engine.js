@@ -88,6 +88,13 @@ globalThis.nanogpt2 ??= {};
       await this.ask("load", { set, texts, index, floats });
     }
 
+    // Counted pairs, the baseline; from the same folder, on request.
+    async bigram() {
+      const { Bigram } = nanogpt2.baseline();
+      const bytes = await nanogpt2.tensors().inflate([await script(this.folder, "bigram")]);
+      return new Bigram(bytes, this.config.vocab_size, this.card.bigram.pairs);
+    }
+
     tokens(text) {
       return this.ask("tokens", { text });
     }

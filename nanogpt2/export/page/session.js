@@ -14,6 +14,7 @@ nanogpt2.session = ({ Model, softmax, largest }) => {
       Object.assign(this, { change, told: JSON.stringify(change), cache: this.model.cache() });
       this.hidden = [];
       this.logitsAt = [];
+      this.scoreAt = [];
     }
 
     // Reads `ids` from where they differ from the text before.
@@ -25,7 +26,7 @@ nanogpt2.session = ({ Model, softmax, largest }) => {
       let same = 0;
       while (same < ids.length && ids[same] === this.cache.tokens[same]) same++;
       this.cache.length = this.cache.tokens.length = same;
-      this.hidden.length = this.logitsAt.length = same;
+      this.hidden.length = this.logitsAt.length = this.scoreAt.length = same;
       for (let at = same; at < ids.length; at += 64) {
         const { hidden } = model.forward(ids.slice(at, at + 64), this.cache, { change });
         for (let t = 0; t < hidden.length; t += C) this.hidden.push(hidden.slice(t, t + C));
@@ -39,15 +40,20 @@ nanogpt2.session = ({ Model, softmax, largest }) => {
 
     // For every token but the first: bits of surprise, its rank among all, the likeliest instead.
     scores(ids, top = 5) {
-      const bits = new Float32Array(ids.length).fill(NaN), rank = new Int32Array(ids.length);
-      const guesses = ids.map((id, t) => {
-        if (t === 0) return [];
-        const z = this.logits(t - 1), p = softmax(z);
-        bits[t] = -Math.log(Math.max(p[id], 1e-300)) * LOG2E;
-        for (const other of z) if (other > z[id]) rank[t]++;
-        return largest(p, top).map((token) => ({ token, p: p[token] }));
-      });
-      return { bits, rank, guesses };
+      const all = ids.map((id, t) => (this.scoreAt[t] ??= this.score(id, t, top)));
+      return {
+        bits: Float32Array.from(all, (one) => one.bits),
+        rank: Int32Array.from(all, (one) => one.rank),
+        guesses: all.map((one) => one.guesses.slice(0, top)),
+      };
+    }
+
+    score(id, t, top) {
+      if (t === 0) return { bits: NaN, rank: 0, guesses: [] };
+      const z = this.logits(t - 1), p = softmax(z);
+      const guesses = largest(p, Math.max(top, 10)).map((token) => ({ token, p: p[token] }));
+      const rank = z.reduce((sum, other) => sum + (other > z[id]), 0);
+      return { bits: -Math.log(Math.max(p[id], 1e-300)) * LOG2E, rank, guesses };
     }
 
     // The inner values that `want` names, of the whole text, read anew.

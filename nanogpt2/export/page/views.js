@@ -1,0 +1,142 @@
+// What the page shows: tokens in a row, bars, a square of attention. Each is made once and then
+// only changed, so that dragging a control keeps up with the screen.
+globalThis.nanogpt2 ??= {};
+
+nanogpt2.views = () => {
+  // An element with attributes and children; `on...` attributes are listeners.
+  function make(name, attributes = {}, ...children) {
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes))
+      if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+      else if (value === true) element.setAttribute(key, "");
+      else if (value !== false && value != null) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
+  // A token as a reader sees it: blanks have a sign of their own.
+  const visible = (piece) => piece.replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
+  const spoken = (piece) => (piece.trim() ? `“${piece.trim()}”` : piece.includes("\n") ? "line end" : "blank");
+  const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %");
+
+  let lists = 0;
+
+  // Tokens of a text, each shaded by a number from 0 to 1; one is chosen, by pointer or by arrows.
+  function tokenRow(label, choose) {
+    const mine = `ng-row-${++lists}`;
+    const box = make("div", { class: "ng-row", role: "listbox", tabindex: 0, "aria-label": label });
+    let chosen = -1;
+    const pick = (at) => at >= 0 && at < box.children.length && at !== chosen && choose(at);
+    const keys = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Home") pick(0);
+      else if (event.key === "End") pick(box.children.length - 1);
+      else if (keys[event.key]) pick(chosen + keys[event.key]);
+      else return;
+      event.preventDefault();
+    });
+    box.addEventListener("click", (event) => pick([...box.children].indexOf(event.target)));
+    return {
+      box,
+      // pieces of text, their shades, and what a screen reader says of each
+      show(pieces, shades, words) {
+        while (box.children.length > pieces.length) box.lastChild.remove();
+        pieces.forEach((piece, i) => {
+          let token = box.children[i];
+          if (!token) box.append((token = make("span", { role: "option", id: `${mine}-${i}` })));
+          if (token.textContent !== visible(piece)) token.textContent = visible(piece);
+          token.style.setProperty("--heat", Number.isFinite(shades[i]) ? shades[i].toFixed(3) : 0);
+          token.setAttribute("aria-label", `${spoken(piece)}, ${words[i]}`);
+          token.title = words[i];
+        });
+      },
+      mark(at) {
+        box.children[chosen]?.setAttribute("aria-selected", "false");
+        chosen = at;
+        box.children[at]?.setAttribute("aria-selected", "true");
+        box.setAttribute("aria-activedescendant", `${mine}-${at}`);
+      },
+    };
+  }
+
+  // A list of tokens with a bar each.
+  function bars(label, count) {
+    const rows = Array.from({ length: count }, () => {
+      const name = make("code"), bar = make("i"), value = make("span");
+      return { name, bar, value, row: make("li", {}, name, make("b", { "aria-hidden": "true" }, bar), value) };
+    });
+    const box = make("ol", { class: "ng-bars", "aria-label": label }, ...rows.map(({ row }) => row));
+    return {
+      box,
+      // entries: { piece, p, of (the length of the bar, by default p), off }
+      show(entries) {
+        rows.forEach(({ name, bar, value, row }, i) => {
+          const entry = entries[i];
+          row.hidden = !entry;
+          if (!entry) return;
+          name.textContent = visible(entry.piece);
+          bar.style.transform = `scaleX(${entry.of ?? entry.p})`;
+          value.textContent = entry.off ? "not drawn" : percent(entry.p);
+          row.classList.toggle("ng-off", Boolean(entry.off));
+        });
+      },
+    };
+  }
+
+  // A range input with its name and its value in words.
+  function slider(name, { min, max, step, value, words = String }, changed) {
+    const output = make("output");
+    const input = make("input", { type: "range", min, max, step, value, autocomplete: "off" });
+    const say = () => {
+      output.textContent = words(+input.value);
+      input.setAttribute("aria-valuetext", output.textContent);
+    };
+    input.addEventListener("input", () => {
+      say();
+      changed(+input.value);
+    });
+    say();
+    return { box: make("label", { class: "ng-control" }, make("span", {}, name), input, output), input, say };
+  }
+
+  // Attention of one head as a square: a query a line, a key a column, what a window hides left out.
+  function square(label, follow) {
+    const canvas = make("canvas", { class: "ng-square", role: "img", "aria-label": label });
+    let size = 0;
+    const at = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return Math.min(size - 1, Math.floor(((event.clientY - box.top) / box.height) * size));
+    };
+    canvas.addEventListener("pointermove", (event) => size && follow(at(event)));
+    return {
+      canvas,
+      // weights (T, T) of one head
+      show(weights, T, window, chosen) {
+        size = T;
+        const dots = Math.max(3, Math.floor(480 / T));
+        if (canvas.width !== T * dots) canvas.width = canvas.height = T * dots;
+        const pen = canvas.getContext("2d"), style = getComputedStyle(canvas);
+        pen.clearRect(0, 0, canvas.width, canvas.height);
+        pen.fillStyle = style.getPropertyValue("--ng-soft");
+        for (let t = 0; t < T; t++) {
+          const first = Math.max(0, t - window);
+          pen.fillRect(first * dots, t * dots, (t - first + 1) * dots, dots);
+        }
+        pen.fillStyle = style.getPropertyValue("--ng-c0");
+        for (let t = 0; t < T; t++)
+          for (let s = 0; s <= t; s++) {
+            const weight = weights[t * T + s];
+            if (weight < 0.004) continue;
+            pen.globalAlpha = Math.sqrt(weight);
+            pen.fillRect(s * dots, t * dots, dots, dots);
+          }
+        pen.globalAlpha = 1;
+        pen.strokeStyle = style.getPropertyValue("--ng-c1");
+        pen.lineWidth = 2;
+        if (chosen >= 0) pen.strokeRect(1, chosen * dots, (chosen + 1) * dots - 2, dots);
+      },
+    };
+  }
+
+  return { make, visible, spoken, percent, tokenRow, bars, slider, square };
+};

@@ -1,0 +1,162 @@
+"""A folder to open in a browser: the model with a page to play with it, nothing else needed.
+
+``index.html`` opens from the disk, without a server or a network. The weights are whole numbers of
+8 bits; what that costs in bits per byte is measured where the run's held-out text is at hand, and
+stands in ``model/README.md``. Chapter: speedrun.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nanogpt2.errors import UserError
+from nanogpt2.evals.bits_per_byte import bits_per_byte
+from nanogpt2.evals.held_out import held_out_batches
+from nanogpt2.export.trained import Trained
+from nanogpt2.export.web_format import (
+    bring,
+    page_config,
+    page_tokenizer,
+    rounded,
+    write_weights,
+)
+from nanogpt2.reporting.run import Run, load_run
+
+PAGE = resources.files("nanogpt2.export") / "page"
+SCRIPTS = ("tensors", "tokenizer", "sampling", "model", "session", "worker", "engine")
+SCRIPTS += ("baseline", "views", "play")
+"""in the order in which a page adds them"""
+BITS = 8
+MEASURED = 32_768
+"""held-out tokens on which the rounding is measured"""
+
+
+def write(trained: Trained, folder: Path) -> None:
+    """Fill ``folder``: ``index.html``, the engine in ``page/``, the weights in ``model/``."""
+    run = run_of(trained.checkpoint)
+    name = run.config.get("name", "model") if run else "model"
+    write_model(folder / "model", {"final": (trained, BITS)}, run, title=f"A {name} model")
+    write_page(folder)
+
+
+def write_page(folder: Path) -> None:
+    """``index.html`` and the scripts it adds, beside ``model/``."""
+    (folder / "page").mkdir()
+    for file in (*(f"{name}.js" for name in SCRIPTS), "play.css"):
+        shutil.copyfile(str(PAGE / file), folder / "page" / file)
+    tags = "\n".join(f'<script defer src="page/{name}.js"></script>' for name in SCRIPTS)
+    page = (PAGE / "index.html").read_text(encoding="utf-8").replace("<!-- scripts -->", tags)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """The record of the run that a checkpoint belongs to; None for one that lies alone."""
+    for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
+        if (folder / "config.json").is_file():
+            try:
+                return load_run(folder)
+            except UserError:
+                return None
+    return None
+
+
+def held_out_text(run: Run | None, trained: Trained, tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches of the text that the run held out; none where it is no longer there."""
+    try:
+        assert run is not None
+        names = [name for name, _ in run.config["identity"]["text"]["held_out"]]
+        shards = [Path(run.config["data_dir"]) / name for name in names]
+        batches = held_out_batches(
+            shards, trained.tokenizer, tokens, 8, trained.model.config.sequence_len
+        )
+        return list(batches)
+    except (AssertionError, KeyError, TypeError, ValueError, UserError):
+        return []
+
+
+def write_model(
+    folder: Path,
+    sets: dict[str, tuple[Trained, int]],
+    run: Run | None,
+    title: str,
+    about: Sequence[str] = (),
+    tokens: int = MEASURED,
+    more: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write weights and card into ``folder``; returns the facts of the card.
+
+    Args:
+        folder: where to; made if need be.
+        sets: name -> a model and the bits of its numbers; "final" is the one a page begins with.
+        run: the record, for what the card tells.
+        title: of the card.
+        about: more paragraphs for the card's text.
+        tokens: held-out tokens to measure on.
+        more: more for ``card.js``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = sets["final"][0]
+    batches = held_out_text(run, final, tokens)
+    card_sets, facts = {}, {}
+    for name, (trained, bits) in sets.items():
+        card_sets[name] = write_weights(trained.model, folder, name, bits)
+        facts[name] = {"bits": bits, "megabytes": round(card_sets[name]["bytes"] / 1e6, 1)}
+        if batches:
+            measure = final.tokenizer.token_bytes
+            facts[name]["bpb"] = bits_per_byte(trained.model, batches, measure)
+            facts[name]["bpb_rounded"] = bits_per_byte(rounded(trained.model, bits), batches, measure)
+    card = {
+        "title": title,
+        "parameters": final.model.parameter_counts()["total"],
+        "measured_on": sum(targets.numel() for _, targets in batches),
+        "facts": facts,
+        "config": page_config(final.model.config),
+        "tokenizer": page_tokenizer(final.tokenizer),
+        "sets": card_sets,
+        **(more or {}),
+    }
+    bring(folder, "card", card)
+    (folder / "README.md").write_text(card_text(card, run, about), encoding="utf-8")
+    return card
+
+
+def card_text(card: dict[str, Any], run: Run | None, about: Sequence[str]) -> str:
+    """The model card, made from the run's record: what it is, what it read, how well it does."""
+    config = card["config"]
+    lines = [f"# {card['title']}", "", *(f"{text}\n" for text in about)]
+    lines += [
+        f"A language model of {card['parameters']:,} parameters: {config['n_layer']} layers, width "
+        f"{config['n_embd']}, {config['n_head']} heads, a vocabulary of {config['vocab_size']:,}, a "
+        f"context of {config['sequence_len']:,} tokens. It continues text; it knows little, "
+        "invents facts, and repeats what its text says of people: use it to look inside.",
+        "",
+    ]
+    if run and "dial" in run.config:
+        dial, seconds = run.config["dial"], run.points("seconds")
+        took = f" in {seconds[-1][1] / 60:.0f} minutes" if seconds else ""
+        lines += [
+            f"Trained by nanogpt2 (recipe `{run.config.get('name')}`, commit "
+            f"{run.config.get('machine', {}).get('commit', 'unknown')}) on "
+            f"{dial['batch_tokens']:,} tokens a step, {dial['iterations']:,} steps planned{took} on "
+            f"{run.config.get('machine', {}).get('cores', '?')} cores of "
+            f"{run.config.get('machine', {}).get('processor', 'an unknown processor')}.",
+            "",
+        ]
+    lines += ["| weights | bits | MB | bits per byte, as trained | as rounded here | cost |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for name, fact in card["facts"].items():
+        if "bpb" in fact:
+            cost = fact["bpb_rounded"] - fact["bpb"]
+            cells = f"{fact['bpb']:.4f} | {fact['bpb_rounded']:.4f} | {cost:+.4f}"
+        else:
+            cells = "not measured | | "
+        lines.append(f"| {name} | {fact['bits']} | {fact['megabytes']} | {cells} |")
+    on = f"the first {card['measured_on']:,} tokens of the run's held-out text"
+    lines += ["", f"Measured on {on}." if card["measured_on"] else "No held-out text was at hand."]
+    return "\n".join([*lines, ""])
