@@ -193,6 +193,7 @@ def _generate(
     pages.write(folder, "environment.md", pages.environment_table())
     pages.write(folder, "results.md", pages.results_page(url, branch))
     pages.write(folder, "chapters.md", rooms.chapter_table(known))
+    pages.write(folder, "play.md", pages.play_part())
     pages.write(folder, "rooms.md", lines.book_tables())
     for name in rooms.PAGES if with_api else ():
         pages.write(folder / "api", f"{name}.md", rooms.api_page(name, known, url, branch))

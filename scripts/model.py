@@ -3,9 +3,9 @@
     python -m scripts.model RUN            four checkpoints of the run and a bigram baseline
     python -m scripts.model RUN --out DIR  elsewhere
 
-The last checkpoint is written in ``--bits`` bits, three earlier ones in 4: they are loaded only when
-a reader moves through training. The baseline counts as many tokens of the run's training shards as
-the model has read. Everything is measured on the run's held-out text and printed into the card.
+The last checkpoint is written in ``--bits`` bits, three earlier ones in 4, which are loaded only
+when a reader moves through training. The baseline counts as many tokens of the training shards
+as the model has read. Everything is measured on the run's held-out text and printed into the card.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ KEPT = 200_000
 TEXT = """\
 It read encyclopedia articles, textbooks, novels, public speeches and a factbook, all in English:
 articles of Wikipedia (by its contributors, CC BY-SA 3.0, https://en.wikipedia.org), five textbooks
-of OpenStax College (CC BY 3.0, free at https://openstax.org), English novels of 1827 to 1927 (public
-domain; ELTeC-eng, edited by Lou Burnard, and 100 English Novels of the Computational Stylistics
-Group), The World Factbook, and US Presidents' State of the Union and inaugural addresses (public
-domain). A model this small keeps turns of phrase of what it read; where it repeats Wikipedia's text,
-that text's licence holds. The weights are given under CC BY-SA 3.0."""
+of OpenStax College (CC BY 3.0, free at https://openstax.org), English novels of 1827 to 1927
+(public domain; ELTeC-eng, edited by Lou Burnard, and 100 English Novels of the Computational
+Stylistics Group), The World Factbook, and US Presidents' State of the Union and inaugural addresses
+(public domain). A model this small keeps turns of phrase of what it read; where it repeats
+Wikipedia's text, that text's licence holds. The weights are given under CC BY-SA 3.0."""
 
 
 def documents(run: Run, tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -56,7 +56,8 @@ def bits_per_byte_of(
     model: Bigram, batches: list[tuple[Tensor, Tensor]], token_bytes: np.ndarray
 ) -> float:
     """As ``nanogpt2.evals.bits_per_byte``, for the baseline."""
-    pairs = np.concatenate([np.stack((x.numpy(), y.numpy()), -1).reshape(-1, 2) for x, y in batches])
+    both = [np.stack((x.numpy(), y.numpy()), -1).reshape(-1, 2) for x, y in batches]
+    pairs = np.concatenate(both)
     pairs = pairs[token_bytes[pairs[:, 1]] > 0]
     bits = 0.0
     for first in np.unique(pairs[:, 0]):
@@ -71,7 +72,11 @@ def chosen(run: Path) -> list[Path]:
     if not found:
         raise UserError(f"{run} holds no checkpoint; train with --checkpoint-every and --keep-last")
     last = step_of(found[-1])
-    near = [min(found, key=lambda path: abs(math.log(step_of(path) / (part * last)))) for part in EARLIER]
+
+    def nearest(step: float) -> Path:
+        return min(found, key=lambda path: abs(math.log(step_of(path) / step)))
+
+    near = [nearest(part * last) for part in EARLIER]
     return [*dict.fromkeys([*near, found[-1]])]
 
 

@@ -8,11 +8,12 @@ import statistics
 from importlib import metadata
 from pathlib import Path
 
+from nanogpt2.export import web
 from nanogpt2.files import read_json
 from nanogpt2.lab.records import Record, recorded
 from nanogpt2.reporting.figures import COLOURS, figure, style, svg
 from scripts.chapters import costs_file
-from scripts.paths import RESULTS, document, notebooks
+from scripts.paths import BOOK, RESULTS, document, notebooks
 
 SHOWN: tuple[str, ...] = (
     "torch",
@@ -203,6 +204,18 @@ def _curve(entry: Record) -> str:
         for name, points in lines.items()
     )
     return f'<div class="ng ng-figure">{svg(fig, f"{entry.name} by step: {ends}")}</div>'
+
+
+def play_part() -> str:
+    """The box that becomes the tool of ``play.md``, and its scripts: on this page alone."""
+    size = web.megabytes(BOOK / "_static" / "model")
+    return f"""```{{raw}} html
+<link rel="stylesheet" href="../_static/play/play.css">
+<div class="ng-play" data-model="../_static/model" data-megabytes="{size}">
+<p>This part needs JavaScript: the model computes in your browser.</p>
+</div>
+{web.script_tags("../_static/play")}
+```"""
 
 
 def write(folder: Path, name: str, text: str) -> None:

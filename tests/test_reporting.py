@@ -131,6 +131,17 @@ def test_both_reports_show_the_runs_figures_and_escape_its_text(run_folder):
     assert markdown.count("\n~~~~") % 2 == 0
 
 
+def test_the_report_names_the_command_of_the_page_until_the_page_is_there(run_folder):
+    html, markdown = (path.read_text(encoding="utf-8") for path in write_report(run_folder))
+    command = f"--checkpoint {run_folder} --to web --out {run_folder}/play"
+    assert command in Page(html).text and command in markdown
+    (run_folder / "play").mkdir()
+    (run_folder / "play" / "index.html").touch()
+    html, markdown = (path.read_text(encoding="utf-8") for path in write_report(run_folder))
+    assert Page(html).fetched == ["play/index.html"] and "(play/index.html)" in markdown
+    assert command not in html
+
+
 def test_core_is_compared_with_gpt2_only_when_there(run_folder):
     html = write_report(run_folder)[0].read_text()
     assert "0.256525" not in html

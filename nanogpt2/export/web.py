@@ -29,8 +29,8 @@ from nanogpt2.export.web_format import (
 from nanogpt2.reporting.run import Run, load_run
 
 PAGE = resources.files("nanogpt2.export") / "page"
-SCRIPTS = ("tensors", "tokenizer", "sampling", "model", "session", "worker", "engine")
-SCRIPTS += ("baseline", "views", "play")
+ENGINE = ("tensors", "tokenizer", "sampling", "model", "session", "worker", "engine")
+SCRIPTS = (*ENGINE, "baseline", "views", "play")
 """in the order in which a page adds them"""
 BITS = 8
 MEASURED = 32_768
@@ -46,13 +46,25 @@ def write(trained: Trained, folder: Path) -> None:
 
 
 def write_page(folder: Path) -> None:
-    """``index.html`` and the scripts it adds, beside ``model/``."""
+    """``index.html`` and the scripts it adds, beside ``model/``, which is there."""
     (folder / "page").mkdir()
     for file in (*(f"{name}.js" for name in SCRIPTS), "play.css"):
         shutil.copyfile(str(PAGE / file), folder / "page" / file)
-    tags = "\n".join(f'<script defer src="page/{name}.js"></script>' for name in SCRIPTS)
-    page = (PAGE / "index.html").read_text(encoding="utf-8").replace("<!-- scripts -->", tags)
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    page = page.replace("<!-- scripts -->", script_tags("page"))
+    page = page.replace("MEGABYTES", megabytes(folder / "model"))
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def script_tags(folder: str) -> str:
+    """What adds the engine and the page's scripts, which lie in ``folder``."""
+    return "\n".join(f'<script defer src="{folder}/{name}.js"></script>' for name in SCRIPTS)
+
+
+def megabytes(model: Path) -> str:
+    """What a reader is told before the weights in ``model`` are loaded; "" where there are none."""
+    size = sum(path.stat().st_size for path in model.glob("final.*.js"))
+    return f"{size / 1e6:.1f}" if size else ""
 
 
 def run_of(checkpoint: Path) -> Run | None:
@@ -108,9 +120,9 @@ def write_model(
         card_sets[name] = write_weights(trained.model, folder, name, bits)
         facts[name] = {"bits": bits, "megabytes": round(card_sets[name]["bytes"] / 1e6, 1)}
         if batches:
-            measure = final.tokenizer.token_bytes
-            facts[name]["bpb"] = bits_per_byte(trained.model, batches, measure)
-            facts[name]["bpb_rounded"] = bits_per_byte(rounded(trained.model, bits), batches, measure)
+            sizes, whole = final.tokenizer.token_bytes, rounded(trained.model, bits)
+            facts[name]["bpb"] = bits_per_byte(trained.model, batches, sizes)
+            facts[name]["bpb_rounded"] = bits_per_byte(whole, batches, sizes)
     card = {
         "title": title,
         "parameters": final.model.parameter_counts()["total"],
@@ -132,20 +144,20 @@ def card_text(card: dict[str, Any], run: Run | None, about: Sequence[str]) -> st
     lines = [f"# {card['title']}", "", *(f"{text}\n" for text in about)]
     lines += [
         f"A language model of {card['parameters']:,} parameters: {config['n_layer']} layers, width "
-        f"{config['n_embd']}, {config['n_head']} heads, a vocabulary of {config['vocab_size']:,}, a "
-        f"context of {config['sequence_len']:,} tokens. It continues text; it knows little, "
+        f"{config['n_embd']}, {config['n_head']} heads, a vocabulary of {config['vocab_size']:,}, "
+        f"a context of {config['sequence_len']:,} tokens. It continues text; it knows little, "
         "invents facts, and repeats what its text says of people: use it to look inside.",
         "",
     ]
     if run and "dial" in run.config:
         dial, seconds = run.config["dial"], run.points("seconds")
+        machine = {"cores": "?", "processor": "an unknown processor", "commit": "unknown"}
+        machine |= run.config.get("machine", {})
         took = f" in {seconds[-1][1] / 60:.0f} minutes" if seconds else ""
         lines += [
-            f"Trained by nanogpt2 (recipe `{run.config.get('name')}`, commit "
-            f"{run.config.get('machine', {}).get('commit', 'unknown')}) on "
-            f"{dial['batch_tokens']:,} tokens a step, {dial['iterations']:,} steps planned{took} on "
-            f"{run.config.get('machine', {}).get('cores', '?')} cores of "
-            f"{run.config.get('machine', {}).get('processor', 'an unknown processor')}.",
+            f"Trained by nanogpt2 (recipe `{run.config.get('name')}`, commit {machine['commit']}), "
+            f"{dial['batch_tokens']:,} tokens a step, {dial['iterations']:,} steps planned{took}, "
+            f"on {machine['cores']} cores of {machine['processor']}.",
             "",
         ]
     lines += ["| weights | bits | MB | bits per byte, as trained | as rounded here | cost |"]

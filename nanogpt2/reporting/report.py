@@ -7,6 +7,7 @@ and dark follow the reader's system. ``python -m nanogpt2.reporting.report RUN``
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -167,6 +168,13 @@ def core_part(run: Run) -> dict[str, Any] | None:
     return {"sentence": sentence, "tasks": found["tasks"], "figure": Markup(figure)}
 
 
+def play_part(run: Run) -> dict[str, str]:
+    """The page of ``nanogpt2.export --to web`` in the run's folder, and the command for it."""
+    name, folder = "play/index.html", shlex.quote(str(run.folder))
+    command = f"python -m nanogpt2.export --checkpoint {folder} --to web --out {folder}/play"
+    return {"page": name if (run.folder / name).is_file() else "", "command": command}
+
+
 def sections(run: Run) -> list[dict[str, Any]]:
     """The tables of the report: the run's figures, its configuration, its machine."""
     dial, config = run.config.get("dial", {}), run.config
@@ -253,6 +261,7 @@ def render(run: Run) -> dict[str, str]:
         "samples_note": "What the trained model writes"
         + (f" ({how})." if how else ".")
         + " The bold part is its prompt; nothing was picked.",
+        "play": play_part(run),
         "core": core_part(run),
         "sections": sections(run),
         "credits": config.get("credits", []),

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.export.web import ENGINE
 from nanogpt2.export.web_format import bring, page_config, page_tokenizer, write_weights
 from nanogpt2.model.gpt import GPT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-ENGINE = ("tensors", "tokenizer", "sampling", "model", "session", "worker", "engine")
 PAGE = resources.files("nanogpt2.export") / "page"
 TEXT = (Path(__file__).parent / "text.txt").read_text(encoding="utf-8")
 

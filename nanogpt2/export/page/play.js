@@ -6,18 +6,21 @@ globalThis.nanogpt2 ??= {};
   const { make, visible, spoken, percent, tokenRow, bars, slider, square } = nanogpt2.views();
   const { candidates, largest, random, draw, softmax } = nanogpt2.sampling();
   const SHOWN = 12; // candidates in the list of what comes next
-  const LOOKED = 128; // tokens whose attention is drawn
+  const LOOKED = 384; // tokens whose attention is drawn
   const HOT = 12; // bits of surprise at which a token is coloured through
   const EXAMPLE = "The state of the Union is strong. In the year 1848 the people of the city";
 
   const part = (title, why, ...children) =>
-    make("section", {}, make("h3", {}, title), make("p", { class: "ng-why" }, why), ...children);
+    make("section", {}, make("h2", {}, title), make("p", { class: "ng-why" }, why), ...children);
+
+  // A table that may be wider than a phone: it scrolls, by keys too.
+  const scroll = (name, table) => make("div", { class: "ng-scroll", role: "region", tabindex: 0, "aria-label": name }, table);
 
   class Play {
     constructor(box) {
       Object.assign(this, { box, set: "final", ids: [], chosen: -1, loaded: ["final"], asked: 0 });
       this.status = make("p", { class: "ng-status", role: "status" });
-      this.button = make("button", { type: "button", onclick: () => this.open() }, "Load the model");
+      this.button = make("button", { type: "button", onclick: () => this.open() }, box.dataset.megabytes ? `Load the model (${box.dataset.megabytes} MB)` : "Load the model");
       this.bar = make("progress", { max: 1, value: 0, "aria-label": "weights loaded", hidden: true });
       box.replaceChildren(this.button, this.bar, this.status);
     }
@@ -239,7 +242,7 @@ globalThis.nanogpt2 ??= {};
       this.square = square("Attention of every token to those before it", (at) => at > 0 && at !== this.chosen && this.choose(at - 1));
       this.looking = make("p", { class: "ng-note", role: "status" });
       return part("Attention", "Where the chosen token looks, in one head of one layer. The square has a line for each token and a "
-        + "column for each it may see: what is pale lies in the layer's window, what is dark is looked at. Move over it to follow.",
+        + "column for each it may see: what is pale lies in the layer’s window, what is dark is looked at, the chosen token’s line is orange. Move over it to follow.",
         make("div", { class: "ng-controls" }, this.layer.box, this.head.box), this.seen.box, this.looking, this.square.canvas);
     }
 
@@ -273,7 +276,7 @@ globalThis.nanogpt2 ??= {};
       this.lens = make("tbody");
       return part("What each layer would predict already", "The last norm and the head, put on the stream as it is after each "
         + "layer (the logit lens; nostalgebraist, 2020): what the model would say if it stopped there, after the chosen token.",
-        make("div", { class: "ng-scroll" }, make("table", {},
+        scroll("What each layer predicts", make("table", {},
           make("thead", {}, make("tr", {}, ...["after", "likeliest", "second", "third", "the text’s own"].map((name) => make("th", { scope: "col" }, name)))), this.lens)));
     }
 
@@ -293,7 +296,7 @@ globalThis.nanogpt2 ??= {};
       this.sets = Object.keys(card.sets).sort((a, b) => steps[a] - steps[b]);
       this.scores = make("tbody");
       this.bits = {};
-      const table = make("div", { class: "ng-scroll" }, make("table", {}, make("thead", {}, make("tr", {},
+      const table = scroll("Bits per byte", make("table", {}, make("thead", {}, make("tr", {},
         ...["who reads", "bits per byte of your text", "of held-out text"].map((name) => make("th", { scope: "col" }, name)))), this.scores));
       const children = [table];
       if (this.sets.length > 1) {

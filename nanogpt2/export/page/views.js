@@ -110,30 +110,26 @@ nanogpt2.views = () => {
     canvas.addEventListener("pointermove", (event) => size && follow(at(event)));
     return {
       canvas,
-      // weights (T, T) of one head
+      // weights (T, T) of one head: a dot each, its strength the root of the weight; the chosen
+      // token's line in a colour of its own, what the window hides left empty
       show(weights, T, window, chosen) {
         size = T;
-        const dots = Math.max(3, Math.floor(480 / T));
-        if (canvas.width !== T * dots) canvas.width = canvas.height = T * dots;
+        if (canvas.width !== T) canvas.width = canvas.height = T;
         const pen = canvas.getContext("2d"), style = getComputedStyle(canvas);
-        pen.clearRect(0, 0, canvas.width, canvas.height);
-        pen.fillStyle = style.getPropertyValue("--ng-soft");
+        const colour = (name) => {
+          pen.fillStyle = style.getPropertyValue(name);
+          return [1, 3, 5].map((i) => parseInt(pen.fillStyle.slice(i, i + 2), 16));
+        };
+        const cold = colour("--ng-c0"), hot = colour("--ng-c1"), image = pen.createImageData(T, T);
         for (let t = 0; t < T; t++) {
-          const first = Math.max(0, t - window);
-          pen.fillRect(first * dots, t * dots, (t - first + 1) * dots, dots);
-        }
-        pen.fillStyle = style.getPropertyValue("--ng-c0");
-        for (let t = 0; t < T; t++)
-          for (let s = 0; s <= t; s++) {
-            const weight = weights[t * T + s];
-            if (weight < 0.004) continue;
-            pen.globalAlpha = Math.sqrt(weight);
-            pen.fillRect(s * dots, t * dots, dots, dots);
+          const ink = t === chosen ? hot : cold;
+          for (let s = Math.max(0, t - window); s <= t; s++) {
+            const at = 4 * (t * T + s);
+            image.data.set(ink, at);
+            image.data[at + 3] = 30 + 225 * Math.sqrt(weights[t * T + s]);
           }
-        pen.globalAlpha = 1;
-        pen.strokeStyle = style.getPropertyValue("--ng-c1");
-        pen.lineWidth = 2;
-        if (chosen >= 0) pen.strokeRect(1, chosen * dots, (chosen + 1) * dots - 2, dots);
+        }
+        pen.putImageData(image, 0, 0);
       },
     };
   }
