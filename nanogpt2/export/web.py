@@ -153,7 +153,9 @@ def card_text(card: dict[str, Any], run: Run | None, about: Sequence[str]) -> st
         dial, seconds = run.config["dial"], run.points("seconds")
         machine = {"cores": "?", "processor": "an unknown processor", "commit": "unknown"}
         machine |= run.config.get("machine", {})
-        took = f" in {seconds[-1][1] / 60:.0f} minutes" if seconds else ""
+        took = (
+            f" and {seconds[-1][0]:,} done in {seconds[-1][1] / 60:.0f} minutes" if seconds else ""
+        )
         lines += [
             f"Trained by nanogpt2 (recipe `{run.config.get('name')}`, commit {machine['commit']}), "
             f"{dial['batch_tokens']:,} tokens a step, {dial['iterations']:,} steps planned{took}, "

@@ -282,3 +282,25 @@ def test_the_card_tells_what_was_measured(folder: Path) -> None:
     card = json.loads(text.removeprefix('nanogpt2.bring("card", ').removesuffix(");\n"))
     assert card["measured_on"] == 0
     assert "not measured" in (folder / "model" / "README.md").read_text()
+
+
+def test_the_books_part_opens_the_engine_and_the_model_of_the_book(
+    context: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``_generated/play.md`` on a page that lies where the build puts it."""
+    import shutil
+
+    from scripts import pages
+
+    static = tmp_path / "_static"
+    shutil.copytree(str(web.PAGE), static / "play")
+    shutil.copytree(folder / "model", static / "model")
+    monkeypatch.setattr(pages, "BOOK", tmp_path)
+    part = pages.play_part().removeprefix("```{raw} html\n").removesuffix("\n```")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "index.html").write_text(f"<!doctype html><meta charset=utf-8>{part}")
+    opened = Opened(context, tmp_path / "book")
+    assert "MB" in opened.page.get_by_role("button").inner_text()
+    opened.load()
+    assert opened.wrong == []
+    opened.page.close()
