@@ -288,7 +288,10 @@ def notes(arms: Sequence[Arm]) -> Iterator[str]:
             and _items(arm, baseline) is None
         ):
             yield f"{arm.name} was asked other items of CORE than {baseline.name}: not compared."
-    asked = {run.evaluation.get("tokens") for arm in arms for run in arm.runs.values()}
+    runs = [run for arm in arms for run in arm.runs.values()]
+    for label in sorted({run.core["label"] for run in runs if run.core} - {"CORE"}):
+        yield f"What is called CORE here is a {label}."
+    asked = {run.evaluation.get("tokens") for run in runs}
     if len(asked - {None}) > 1:
         yield "The final scores are over different numbers of held-out tokens (see the JSON)."
     for arm in arms:

@@ -20,6 +20,11 @@ SOURCES = {
     "nanochat2026bytes": "nanochat, commit 2ce972a",
     "nanochat2026seeds": "nanochat, pull request 807",
     "nanochat2026mup": "nanochat, pull request 644",
+    "nanochat2026vocabulary": "nanochat, pull request 830",
+    "nanochat2026bigrams": "nanochat, pull request 747",
+    "nanochat2026clip": "nanochat, pull request 733",
+    "nanochat2026weco": "nanochat, pull request 655",
+    "nanochat2026funnel": "nanochat, pull request 669",
     "karpathy2024llmc": "llm.c, discussion 677",
     "synced2019staggering": "Synced",
     "patterson2021carbon": "Patterson et al.",
@@ -29,6 +34,7 @@ SOURCES = {
     "brown2020language": "Brown et al.",
     "nvidia2023h100": "NVIDIA, data sheets",
     "li2024datacomp": "DCLM",
+    "morris2025how": "Morris et al.",
 }
 """key of ``book/references.bib`` -> what a badge calls it"""
 
@@ -119,6 +125,9 @@ FP8_NET = Reported(0.05, "of the time, at equal score", "karpathy2026log", "2 Fe
 FP8_BYTES = Reported(9e9, "bytes less in fp8", "karpathy2026log", "2 February 2026")
 RECOMPILING = Reported(25, "seconds a step", "karpathy2026log", "13 January 2026")
 """when documents' lengths, new at every step, first made the compiler start again"""
+
+MEMORIZED_BITS = Reported(3.6, "bits a parameter", "morris2025how", "May 2025")
+"""what transformers hold of random strings, about"""
 
 # --- noise -----------------------------------------------------------------------------------
 SEEDS = Reported(20, "runs", "nanochat2026seeds", "2026")
@@ -211,6 +220,64 @@ LEADERBOARD = {
     "run6": Row(1.65, 0.71800, 0.2626, "2026-03-14", "a825e63", 5),
 }
 """the records (karpathy2026leaderboard)"""
+
+
+class Faster(NamedTuple):
+    """A quicker way past GPT-2's score that was not merged: 8xH100, training time alone."""
+
+    minutes: float
+    val_bpb: float
+    cores: tuple[float, ...]
+    """the mean, or the lowest and the highest of its runs"""
+    runs: int | None
+    """None where it was not told"""
+    changed: str
+    date: str
+
+
+BEYOND = {
+    "nanochat2026vocabulary": Faster(
+        81.835, 0.718786, (0.261814,), 6,
+        "d22, ratio 9.4, vocabulary of 49,152, fused loss, gains on some norms, 32 rows a pass",
+        "15 August 2026",
+    ),
+    "nanochat2026bigrams": Faster(
+        86.9767, 0.722682, (0.260267,), 3,
+        "d22, MuonEq and Muon+, hashed bigram embeddings, a compiler that searches longer",
+        "7 May 2026",
+    ),
+    "nanochat2026clip": Faster(
+        88.2, 0.7242, (0.2617, 0.2665), 3,
+        "d22, ratio 11.05, warm-down over 0.85 of the run to a rate of 0, QK-clip",
+        "27 April 2026",
+    ),
+    "nanochat2026seeds": Faster(
+        94.6, 0.719, (0.2557, 0.2689), 6, "embedding and first block half as wide", "2026"
+    ),
+    "nanochat2026weco": Faster(
+        94.6, 0.72205, (0.2591,), 3, "no smear, fewer value embeddings, narrower windows",
+        "18 March 2026",
+    ),
+    "nanochat2026funnel": Faster(
+        96.2, 0.7177, (0.2613,), None, "windows that narrow over the depth", "April 2026"
+    ),
+}  # fmt: skip
+"""key of its source -> what was reported; runs 4 to 6 have their validation text"""
+
+
+class Again(NamedTuple):
+    """Tried again by a maintainer at depth 14 on an A100: (before the change, with it)."""
+
+    core: tuple[float, float]
+    minutes: tuple[float, float]
+    date: str
+
+
+AGAIN = {
+    "nanochat2026weco": Again((0.159, 0.150), (203, 195), "20 March 2026"),
+    "nanochat2026bigrams": Again((0.1574, 0.1507), (203, 210), "2 July 2026"),
+}
+"""of the two that were; a run each"""
 
 
 def constants() -> dict[str, Reported]:

@@ -28,6 +28,7 @@ def core_of(correct: list[int], baseline: float = 0.25) -> dict[str, Any]:
     task = {"accuracy": accuracy, "centered": centered(accuracy, baseline), "correct": correct}
     return {
         "core": task["centered"],
+        "label": "mean of 1 tasks (not CORE)",
         "protocol": "nanochat",
         "tasks": {"a task": {**task, "examples": len(correct)}},
     }
@@ -162,7 +163,8 @@ def test_core_is_compared_over_the_same_items_alone(tmp_path: Path) -> None:
     assert row.arm == "same" and row.found.difference == pytest.approx(1 / 8 / 0.75)
     # one item of eight went over: variance (1/8 - 1/64) 8/7 of one, over 8
     assert row.items == pytest.approx(math.sqrt((1 / 8 - 1 / 64) * 8 / 7 / 8) / 0.75)
-    assert "other was asked other items" in " ".join(notes(arms))
+    told = " ".join(notes(arms))
+    assert "other was asked other items" in told and "is a mean of 1 tasks (not CORE)" in told
 
 
 def test_what_is_hard_for_both_models_is_no_noise_of_their_difference() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nanogpt2.reported import LEADERBOARD, RUN4_CORES, constants
+from nanogpt2.reported import BEYOND, LEADERBOARD, RUN4_CORES, constants
 from scripts.badges import wrong_badges
 from scripts.notebooks import MAX_LINES, problems, settings, unmarked_numbers
 from scripts.paths import BOOK, ROOT, notebooks
@@ -266,6 +266,7 @@ def particular(value: float) -> bool:
 
 PARTICULAR = {float(v) for v in constants().values()} | {*RUN4_CORES}
 PARTICULAR |= {v for row in LEADERBOARD.values() for v in row if isinstance(v, float)}
+PARTICULAR |= {v for row in BEYOND.values() for v in (row.minutes, row.val_bpb, *row.cores)}
 PARTICULAR = {value for value in PARTICULAR if particular(value)}
 
 
