@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """A page with the engine, opened from a file in headless Chromium, with every host shut."""
 
 from __future__ import annotations
@@ -84,3 +85,9 @@ def opened(context: Any, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[Calla
     yield opened
     for page in pages:
         page.close()
+=======
+"""CORE's small bundle and its tokenizer, and the data of a tiny run, as other tests have them."""
+
+from tests.evals.conftest import small_bundle, tokenizer  # noqa: F401
+from tests.training.conftest import tiny_data  # noqa: F401
+>>>>>>> 2d3656e (Models leave: for transformers, nanochat, ONNX, or as a checkpoint of their own; nanochat's of every record come in)
