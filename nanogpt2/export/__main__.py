@@ -14,7 +14,6 @@ from nanogpt2.files import atomic_directory, named_path
 
 KINDS: dict[str, str] = {
     "web": "a page to play with it: open index.html; no server, no network",
-KINDS = {
     "hf": "for transformers: weights, code, tokenizer, model card",
     "nanochat": "for nanochat: model_*.pt, meta_*.json, tokenizer/tokenizer.pkl",
     "safetensors": "one file of weights; a checkpoint for this program, whatever it came from",

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """A page with the engine, opened from a file in headless Chromium, with every host shut."""
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.export.web import ENGINE
 from nanogpt2.export.web_format import bring, page_config, page_tokenizer, write_weights
 from nanogpt2.model.gpt import GPT
+from tests.evals.conftest import small_bundle  # noqa: F401
+from tests.training.conftest import tiny_data  # noqa: F401
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -85,9 +86,3 @@ def opened(context: Any, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[Calla
     yield opened
     for page in pages:
         page.close()
-=======
-"""CORE's small bundle and its tokenizer, and the data of a tiny run, as other tests have them."""
-
-from tests.evals.conftest import small_bundle, tokenizer  # noqa: F401
-from tests.training.conftest import tiny_data  # noqa: F401
->>>>>>> 2d3656e (Models leave: for transformers, nanochat, ONNX, or as a checkpoint of their own; nanochat's of every record come in)

@@ -14,6 +14,7 @@ import torch
 
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
+from nanogpt2.evals.bits_per_byte import main as measure
 from nanogpt2.export import nanochat
 from nanogpt2.export.__main__ import KINDS, main
 from nanogpt2.export.trained import Trained, load_trained
@@ -125,3 +126,13 @@ def test_a_run_is_exported_whole(
         main(how)
     with pytest.raises(UserError, match="leave out --recipe"):
         main([*how[:-4], "--out", str(tmp_path / "new"), *how[-2:], "--recipe", "run4"])
+
+
+def test_bits_per_byte_of_a_checkpoint_are_those_that_its_run_measured(
+    tiny_data: TinyData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train(tiny_data.settings(tmp_path, steps=2, eval_every=0))
+    how = ["--checkpoint", str(tmp_path), "--tokenizer", str(tiny_data.tokenizer_dir)]
+    how += ["--data", str(tiny_data.data_dir), "--tokens", "512", "--dtype", "float32"]
+    assert measure([*how, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"{result.val_bpb:.4f} bits per byte over 512 tokens\n"
