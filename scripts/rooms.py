@@ -33,7 +33,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "rest": (),
 }
 
-UNREADABLE = {"nanogpt2.evals.harness"}
+UNREADABLE = {"nanogpt2.evals.harness", "nanogpt2.export.modeling_nanogpt2"}
 """modules that cannot be imported, and so not documented, without an optional package"""
 
 

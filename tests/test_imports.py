@@ -18,7 +18,7 @@ from scripts.rooms import PAGES
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {path: number for number, room in enumerate(house()[0]) for path in room.paths()}
 """the room of each file, counted from the ground"""
-COMMANDS = ("evals/core/__main__.py", "evals/harness.py")
+COMMANDS = ("evals/core/__main__.py", "evals/harness.py", "evals/bits_per_byte.py")
 """what people start may take from anywhere: CORE's command loads a model from a checkpoint"""
 
 

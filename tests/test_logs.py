@@ -9,6 +9,8 @@ import pytest
 
 from nanogpt2.errors import UserError
 from nanogpt2.logs import KINDS, check_log, open_log
+from nanogpt2.training.command import main
+from tests.training.conftest import tiny_data  # noqa: F401
 
 EXTRAS = [kind for kind in KINDS if kind != "none"]
 
@@ -86,3 +88,17 @@ def test_none_writes_nothing(tmp_path):
     log.log(1, {"loss": 1.0})
     log.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trainer_alone_keeps_a_log_too(tiny_data, tmp_path, monkeypatch):  # noqa: F811
+    package = Recorder()
+    monkeypatch.setitem(sys.modules, "trackio", package)
+    place = ["--data", str(tiny_data.data_dir), "--tokenizer", str(tiny_data.tokenizer_dir)]
+    sizes = ["--depth=2", "--set=aspect=16", "--set=head_dim=16", "--set=model.sequence_len=32"]
+    sizes += ["--set=batch_tokens=256", "--steps=2", "--eval-every=-1", "--device=cpu"]
+    assert main([*place, *sizes, "--out", str(tmp_path / "run"), "--log", "trackio"]) == 0
+    assert [step for _, step in package.rows] == [1, 2] and package.rows[0][0]["loss"] > 0
+    assert package.finished == 1
+    with pytest.raises(UserError, match="wandb, trackio, tensorboard, none"):
+        main([*place, *sizes, "--out", str(tmp_path / "other"), "--log", "wandbb"])
+    assert not (tmp_path / "other").exists()

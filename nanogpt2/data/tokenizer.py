@@ -22,6 +22,7 @@ import numpy as np
 import tiktoken
 
 from nanogpt2.data.long_runs import LONG, cut_long_runs, has_long_run
+from nanogpt2.data.pickled import FILE, read_encoding
 from nanogpt2.data.shards import find_shards, read_documents
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import (
@@ -159,8 +160,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
-        """Read what ``save`` wrote; UserError where a file is missing or damaged."""
+        """Read what ``save`` or nanochat wrote; UserError where a file is missing or damaged."""
         folder = Path(folder)
+        if (folder / FILE).is_file() and not (folder / MERGES_FILE).exists():
+            return cls(_encoding(*read_encoding(folder / FILE)))
         cure = "train the tokenizer again (python -m nanogpt2.data.tokenizer)"
         settings = read_json(folder / SETTINGS_FILE, cure)
         ranks = _read_merges(folder / MERGES_FILE, cure)

@@ -2,10 +2,13 @@
 
 Nats of the targets over ln 2 times the bytes they stand for; special tokens stand for no bytes and
 are left out, and so are ignored targets. Chapter: tokens_and_rows.
+
+    python -m nanogpt2.evals.bits_per_byte --checkpoint runs/laptop --data DIR
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,8 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nanogpt2.errors import StopRequested, UserError
+from nanogpt2.errors import StopRequested, UserError, run_command
 from nanogpt2.evals.modes import evaluating
+from nanogpt2.files import named_path
 
 
 @torch.inference_mode()
@@ -87,3 +91,41 @@ def _share(max_tokens: int | None) -> int | None:
         return max_tokens
     each, more = divmod(max_tokens, dist.get_world_size())
     return each + (dist.get_rank() < more)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: a model's bits per byte of the text that is held out in a folder."""
+    # the command stands on rooms above which the measure itself does not reach
+    from nanogpt2.evals.held_out import held_out_batches, require_held_out
+    from nanogpt2.inference.engine import load_engine
+
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogpt2.evals.bits_per_byte",
+        description="Measure a model on the held-out documents of a folder: bits per byte.",
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=named_path, required=True, help="folder of a run or of a checkpoint")
+    add("--tokenizer", type=named_path, help="folder of its tokenizer (default: the run's own)")
+    add("--data", type=named_path, required=True, help="folder of parquet shards")
+    add("--tokens", type=int, default=20 * 2**19, help="at most so many (default: 10,485,760)")
+    add("--rows", type=int, default=16, help="of a forward pass (default: 16)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of products")
+    options = parser.parse_args(argv)
+    for name in ("tokens", "rows"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    engine = load_engine(options.checkpoint, options.device, options.dtype, options.tokenizer)
+    length = engine.model.config.sequence_len
+    require_held_out(options.data, engine.tokenizer, length)
+    batches = list(
+        held_out_batches(options.data, engine.tokenizer, options.tokens, options.rows, length)
+    )
+    value = bits_per_byte(engine.model, batches, engine.tokenizer.token_bytes)
+    tokens = sum(targets.numel() for _, targets in batches)
+    print(f"{value:.4f} bits per byte over {tokens:,} tokens")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

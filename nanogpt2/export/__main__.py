@@ -14,6 +14,10 @@ from nanogpt2.files import atomic_directory, named_path
 
 KINDS: dict[str, str] = {
     "web": "a page to play with it: open index.html; no server, no network",
+    "hf": "for transformers: weights, code, tokenizer, model card",
+    "nanochat": "for nanochat: model_*.pt, meta_*.json, tokenizer/tokenizer.pkl",
+    "safetensors": "one file of weights; a checkpoint for this program, whatever it came from",
+    "onnx": "a graph from tokens to logits, and the tokenizer",
 }
 """kind, and what its folder is for; the module of that name is imported when it is asked for"""
 
@@ -30,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", type=named_path, required=True, help="folder of a run or of a checkpoint")
     add("--tokenizer", type=named_path, help="folder of its tokenizer (default: the run's own)")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="whose switches a nanochat model has (default: as told by "
+        "its tensors: run1, run5 or head; run4's they do not show)",
+    )
     add("--to", choices=tuple(KINDS), required=True, metavar="KIND", help="see below")
     add("--out", type=named_path, required=True, metavar="DIR", help="a folder to be made")
     return parser
@@ -42,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from nanogpt2.export.trained import load_trained
 
         kind = import_module(f"nanogpt2.export.{options.to}")
-        kind.write(load_trained(options.checkpoint, options.tokenizer), folder)
+        kind.write(load_trained(options.checkpoint, options.tokenizer, options.recipe), folder)
     print(options.out)
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.files import named_path, require_folder_place
+from nanogpt2.logs import KINDS, check_log, open_log
 from nanogpt2.recipes import get_recipe
 from nanogpt2.run import EVAL_TOKENS, Loop, Run, add_options, assignments
 from nanogpt2.training.checkpoint import list_checkpoints
@@ -28,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add_options(p, "laptop", LOOP, needs_data=True)
     p.add_argument("--tokenizer", type=named_path, required=True, metavar="DIR", help="a saved one")
+    p.add_argument(
+        "--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)"
+    )
     p.add_argument("--resume-from", type=named_path, metavar="DIR", help="continue this checkpoint")
     return p
 
@@ -50,6 +54,7 @@ def asked_for(options: argparse.Namespace) -> Run:
         core_bundle=options.core_bundle,
         more_data=options.more_data,
         resume_from=options.resume_from,
+        log=options.log,
     )
     return run.assign(named)
 
@@ -58,13 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     options = parser().parse_args(arguments)
     require_folder_place(options.out, "--out")
+    check_log(options.log)
     run = asked_for(options)
-    shards = find_shards(options.data)
-    if os.environ.get("RANK", "0") == "0" and not list_checkpoints(options.out):
+    shards, main_rank = find_shards(options.data), os.environ.get("RANK", "0") == "0"
+    if main_rank and not list_checkpoints(options.out):
         print(shards.describe(), file=sys.stderr)
     every = max(1, run.dial.iterations // 100)
+    log = open_log(run.log if main_rank else "none", run.out, run.identity())
 
     def show(report: StepReport) -> None:
+        numbers = {k: v for k, v in vars(report).items() if isinstance(v, (int, float))}
+        log.log(report.step, numbers)
         if report.step % every == 0 or report.val_bpb is not None or report.step == report.steps:
             bpb = "" if report.val_bpb is None else f", validation {report.val_bpb:.4f} bits/byte"
             mfu = "" if report.mfu is None else f", {report.mfu:.1%} of peak"
@@ -75,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
 
     result = train(run, show)
+    log.close()
     if result.stopped_by:
         print(
             f"stopped by {result.stopped_by} at step {result.step:,}, saved in "

@@ -33,7 +33,12 @@ LONGEST_SEQUENCE = 1 << 20
 """a configuration read from a file may not ask for more (its rotary tables grow with it)"""
 
 
-def load_model(path: Path | str, device: str | torch.device = "cpu", ranks: Ranks = ALONE) -> GPT:
+def load_model(
+    path: Path | str,
+    device: str | torch.device = "cpu",
+    ranks: Ranks = ALONE,
+    recipe: str | None = None,
+) -> GPT:
     """The model of a run or a checkpoint, in evaluation mode, products in fp32.
 
     Args:
@@ -41,6 +46,7 @@ def load_model(path: Path | str, device: str | torch.device = "cpu", ranks: Rank
             nanochat checkpoint (its folder, or one ``model_XXXXXX.pt``).
         device: where to put it.
         ranks: those that all load it now; the first one verifies, and the others wait for its word.
+        recipe: whose switches a nanochat model has, where its tensors leave it open (run 4's).
 
     Raises:
         UserError: nothing there to load, or it is damaged.
@@ -51,7 +57,7 @@ def load_model(path: Path | str, device: str | torch.device = "cpu", ranks: Rank
         found = ranks.share(lambda: str(find_checkpoint(Path(path), FOR_A_MODEL)))
         source, cure = Path(found), CURE
     with damaged(source, cure):
-        config, weights = read_nanochat(source) if foreign else read_model(source)
+        config, weights = read_nanochat(source, recipe) if foreign else read_model(source)
         _require_fit(config, weights)
     with torch.device(device):
         model = GPT(config)

@@ -15,6 +15,8 @@ from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.export.web import ENGINE
 from nanogpt2.export.web_format import bring, page_config, page_tokenizer, write_weights
 from nanogpt2.model.gpt import GPT
+from tests.evals.conftest import small_bundle  # noqa: F401
+from tests.training.conftest import tiny_data  # noqa: F401
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--checkpoint", type=named_path, metavar="DIR", help="a run or a checkpoint")
     model.add_argument("--hf", metavar="MODEL", help="a Hugging Face causal model: name or folder")
     add = parser.add_argument
+    add("--trust-remote-code", action="store_true", help="run the code that comes with --hf")
     add("--tokenizer", type=named_path, metavar="DIR", help="of --checkpoint (default: its own)")
     add("--bundle", type=named_path, metavar="DIR", help="the tasks; fetched and kept if not given")
     add(
@@ -123,7 +124,8 @@ def load(options: argparse.Namespace, ranks: Ranks) -> tuple[Any, Any]:
     from nanogpt2.evals.core.huggingface import load_huggingface
 
     bf16 = options.dtype == "bfloat16" or (options.dtype == "auto" and good_at_bf16(device))
-    return load_huggingface(options.hf, device, torch.bfloat16 if bf16 else torch.float32)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return load_huggingface(options.hf, device, dtype, options.trust_remote_code)
 
 
 @contextmanager

@@ -37,9 +37,11 @@ class HuggingFaceTokenizer:
 
 
 def load_huggingface(
-    name: str, device: torch.device, dtype: torch.dtype = torch.float32
+    name: str, device: torch.device, dtype: torch.dtype = torch.float32, trust: bool = False
 ) -> tuple[Any, HuggingFaceTokenizer]:
     """Model in ``dtype`` and tokenizer of ``name``, a folder or a hub's name.
+
+    ``trust``: run the code that comes with it.
 
     Raises UserError where transformers is missing, the hub cannot be reached or knows no such
     model.
@@ -51,8 +53,8 @@ def load_huggingface(
             "scoring a Hugging Face model needs transformers; pip install 'nanogpt2[hf]'"
         ) from None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(

@@ -1,0 +1,78 @@
+"""The model card: what the record of a run says of its model. Chapter: speedrun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nanogpt2.export.trained import Trained
+from nanogpt2.reporting.run import Run, load_run
+
+HEAD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [nanogpt2]
+---
+
+# {title}
+
+A base model, trained with nanogpt2: it continues text, and was not taught to answer.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file lies
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+text = tokenizer("The state of the Union", return_tensors="pt")
+print(tokenizer.decode(model.generate(**text)[0]))
+```
+
+Every text begins with `<|bos|>`, which the tokenizer adds. For lm-evaluation-harness that is
+`--model_args pretrained=FOLDER,trust_remote_code=True,add_bos_token=True`.
+
+"""
+
+
+def model_card(trained: Trained) -> str:
+    """Markdown: how to load it, what it is, what it learned from, and what it scored."""
+    run = record_of(trained.checkpoint)
+    title = f"nanogpt2 {run.config.get('name', '')}".strip() if run else "A nanogpt2 model"
+    rows = [*facts(trained), *(scores(run) if run else ())]
+    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
+    if run is None:
+        lines += ["", "No record of the run lay beside the checkpoint."]
+    else:
+        lines += ["", "It learned from:", ""] + [f"- {line}" for line in run.config["credits"]]
+        lines += ["", "The run, as it was started:", "", f"    {run.config['command']}"]
+    return HEAD.format(title=title) + "\n".join(lines) + "\n"
+
+
+def record_of(checkpoint: Path) -> Run | None:
+    """The run that ``checkpoint``, its folder or one of its checkpoints, belongs to."""
+    for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
+        if (folder / "config.json").is_file() and (folder / "metrics.jsonl").is_file():
+            return load_run(folder)
+    return None
+
+
+def facts(trained: Trained) -> Iterator[tuple[str, str]]:
+    """What the model is."""
+    config = trained.model.config
+    yield "parameters", f"{trained.model.parameter_counts()['total']:,}"
+    yield "layers, width, heads", f"{config.n_layer}, {config.n_embd}, {config.n_head}"
+    yield "context", f"{config.sequence_len:,} tokens"
+    yield "vocabulary", f"{config.vocab_size:,} tokens"
+
+
+def scores(run: Run) -> Iterator[tuple[str, str]]:
+    """How it was trained, and how well."""
+    if "tokens" in run.training:
+        yield "trained on", f"{run.training['tokens']:,} tokens"
+    if "precision" in run.training:
+        yield "products in", str(run.training["precision"])
+    bpb = run.evaluation.get("val_bpb", run.training.get("val_bpb"))
+    if bpb is not None:
+        yield "held-out text", f"{bpb:.4f} bits per byte"
+    if "core" in run.core:
+        yield "CORE", f"{run.core['core']:.4f}"
