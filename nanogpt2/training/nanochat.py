@@ -41,15 +41,20 @@ def read_nanochat(path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     Raises UserError where it holds anything but tensors, and else what Python and torch raise of a
     part that is missing or damaged: for ``checkpoint.damaged`` to say.
     """
-    file = _models(path)[-1]
-    meta = file.with_name(file.name.replace("model_", "meta_").replace(".pt", ".json"))
-    model = read_json(meta, "copy it from where the model came from")["model_config"]
-    model = {"window_pattern": "L", **model}  # before windows, every layer saw everything
-    config = GPTConfig.from_dict({name: model[name] for name in FIELDS})
+    file, config = _models(path)[-1], read_nanochat_config(path)
     weights = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(weights, dict) or not all(_is_plain(t) for t in weights.values()):
         raise UserError(f"{file} is not a dictionary of tensors; give a nanochat base model")
     return config, {str(name).removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def read_nanochat_config(path: Path) -> GPTConfig:
+    """Configuration of the model that ``read_nanochat`` reads, and raises of as that does."""
+    file = _models(path)[-1]
+    meta = file.with_name(file.name.replace("model_", "meta_").replace(".pt", ".json"))
+    model = read_json(meta, "copy it from where the model came from")["model_config"]
+    model = {"window_pattern": "L", **model}  # before windows, every layer saw everything
+    return GPTConfig.from_dict({name: model[name] for name in FIELDS})
 
 
 def _is_plain(value: Any) -> bool:
