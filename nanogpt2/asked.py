@@ -218,7 +218,7 @@ def _data(names: Sequence[str] | None) -> tuple[Path | None, tuple[str, ...]]:
         return None, ()
     from nanogpt2.data.mixture import is_ready, parts_of
 
-    first, *more = parts_of(names)
+    first, *more = parts = parts_of(names)
     if more or first.weight is not None or not is_ready(first.path):
-        return None, tuple(names)
+        return None, tuple(map(str, parts))  # which a later call finds from any folder
     return first.path, ()

@@ -23,7 +23,8 @@ from nanogpt2.settings import Count, Natural, Place, Scale, flat, from_dict, ove
 
 EVAL_TOKENS = 20 * 2**19
 GENTLER = 0.3
-"""of a recipe's rates where a run goes on from another's model (``nanogpt2.training.onward``)"""
+"""of a recipe's rates where a run goes on from another's model: the best on the new text of 1, 0.3,
+0.1 and 0.03 (``python -m benchmarks.onward``)"""
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 """what products may be asked to run in by name"""
 LEARNING_FREE = ("summary", "record", "device_batch_size")
@@ -262,6 +263,7 @@ def add_options(
         add(
             "--data",
             nargs="+",
+            type=lambda text: str(named_path(text)),
             metavar="SOURCE",
             help="own text: folders or files (txt, md, jsonl, csv, parquet, compressed or not); "
             "A:0.7 B:0.3 mixes by weights",

@@ -95,6 +95,10 @@ def outline(run: Run, plan: Plan) -> Iterator[str]:
         yield f"{number}  {stage.title}{' (is done)' if done else ''}"
 
 
+LENGTH = ("recipe.ratio", "recipe.iterations")
+"""the settings that say how long a run is"""
+
+
 # The stages
 
 
@@ -235,6 +239,12 @@ def check_same_run(run: Run) -> None:
     if isinstance(begun, dict) and is_open(learned(run.out) or {}):
         begun = {**begun, "minutes": run.identity().get("minutes")}
     if what := difference(begun, run.identity()):
+        if what.startswith(LENGTH) and learned(run.out) is not None:
+            raise UserError(
+                f"the run in {run.out} has another length ({what}), and its rates fall by that "
+                "length to its end: made longer it would learn on at rates that were never "
+                f"scheduled; begin from its model instead (--init-from {run.out} --out NEW)"
+            )
         raise UserError(
             f"{run.out} holds another run ({what}); name another --out, or delete that folder"
         )

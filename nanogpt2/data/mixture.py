@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nanogpt2.data.dealing import furthest_behind
 from nanogpt2.data.prepare import identity_of, prepare
 from nanogpt2.data.shards import MIXTURE, find_shards, open_shard, read_documents, write_shard
 from nanogpt2.errors import UserError
@@ -26,6 +27,10 @@ class Part(NamedTuple):
 
     path: Path
     weight: float | None
+
+    def __str__(self) -> str:
+        place = str(self.path.resolve())
+        return place if self.weight is None else f"{place}:{self.weight!r}"
 
 
 def parts_of(names: Sequence[str]) -> list[Part]:
@@ -142,8 +147,3 @@ def in_turn(
             return
         given[n] += item[1]
         yield item
-
-
-def furthest_behind(given: Sequence[int], weights: Sequence[float]) -> int:
-    """The source whose turn it is: the one that has given least, by its weight."""
-    return min(range(len(given)), key=lambda n: given[n] / weights[n])

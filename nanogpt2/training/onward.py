@@ -1,8 +1,8 @@
 """To go on from a finished model with other text: its weights and its tokenizer, and a new run.
 
 No optimizer state comes along: its averages tell of the old text and of rates that have fallen to
-nothing. The rates begin at ``GENTLER`` times the recipe's: at the full ones the first hundred steps
-undo more of the old text than the new one needs (``python -m benchmarks.onward`` measures both).
+nothing. The rates begin at ``GENTLER`` times the recipe's: at the full ones more of the old text
+was forgotten and less of the new one learned (``python -m benchmarks.onward`` measures both).
 Continued pretraining: Gururangan et al., arXiv 2004.10964; its rates: Ibrahim et al., arXiv
 2403.08763. Chapter: loop.
 """

@@ -248,6 +248,10 @@ def position(saved: list[Any], rank: int, world_size: int) -> Any:
     """
     if len(saved) == world_size:
         return saved[rank]
+    if "sources" in saved[0]:  # a mixture: each source by itself
+        each = zip(*(state["sources"] for state in saved), strict=True)
+        sources = [position(list(states), rank, world_size) for states in each]
+        return {"sources": sources, "given": saved[0]["given"]}
     place = min(tuple(state["next"]) for state in saved)
     waiting = sorted({tuple(entry) for state in saved for entry in state["buffer"]})
     buffer = [list(entry) for entry in waiting if entry < place][rank::world_size]
