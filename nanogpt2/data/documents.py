@@ -25,7 +25,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanogpt2.data.shards import COLUMN, SPLIT_OF, is_text, natural, split_named
+from nanogpt2.data.shards import COLUMN, SPLIT_OF, is_text, natural, split_named, unreadable
 from nanogpt2.errors import UserError, explain
 from nanogpt2.files import LARGEST_TEXT
 
@@ -167,6 +167,8 @@ def documents(
     except BROKEN as error:
         if explain(error) is not None:
             raise
+        if source.kind == ".parquet":
+            raise unreadable(path, error) from None
         what = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(
             f"{path} cannot be read as {source.kind} ({what}); mend it, or take it out"

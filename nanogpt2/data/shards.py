@@ -212,7 +212,7 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {MAKE_AGAIN}") from None
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     _check_column(path, schema)
     return file
 
@@ -263,7 +263,7 @@ def read_row_group(
             )
         column = file.read_row_group(index, columns=[COLUMN]).column(COLUMN)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     try:
         whole = rows is None or rows == range(len(column))
         texts = column.to_pylist() if whole else [column[row].as_py() for row in rows or ()]
@@ -272,7 +272,7 @@ def read_row_group(
         before = sum(file.metadata.row_group(i).num_rows for i in range(index))
         raise _bad_row(path, index, column, before) from None
     except IndexError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _bad_row(path: Path | str, index: int, column: pa.ChunkedArray, before: int) -> UserError:
@@ -310,7 +310,8 @@ def write_shard(path: Path | str, documents: Iterable[str], row_group_size: int 
         pq.write_table(table, file, row_group_size=row_group_size, compression="zstd")
 
 
-def _unreadable(path: Path | str, error: Exception) -> UserError:
+def unreadable(path: Path | str, error: Exception) -> UserError:
+    """What to say of a parquet file that raised ``error``."""
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read by you; change its permissions")
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -228,7 +228,7 @@ MISTAKES = {
     "numbers": ({"a.csv": b"a,b\n1,2\n"}, "have|at least 2"),
     "torn": ({"a.jsonl": LINES[:-5]}, "line 40 of .* is no JSON"),
     "cut": ({"a.txt.gz": gzip.compress(b"word " * 999)[:-9]}, "cannot be read"),
-    "no parquet": ({"a.parquet": b"PAR1 and no more"}, "cannot be read"),
+    "no parquet": ({"a.parquet": b"PAR1 and no more"}, "not a readable parquet file"),
     "one": ({"a.txt": TEXTS[0].encode()}, "at least 2"),
     "no text": ({"a.jsonl": b'{"n": 1}\n{"n": 2}\n'}, "has no text"),
 }
