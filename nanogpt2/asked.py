@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2 import planning
+from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.files import named_path, read_json
 from nanogpt2.launching import is_rank, world_size
@@ -101,6 +102,10 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
         log=options.log,
         max_restarts=options.max_restarts,
     ).assign(named)
+    if options.init_from is not None:  # before the first stage, not in the third
+        from nanogpt2.training.onward import require_same_model
+
+        require_same_model(dial(None, recipe).model, run.dial.model, options.init_from)
     if run.recipe.model.vocab_size < SMALLEST_VOCABULARY:
         raise UserError(
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
