@@ -21,6 +21,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from nanogpt2.config import GPTConfig
+    from nanogpt2.data.prepare import prepare
     from nanogpt2.data.texts import text_batches
     from nanogpt2.data.tokenizer import Tokenizer
     from nanogpt2.depth import dial
@@ -53,6 +54,7 @@ __all__ = [
     "fit",
     "get_recipe",
     "load_model",
+    "prepare",
     "text_batches",
     "train",
 ]
@@ -71,6 +73,7 @@ _HOMES = {
     "fit": "training.fit",
     "get_recipe": "recipes",
     "load_model": "training.loading",
+    "prepare": "data.prepare",
     "text_batches": "data.texts",
     "train": "training.trainer",
 }

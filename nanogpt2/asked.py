@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nanogpt2 import planning
+from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
-from nanogpt2.files import read_json
+from nanogpt2.files import named_path, read_json
 from nanogpt2.launching import is_rank, world_size
 from nanogpt2.logs import KINDS, check_log
 from nanogpt2.machines import Machine, cores, processor, this_machine
@@ -43,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue the run in --out with the settings it was started with",
     )
+    add(
+        "--tokenizer",
+        type=named_path,
+        metavar="DIR",
+        help="a saved tokenizer, in place of one trained on the run's text",
+    )
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
     add("--yes", action="store_true", help="start the machine's recipe, however long it takes")
     add("--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)")
@@ -67,15 +74,25 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
     """The run of a command line, and what it would take here; UserError says what is wrong."""
     _check(options)
     machine, named, why = _machine(options), assignments(options), ""
-    unasked = options.recipe in (None, "auto") and not options.resume
+    recipe_named = options.recipe not in (None, "auto")
+    unasked = not (recipe_named or options.resume or options.init_from)
     if options.resume:
         run = _recorded(options, options.out or RUNS / recipe_for(machine)[0].name)
     else:
-        recipe = get_recipe("laptop" if unasked else options.recipe)
+        if options.init_from is not None:
+            from nanogpt2.training.loading import find_tokenizer_folder
+            from nanogpt2.training.onward import onward_recipe
+
+            recipe = onward_recipe(options.init_from, options.recipe if recipe_named else None)
+            options.tokenizer = options.tokenizer or find_tokenizer_folder(options.init_from)
+        else:
+            recipe = get_recipe("laptop" if unasked else options.recipe)
         if unasked:
             recipe, why = recipe_for(machine, _seconds(named), options.yes)
-        out = options.out or RUNS / recipe.name
-        run = Run(recipe, out, options.data, seed=options.seed or 0)
+        out = options.out or RUNS / (recipe.name + "-onward" * bool(options.init_from))
+        data, sources = _data(options.data)
+        run = Run(recipe, out, data, options.tokenizer, seed=options.seed or 0)
+        run = replace(run, init_from=options.init_from, sources=sources)
     run = replace(
         run,
         device="cpu" if machine.is_processor else options.device,
@@ -85,6 +102,10 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
         log=options.log,
         max_restarts=options.max_restarts,
     ).assign(named)
+    if options.init_from is not None:  # before the first stage, not in the third
+        from nanogpt2.training.onward import require_same_model
+
+        require_same_model(dial(None, recipe).model, run.dial.model, options.init_from)
     if run.recipe.model.vocab_size < SMALLEST_VOCABULARY:
         raise UserError(
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
@@ -94,7 +115,7 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
         run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
     require_steady_start(run)
     plan = _planned(run, machine, named, shares=not (options.cpu_ranks or is_rank()))
-    if run.data is not None:
+    if run.data is not None or run.sources:
         plan = replace(plan, data_bytes=0)
     bounded = options.yes or run.loop.minutes or run.loop.max_seconds
     if unasked and not bounded and (ask := planning.why_ask(plan)):
@@ -148,10 +169,8 @@ def _check(options: argparse.Namespace) -> None:
             f"--cpu-ranks is {ranks}; a rehearsal has at most {MOST_CPU_RANKS}: every "
             "rank is a process with a copy of the model"
         )
-    for name in ("data", "core_bundle"):
-        folder = getattr(options, name)
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"--{name.replace('_', '-')} {folder}: there is no such folder")
+    if options.core_bundle is not None and not options.core_bundle.is_dir():
+        raise UserError(f"--core-bundle {options.core_bundle}: there is no such folder")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file; name a folder")
 
@@ -169,7 +188,7 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
 
     UserError when there is no run, or when the command line contradicts its record.
     """
-    names = ("recipe", "depth", "seed")
+    names = ("recipe", "depth", "seed", "init_from")
     given = [name for name in names if getattr(options, name) is not None]
     if given:
         raise UserError(
@@ -182,12 +201,29 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
     config = read_json(path, "it cannot be resumed; start another run")
     try:
         known = {"recipe": config["recipe"], "loop": config["settings"], "seed": config["seed"]}
+        known |= {name: config[name] for name in ("init_from", "rate_scale") if name in config}
+        known["tokenizer"] = config.get("tokenizer_dir")
         precision, data = config["identity"]["precision"], config["data_dir"]
     except (KeyError, TypeError):
         raise UserError(
             f"{path} was not written by this version of nanogpt2; start another run"
         ) from None
     run = Run.from_dict({**known, "precision": precision, "out": "."})
-    if options.data is not None and not data:
+    sources = tuple(config.get("sources", ()))
+    if options.data is not None and (data or sources):
+        data, sources = _data(options.data)  # it may have been moved
+    elif options.data is not None:
         raise UserError(f"the run in {out} learns from {run.recipe.data}; leave out --data")
-    return replace(run, out=out, data=options.data or data)  # it may have been moved
+    return replace(run, out=out, data=data, sources=sources)
+
+
+def _data(names: Sequence[str] | None) -> tuple[Path | None, tuple[str, ...]]:
+    """What --data names: a folder of shards that are trained on as they lie, or other sources."""
+    if names is None:
+        return None, ()
+    from nanogpt2.data.mixture import is_ready, parts_of
+
+    first, *more = parts = parts_of(names)
+    if more or first.weight is not None or not is_ready(first.path):
+        return None, tuple(map(str, parts))  # which a later call finds from any folder
+    return first.path, ()

@@ -22,6 +22,9 @@ from nanogpt2.recipes import RECIPES, Recipe
 from nanogpt2.settings import Count, Natural, Place, Scale, flat, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
+GENTLER = 0.3
+"""of a recipe's rates where a run goes on from another's model: the best on the new text of 1, 0.3,
+0.1 and 0.03 (``python -m benchmarks.onward``)"""
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 """what products may be asked to run in by name"""
 LEARNING_FREE = ("summary", "record", "device_batch_size")
@@ -101,12 +104,18 @@ class Run:
     """continue from this checkpoint"""
     log: str = "none"
     """where else the curves go"""
+    init_from: Place | None = None
+    """a run, a checkpoint or nanochat's, whose weights are the start values"""
+    rate_scale: Scale | None = None
+    """factor on every learning rate; None: 1, or ``GENTLER`` with ``init_from``"""
+    sources: tuple[str, ...] = ()
+    """text in other forms, or PATH:WEIGHT of a mixture, of which shards are made in the folder"""
     max_restarts: Natural = 0
     """how often lost ranks are started again"""
 
     BARE: ClassVar = ("recipe", "loop")
     CLOSED: ClassVar = dict.fromkeys(
-        ("out", "tokenizer", "seed", "device", "core_bundle", "log")
+        ("out", "sources", "tokenizer", "seed", "init_from", "device", "core_bundle", "log")
         + ("core_max_per_task", "more_data", "resume", "resume_from", "max_restarts"),
         "is an option of its own",
     )
@@ -139,6 +148,13 @@ class Run:
         return self.recipe.precision if self.precision == "auto" else self.precision
 
     @property
+    def rates(self) -> float:
+        """Factor on every learning rate."""
+        if self.rate_scale is not None:
+            return self.rate_scale
+        return 1.0 if self.init_from is None else GENTLER
+
+    @property
     def wants_core(self) -> bool:
         """Whether CORE is measured: it is asked for, or the run aims at a record."""
         asked = self.core_bundle is not None or self.loop.core_every > 0
@@ -163,10 +179,12 @@ class Run:
         return _plain(
             {
                 "recipe": {name: recipe[name] for name in recipe if name not in LEARNING_FREE},
-                "data": "your own text" if self.data else self.recipe.data,
+                "data": "your own text" if self.data or self.sources else self.recipe.data,
                 "seed": self.seed,
                 "precision": self.precision,
                 **({"minutes": self.loop.minutes} if filled else {}),
+                **({"start": "another model"} if self.init_from else {}),
+                **({"rate_scale": self.rates} if self.rates != 1 else {}),
             }
         )
 
@@ -187,7 +205,8 @@ def _plain(values: Any) -> Any:
 
 def difference(begun: Any, now: Mapping[str, Any]) -> str | None:
     """Where two identities part (muon.lr is 0.02 there and 0.03 here); None: it is the same run."""
-    own = {"minutes": None}  # of a run whose recipe says how long it is
+    # of a run whose recipe says how long it is, and that begins at start values of its own
+    own = {"minutes": None, "start": "its seed", "rate_scale": 1}
     before = dict(flat(own | dict(begun))) if isinstance(begun, Mapping) else {}
     for name, value in flat(own | dict(now)):
         if before.get(name, "not set") != value:
@@ -238,9 +257,26 @@ def add_options(
         names = f"auto (what this machine can do), {', '.join(RECIPES)}"
     add("--recipe", metavar="NAME", help=f"{names} (default: {recipe})")
     place: dict[str, Any] = {"type": named_path, "metavar": "DIR", "required": needs_data}
-    add("--data", **place, help="own parquet shards with a `text` column")
+    if needs_data:
+        add("--data", **place, help="own parquet shards with a `text` column, or a mixture of them")
+    else:
+        add(
+            "--data",
+            nargs="+",
+            type=lambda text: str(named_path(text)),
+            metavar="SOURCE",
+            help="own text: folders or files (txt, md, jsonl, csv, parquet, compressed or not); "
+            "A:0.7 B:0.3 mixes by weights",
+        )
     add("--out", **place, help="folder of the run" + (" (default: runs/RECIPE)" * (not needs_data)))
     add("--seed", type=int, metavar="N", help="of the start values (default: 0)")
+    add(
+        "--init-from",
+        type=named_path,
+        metavar="DIR",
+        help="begin with the weights and the tokenizer of this run, checkpoint or nanochat folder, "
+        f"at {GENTLER:g} times the rates (--set rate_scale=1: at the recipe's)",
+    )
     add("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     for name, (metavar, text) in NAMED.items():
         if hasattr(loop, name):

@@ -43,12 +43,21 @@ def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
         "recipe": run.recipe.to_dict(),
         "dial": asdict(run.dial),
         "settings": asdict(run.loop),
-        "data": str(run.data or run.recipe.data),
+        "data": data_named(run),
+        "sources": list(run.sources),
         "data_dir": str(run.data.resolve()) if run.data else None,
         "seed": run.seed,
+        "init_from": run.init_from and str(run.init_from.resolve()),
+        "rate_scale": run.rate_scale,
+        "tokenizer_dir": run.tokenizer and str(run.tokenizer.resolve()),
         "identity": run.identity(),
         "machine": machine,
     }
+
+
+def data_named(run: Run) -> str:
+    """The run's data, in a word."""
+    return " ".join(run.sources) or str(run.data or run.recipe.data)
 
 
 def describe(run: Run, plan: Plan) -> Iterator[str]:
@@ -59,7 +68,8 @@ def describe(run: Run, plan: Plan) -> Iterator[str]:
     places = {
         **({} if run.loop.minutes is None else {"length": _length(run)}),
         "precision": plan.precision,
-        "data": str(run.data or run.recipe.data),
+        **({"start": f"{run.init_from}, at {run.rates:g} of its rates"} if run.init_from else {}),
+        "data": data_named(run),
         "processes": f"{plan.machine.devices}{several}",
         "folder": str(run.out),
     }
@@ -83,6 +93,10 @@ def outline(run: Run, plan: Plan) -> Iterator[str]:
     for number, stage in enumerate(speedrun.stages(), start=2):
         done = speedrun.stamps.valid(stage.name, stage.inputs())
         yield f"{number}  {stage.title}{' (is done)' if done else ''}"
+
+
+LENGTH = ("recipe.ratio", "recipe.iterations")
+"""the settings that say how long a run is"""
 
 
 # The stages
@@ -117,6 +131,8 @@ class Speedrun:
         core = [str(run.core_bundle), run.core_max_per_task]
 
         def tokenizer() -> Any:
+            if run.tokenizer:  # which the training holds to
+                return str(run.tokenizer.resolve())
             return [made("data"), run.recipe.model.vocab_size]
 
         def train() -> Any:
@@ -195,11 +211,14 @@ class Speedrun:
         if made_here(self.out) != {MADE}:
             mark(self.out)
         config = record(run, self.command, machine)
-        config |= {"credits": credits(run.recipe.data, run.data), "sampling": SAMPLING}
+        config |= {
+            "credits": credits(run.recipe.data, run.sources and data_named(run) or run.data),
+            "sampling": SAMPLING,
+        }
         path = self.out / "config.json"
         known = read_json(path) if valid["train"] else {}
         if known:  # the machine that trained is the one to report; the data may lie elsewhere now
-            config = known | {name: config[name] for name in ("data", "data_dir")}
+            config = known | {name: config[name] for name in ("data", "data_dir", "sources")}
         if config != known:
             write_json(path, config)
         if not valid["train"] and not is_rank():
@@ -220,6 +239,12 @@ def check_same_run(run: Run) -> None:
     if isinstance(begun, dict) and is_open(learned(run.out) or {}):
         begun = {**begun, "minutes": run.identity().get("minutes")}
     if what := difference(begun, run.identity()):
+        if what.startswith(LENGTH) and learned(run.out) is not None:
+            raise UserError(
+                f"the run in {run.out} has another length ({what}), and its rates fall by that "
+                "length to its end: made longer it would learn on at rates that were never "
+                f"scheduled; begin from its model instead (--init-from {run.out} --out NEW)"
+            )
         raise UserError(
             f"{run.out} holds another run ({what}); name another --out, or delete that folder"
         )

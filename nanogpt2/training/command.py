@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 from nanogpt2.data.shards import find_shards
 from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.errors import UserError
 from nanogpt2.files import named_path, require_folder_place
 from nanogpt2.logs import KINDS, check_log, open_log
 from nanogpt2.recipes import get_recipe
 from nanogpt2.run import EVAL_TOKENS, Loop, Run, add_options, assignments
 from nanogpt2.training.checkpoint import list_checkpoints
+from nanogpt2.training.loading import find_tokenizer_folder
+from nanogpt2.training.onward import onward_recipe
 from nanogpt2.training.settings import StepReport
 from nanogpt2.training.trainer import train
 
@@ -28,7 +31,12 @@ def parser() -> argparse.ArgumentParser:
         "in --out goes on from its newest checkpoint. Start it with torchrun for several GPUs.",
     )
     add_options(p, "laptop", LOOP, needs_data=True)
-    p.add_argument("--tokenizer", type=named_path, required=True, metavar="DIR", help="a saved one")
+    p.add_argument(
+        "--tokenizer",
+        type=named_path,
+        metavar="DIR",
+        help="a saved one (with --init-from: that model's own, if it lies beside it)",
+    )
     p.add_argument(
         "--log", default="none", metavar="KIND", help=f"{', '.join(KINDS)} (default: none)"
     )
@@ -38,17 +46,23 @@ def parser() -> argparse.ArgumentParser:
 
 def asked_for(options: argparse.Namespace) -> Run:
     """The run of a command line; without a word on the vocabulary it is the tokenizer's."""
-    named = assignments(options)
+    named, recipe = assignments(options), get_recipe(options.recipe or "laptop")
+    if options.init_from is not None:
+        recipe = onward_recipe(options.init_from, options.recipe)
+        options.tokenizer = options.tokenizer or find_tokenizer_folder(options.init_from)
+    if options.tokenizer is None:
+        raise UserError("the model needs a tokenizer; name a saved one with --tokenizer")
     if not {"vocab_size", "model.vocab_size"} & set(named):
         named["vocab_size"] = str(Tokenizer.load(options.tokenizer).vocab_size)
     # over a run of any length, about ten
     watch = LOOP if "minutes" not in named else Loop(checkpoint_every=0)
     run = Run(
-        get_recipe(options.recipe or "laptop"),
+        recipe,
         options.out,
         options.data,
         options.tokenizer,
         seed=options.seed or 0,
+        init_from=options.init_from,
         device=options.device,
         loop=watch,
         core_bundle=options.core_bundle,

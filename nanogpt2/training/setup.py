@@ -82,6 +82,8 @@ def build_learner(asked: Run, ranks: Ranks, tell: Callable[[str], None]) -> Lear
         compiled=compiled,
         dtype=PRODUCTS[precision],
     )
+    for group in optimizer.param_groups:
+        group["initial_lr"] *= asked.rates
     optimizer.measure_gradient = True
     scaling = LossScale(forward, optimizer, ranks, tell) if precision == "fp16" else None
     return Learner(model, forward, optimizer, precision, attention, compiled, scaling)

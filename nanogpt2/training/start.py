@@ -36,6 +36,7 @@ from nanogpt2.training.checkpoint import (
     step_of,
 )
 from nanogpt2.training.length import Length, is_open, known, write
+from nanogpt2.training.onward import take_weights
 from nanogpt2.training.ranks import Ranks
 from nanogpt2.training.settings import StepReport
 
@@ -76,6 +77,8 @@ def find_start(
 ) -> Start:
     """Fill model and optimizer from the checkpoint to continue, if there is one.
 
+    Where there is none, and ``asked.init_from`` names a model, with that one's weights.
+
     Args:
         identity: what the run is, as its checkpoints say it: model, recipe, ``Run.identity``, and
             the tokenizer's digest.
@@ -102,6 +105,9 @@ def find_start(
         require_free_space(asked.out, 2 * size, "keeping checkpoints")
         with damaged(found) if found else nullcontext():
             length = known(asked, state) if found or asked.resume else None
+        if found is None and asked.init_from is not None:
+            take_weights(asked, model)
+            tell(f"starting from {asked.init_from}, at {asked.rates:g} times the recipe's rates")
         sets = asked.loop.minutes is not None and length is None and is_open(state)
         _prepare(asked, found, has_tokenizer)
         write(asked, length)
@@ -242,6 +248,10 @@ def position(saved: list[Any], rank: int, world_size: int) -> Any:
     """
     if len(saved) == world_size:
         return saved[rank]
+    if "sources" in saved[0]:  # a mixture: each source by itself
+        each = zip(*(state["sources"] for state in saved), strict=True)
+        sources = [position(list(states), rank, world_size) for states in each]
+        return {"sources": sources, "given": saved[0]["given"]}
     place = min(tuple(state["next"]) for state in saved)
     waiting = sorted({tuple(entry) for state in saved for entry in state["buffer"]})
     buffer = [list(entry) for entry in waiting if entry < place][rank::world_size]

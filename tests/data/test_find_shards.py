@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt2.data.loader import TokenLoader
-from nanogpt2.data.shards import Shards, _natural, find_shards, write_shard
+from nanogpt2.data.shards import Shards, find_shards, natural, write_shard
 from nanogpt2.data.tokenizer import Tokenizer, main, text_sample
 from nanogpt2.errors import UserError
 from nanogpt2.evals.held_out import held_out_batches
@@ -106,7 +106,7 @@ def test_any_case_of_the_ending(tmp_path: Path):
 @given(st.lists(st.integers(0, 10**9), unique=True), st.sampled_from(["shard_{}", "{}-x", "a{}b7"]))
 def test_numbers_sort_as_numbers_and_padded_names_as_text(numbers: list[int], form: str):
     def ordered(written: list[str]) -> list[str]:
-        return sorted(written, key=lambda name: _natural(Path("d") / name, Path("d")))
+        return sorted(written, key=lambda name: natural(Path("d") / name, Path("d")))
 
     assert ordered([form.format(n) for n in numbers]) == [form.format(n) for n in sorted(numbers)]
     padded = [form.format(f"{n:010}") for n in numbers]
