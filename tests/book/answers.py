@@ -21,6 +21,8 @@ OF_THE_BROWSER = """() => {
     for (const label of why.querySelectorAll("strong, .ng-said")) label.remove();
     told.push(why.textContent);
   }
+  for (const cause of document.querySelectorAll(".ng-case template.ng-cause"))
+    for (const line of cause.content.querySelectorAll("p, pre")) told.push(line.textContent);
   return told.filter((text) => letters(text).length >= SHORT && seen.includes(letters(text)));
 }""".replace("SHORT", str(SHORT))
 """the same, by what Chromium lays out as visible"""
@@ -45,6 +47,7 @@ def shown_answers(page: Any) -> list[str]:
         for label in why.select("strong, .ng-said"):  # "Measured: three." is not in the code
             label.decompose()
         told.append(why.get_text())
+    told += [line.get_text() for line in page.select(".ng-case .ng-cause > :is(p, pre)")]
     article = BeautifulSoup(str(page.select_one("article") or page), "html.parser")
     for part in article.select(UNSEEN):
         part.decompose()
