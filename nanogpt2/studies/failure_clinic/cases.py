@@ -82,6 +82,7 @@ CASES = (
         "Every query sees keys that stand one place too early: the last of them is the very token "
         "it must predict. Held-out text does not help, for it leaks there too. Text written token "
         "by token has no future to look at, and falls apart.",
+        times=2,
     ),
     Case(
         "untied",
