@@ -69,7 +69,7 @@ CASES = (
         "last",
         "The run was made longer and the schedule was not told. Its straight line down goes on "
         "through zero, and a rate below zero climbs the hill it should descend. The turn comes "
-        "exactly where the old length ends.",
+        "soon after the old length has ended.",
     ),
     Case(
         "leak",

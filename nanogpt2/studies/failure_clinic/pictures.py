@@ -37,13 +37,13 @@ def ward(caption: str = "") -> Html:
     for i, (name, asked) in enumerate(STATIONS):
         y = 28 + 62 * i
         body += [
-            box(124, y, 216, name),
-            circle(254, y, 13, stroke=PAINT[1]),
-            words(254, y + 5.5, "?", "middle", fill=PAINT[1]),
-            words(276, y + 5, asked, size=15),
+            box(115, y, 198, name),
+            circle(234, y, 13, stroke=PAINT[1]),
+            words(234, y + 5.5, "?", "middle", fill=PAINT[1]),
+            words(256, y + 5, asked, size=15),
         ]
         if i + 1 < len(STATIONS):
-            body.append(arrow((124, y + 20), (124, y + 42)))
+            body.append(arrow((115, y + 20), (115, y + 42)))
     last = 28 + 62 * (len(STATIONS) - 1)
     body.append(arrow((16, last), (6, last), (6, 28), (15, 28)))
     told = "; ".join(f"{name}: {asked}" for name, asked in STATIONS)
@@ -100,6 +100,9 @@ def _norm(patient: Patient) -> Html:
         for name, run, dash, colour in pairs:
             axes.plot(run.series("norm"), dash, color=COLOURS[colour], label=name)
         axes.set(xlabel="step", ylabel="norm of the gradient", yscale="log")
+        axes.set_yticks((0.1, 0.3, 1, 3, 10, 30), ("0.1", "0.3", "1", "3", "10", "30"))
+        axes.minorticks_off()
+        axes.set_ylim(0.2, 40)
         legend(fig)
     low, high = min(patient.training.series("norm")), max(patient.training.series("norm"))
     alt = f"Case {patient.number}, the norm of the gradient: from {low:.2g} to {high:.2g}."
