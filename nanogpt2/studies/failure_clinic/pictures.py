@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nanogpt2.lab.claims import table
 from nanogpt2.lab.drawing import PAINT, arrow, box, circle, drawing, opening, path, show, words
-from nanogpt2.lab.page import Html
+from nanogpt2.lab.page import Html, inline
 from nanogpt2.lab.questions import case as case_box
 from nanogpt2.reporting.figures import COLOURS, legend, style, svg
 from nanogpt2.studies.failure_clinic.cases import CAUSES, Patient
@@ -139,7 +139,7 @@ def riddle(patient: Patient) -> Html:
     told = MENU[case.tells]
     alt = f"With the line and without it. {_ends(patient)}"
     cause = (
-        f"<p>{escape(case.why).replace('&lt;|bos|&gt;', '<code>&lt;|bos|&gt;</code>')}</p>"
+        f"<p>{inline(case.why)}</p>"
         f"<p>The measurement that tells: {escape(told.name)} ({told.minutes} min).</p>"
         f'<pre class="ng-diff">{escape(case.flip.diff())}</pre>'
         f"<figure>{svg(_loss_figure(patient.training, patient.healthy), alt)}<figcaption>The same "
@@ -158,7 +158,7 @@ def signature_matrix(
     drawn = []
     for row, (sign, distances) in enumerate(found.items()):
         y = 40 + 24 * row
-        drawn += [words(left - 6, y + 5, _short(sign), "end", 13),
+        drawn += [words(left - 6, y + 5, sign, "end", 13),
                   path(f"M{left} {y}H{left + step * len(distances)}", opacity=".15")]  # fmt: skip
         for column, distance in enumerate(distances):
             x = left + step * (column + 0.5)
@@ -176,10 +176,6 @@ def signature_matrix(
         f"case: {', '.join(map(str, lit))}. In every case the ringed one does."
     )
     return show(drawing("".join(drawn), 40 + 24 * len(found), shown=640), alt, caption)
-
-
-def _short(sign: str) -> str:
-    return sign if len(sign) <= 38 else sign[:37] + "…"
 
 
 def summary(patients: Sequence[Patient]) -> list[list[Any]]:
