@@ -22,7 +22,8 @@ OF_THE_BROWSER = """() => {
     told.push(why.textContent);
   }
   for (const cause of document.querySelectorAll(".ng-case template.ng-cause"))
-    for (const line of cause.content.querySelectorAll("p, pre")) told.push(line.textContent);
+    for (const line of cause.content.querySelectorAll("p:not(:has(strong)), pre"))
+      told.push(line.textContent);
   return told.filter((text) => letters(text).length >= SHORT && seen.includes(letters(text)));
 }""".replace("SHORT", str(SHORT))
 """the same, by what Chromium lays out as visible"""
@@ -47,7 +48,10 @@ def shown_answers(page: Any) -> list[str]:
         for label in why.select("strong, .ng-said"):  # "Measured: three." is not in the code
             label.decompose()
         told.append(why.get_text())
-    told += [line.get_text() for line in page.select(".ng-case .ng-cause > :is(p, pre)")]
+    told += [
+        "".join(line.find_all(string=True))  # get_text leaves out what stands in a template
+        for line in page.select(".ng-case .ng-cause > :is(p:not(:has(strong)), pre)")
+    ]
     article = BeautifulSoup(str(page.select_one("article") or page), "html.parser")
     for part in article.select(UNSEEN):
         part.decompose()
