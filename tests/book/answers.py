@@ -48,9 +48,11 @@ def shown_answers(page: Any) -> list[str]:
         for label in why.select("strong, .ng-said"):  # "Measured: three." is not in the code
             label.decompose()
         told.append(why.get_text())
-    told += [
-        "".join(line.find_all(string=True))  # get_text leaves out what stands in a template
-        for line in page.select(".ng-case .ng-cause > :is(p:not(:has(strong)), pre)")
+    told += [  # select and get_text leave out what stands in a template
+        "".join(line.find_all(string=True))
+        for cause in page.find_all(class_="ng-cause")
+        for line in cause.find_all(["p", "pre"])
+        if not line.find("strong")
     ]
     article = BeautifulSoup(str(page.select_one("article") or page), "html.parser")
     for part in article.select(UNSEEN):
