@@ -13,7 +13,7 @@ from nanogpt2.lab.explore import explore
 from nanogpt2.lab.pace import live_steps
 from nanogpt2.lab.parameters import check_parameters
 from nanogpt2.lab.plots import bars, curves, heatmap, lines
-from nanogpt2.lab.questions import predict, quiz
+from nanogpt2.lab.questions import case, predict, quiz
 from nanogpt2.lab.records import record, recorded
 from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import (

@@ -1,5 +1,7 @@
 """Questions a reader answers before reading on: ``predict`` keeps the answer, ``quiz`` marks it.
 
+``case`` sells measurements between the reader's answer and the right one.
+
 The choice stays in the reader's own browser (localStorage); nothing is sent anywhere.
 """
 
@@ -13,7 +15,7 @@ from nanogpt2.lab.page import Html, inline, part, plain, rendered, script
 from nanogpt2.reporting.figures import fresh_name
 
 PREDICT, REVEAL = (script("choice", name) for name in ("predict", "reveal"))
-QUIZ = script("quiz")
+QUIZ, CASE = script("quiz"), script("choice", "case")
 
 
 class Prediction(Html):
@@ -45,7 +47,7 @@ def predict(
     """
     listed = _checked(question, choices)
     index = None if answer is None else _index(answer, listed)
-    key = "nanogpt2:" + hashlib.sha256("|".join([question, *listed]).encode()).hexdigest()[:16]
+    key = _key(question, listed)
     shown = {"question": question, "choices": listed, "answer": index, "why": why}
     body = rendered("predict", name=fresh_name(), **shown)
     said, known = list(map(plain, listed)), "" if index is None else index
@@ -72,6 +74,32 @@ def quiz(
     body = rendered("quiz", question=question, choices=listed, name=fresh_name())
     html = part("quiz", body, QUIZ, answer=index, whys=[inline(why) for why in whys])
     return Html(html, f"{plain(question)} ({' | '.join(map(plain, listed))})")
+
+
+def case(
+    question: str,
+    choices: Sequence[str],
+    answer: int | str,
+    cause: str,
+    menu: Sequence[tuple[str, int, str]],
+) -> Html:
+    """A riddle: commit to a diagnosis, buy measurements, keep it or change it, see the cause.
+
+    Args:
+        question: also the name under which choice and purchases are kept.
+        cause: HTML, shown when the reader closes the case.
+        menu: what can be bought: its name, its price in minutes, and its result as HTML.
+    """
+    listed = _checked(question, choices)
+    index, shown = _index(answer, listed), {"question": question, "choices": listed}
+    body = rendered("case", name=fresh_name(), answer=index, cause=cause, menu=menu, **shown)
+    html = part("case", body, CASE, key=_key(question, listed), answer=index)
+    bought = ", ".join(f"{name} ({price} min)" for name, price, _ in menu)
+    return Html(html, f"{plain(question)} ({' | '.join(map(plain, listed))}); to buy: {bought}")
+
+
+def _key(question: str, choices: list[str]) -> str:
+    return "nanogpt2:" + hashlib.sha256("|".join([question, *choices]).encode()).hexdigest()[:16]
 
 
 def _checked(question: str, choices: Sequence[str]) -> list[str]:

@@ -38,15 +38,16 @@ class SmallData:
         """
         generator = np.random.default_rng((seed, step))
         starts = generator.integers(0, len(self.train) - length - 1, batch_size)
-        return _rows(self.train, starts, length)
+        return rows_at(self.train, starts, length)
 
     def validation(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """The first ``rows`` rows (B, T) of the held-out stream; fewer where it is shorter."""
         rows = min(rows, (len(self.val) - 1) // length)
-        return _rows(self.val, np.arange(rows) * length, length)
+        return rows_at(self.val, np.arange(rows) * length, length)
 
 
-def _rows(stream: np.ndarray, starts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+def rows_at(stream: np.ndarray, starts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (B, T): rows of the stream, and the same one token later."""
     rows = torch.from_numpy(stream[starts[:, None] + np.arange(length + 1)].astype(np.int64))
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 

@@ -21,6 +21,9 @@ OF_THE_BROWSER = """() => {
     for (const label of why.querySelectorAll("strong, .ng-said")) label.remove();
     told.push(why.textContent);
   }
+  for (const cause of document.querySelectorAll(".ng-case template.ng-cause"))
+    for (const line of cause.content.querySelectorAll("p:not(:has(strong)), pre"))
+      told.push(line.textContent);
   return told.filter((text) => letters(text).length >= SHORT && seen.includes(letters(text)));
 }""".replace("SHORT", str(SHORT))
 """the same, by what Chromium lays out as visible"""
@@ -45,6 +48,12 @@ def shown_answers(page: Any) -> list[str]:
         for label in why.select("strong, .ng-said"):  # "Measured: three." is not in the code
             label.decompose()
         told.append(why.get_text())
+    told += [  # select and get_text leave out what stands in a template
+        "".join(line.find_all(string=True))
+        for cause in page.find_all(class_="ng-cause")
+        for line in cause.find_all(["p", "pre"])
+        if not line.find("strong")
+    ]
     article = BeautifulSoup(str(page.select_one("article") or page), "html.parser")
     for part in article.select(UNSEEN):
         part.decompose()

@@ -245,6 +245,17 @@ def test_an_answer_in_full_view_is_seen() -> None:
     assert told(closed.replace("</article>", "<p>The masked one is slower, as the clock says.</p>"))
 
 
+def test_the_cause_of_a_case_in_full_view_is_seen() -> None:
+    bs4 = pytest.importorskip("bs4")
+    box = f"<div class='ng-case'><template class='ng-cause'><p>{WHY}</p></template></div>"
+
+    def told(html: str) -> list[str]:
+        return shown_answers(bs4.BeautifulSoup(f"<article>{html}</article>", "html.parser"))
+
+    assert told(box) == []
+    assert told(f"{box}<p>{WHY}</p>") == [WHY]
+
+
 def numbers_in_code(path: Path) -> set[float]:
     """Every number that a Python file, or the code of a notebook, spells out."""
     text = path.read_text(encoding="utf-8")

@@ -51,6 +51,13 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lab.lines([0, 1], {"a": [0, 1]}, alt="a line"),
         lab.claim("speed", 3.0),
         lab.check(lambda: 1, [((), 1)]),
+        lab.case(
+            "Who did it?",
+            ["butler", "cook"],
+            "cook",
+            "<p>The soup.</p>",
+            [("taste", 2, "salty"), ("ask", 5, "silence")],
+        ),
     ]
     page = tmp_path_factory.mktemp("page") / "page.html"
     body = "\n".join(f"<section>{item.html}</section>" for item in parts)
@@ -131,6 +138,28 @@ def test_a_quiz_marks_and_lets_try_again(page: Any) -> None:
     box.get_by_text("right", exact=True).click()
     box.get_by_role("button").click()
     assert "Right. Yes." in box.inner_text()
+
+
+def test_a_case_sells_measurements_between_two_diagnoses(page: Any) -> None:
+    box = page.locator(".ng-case")
+
+    def told(*texts: str) -> list[bool]:
+        return [text in box.inner_text() for text in texts]
+
+    assert box.locator(".ng-commit").is_disabled() and not box.locator(".ng-shop").is_visible()
+    assert told("salty", "silence", "The soup") == [False, False, False]
+    box.get_by_text("butler", exact=True).click()
+    box.locator(".ng-commit").click()
+    box.get_by_role("button", name="ask · 5 min").click()
+    assert told("silence", "salty", "Spent: 5 minutes", "The soup") == [True, False, True, False]
+    page.reload()
+    assert told("silence", "Spent: 5 minutes") == [True, True]
+    box.get_by_text("cook", exact=True).click()
+    box.get_by_role("button", name="Close the case").click()
+    assert told("first diagnosis was wrong, your last is right", "The soup") == [True, True]
+    assert box.locator("input").first.is_disabled()
+    box.locator(".ng-again").click()
+    assert told("silence", "The soup") == [False, False]
 
 
 def test_themes_change_ink_and_colours(page: Any) -> None:

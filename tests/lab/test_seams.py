@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import nanogpt2
-from nanogpt2.lab.seams import SEAMS, patched
+from nanogpt2.lab.seams import SEAMS, Flip, patched
 from nanogpt2.lab.timing import best_seconds, median_seconds
+from nanogpt2.optim import muon, sharded
 
 PACKAGE = Path(nanogpt2.__file__).parent
 CHAPTERS = PACKAGE.parent / "chapters"
@@ -30,12 +31,14 @@ def code() -> Iterator[tuple[str, str]]:
 
 
 def patches() -> list[tuple[str, ast.Call]]:
-    """Every call of ``patched``, with where it stands."""
+    """Every call of ``patched`` and ``Flip``, with where it stands; ``Flip`` itself calls one."""
     return [
         (where, node)
         for where, text in code()
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "patched"
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).split(".")[-1] in ("patched", "Flip")
+        and where != "lab/seams.py"
     ]
 
 
@@ -107,3 +110,32 @@ def test_the_first_call_does_not_count() -> None:
     assert calls == ["a"] * 4
     found = best_seconds([lambda: calls.append("b"), lambda: calls.append("c")], 2)
     assert calls[4:] == ["b", "c"] * 3 and len(found) == 2
+
+
+AXIS = Flip("nanogpt2.optim.muon.shape_factor", "rows / cols", "cols / rows")
+
+
+def test_a_flip_changes_one_line_for_a_block_and_says_which() -> None:
+    right = muon.shape_factor
+    with AXIS():
+        assert (muon.shape_factor(1, 4), muon.shape_factor(4, 1)) == (2.0, 1.0)
+    assert muon.shape_factor is right and right(4, 1) == 2.0
+    changed = [line for line in AXIS.diff().splitlines() if line[0] in "+-"]
+    assert changed == [
+        "-    return max(1.0, rows / cols) ** 0.5",
+        "+    return max(1.0, cols / rows) ** 0.5",
+    ]
+
+
+def test_a_flipped_method_is_one_still_and_sees_its_module() -> None:
+    flip = Flip("nanogpt2.optim.sharded.Stack.update", ".div_(self.comm.world_size)", "")
+    with flip():
+        changed = sharded.Stack.update
+        assert changed.__globals__ is vars(sharded) and "div_" not in changed.__code__.co_names
+    assert "div_" in sharded.Stack.update.__code__.co_names
+
+
+@pytest.mark.parametrize("right", ["max(2.0", "rows"])
+def test_a_flip_of_what_does_not_stand_there_once_is_refused(right: str) -> None:
+    with pytest.raises(ValueError, match="does not stand once"):
+        Flip("nanogpt2.optim.muon.shape_factor", right, "")()

@@ -1,0 +1,15 @@
+"""The failure clinic: ten trainings broken by one line each, and what can be asked of them.
+
+Chapter: failure_clinic.
+"""
+
+from nanogpt2.studies.failure_clinic.cases import admit
+from nanogpt2.studies.failure_clinic.measures import MENU
+from nanogpt2.studies.failure_clinic.pictures import (
+    riddle,
+    sight,
+    signature_matrix,
+    summary,
+    ward,
+)
+from nanogpt2.studies.failure_clinic.signs import healthy_spread, luck, signatures

@@ -1,0 +1,204 @@
+"""What the clinic shows: a case from outside, its box, and the signatures of all."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from nanogpt2.lab.claims import table
+from nanogpt2.lab.drawing import PAINT, arrow, box, circle, drawing, opening, path, show, words
+from nanogpt2.lab.page import Html, inline
+from nanogpt2.lab.questions import case as case_box
+from nanogpt2.reporting.figures import COLOURS, legend, style, svg
+from nanogpt2.studies.failure_clinic.cases import CAUSES, Patient
+from nanogpt2.studies.failure_clinic.measures import MENU, PROMPT
+from nanogpt2.studies.failure_clinic.runs import Training
+from nanogpt2.studies.failure_clinic.signs import LIT
+
+STATIONS = (
+    ("rows of tokens", "in order? new? whole?"),
+    ("model: logits", "who sees whom?"),
+    ("loss", "of which target?"),
+    ("gradients, averaged", "how long?"),
+    ("optimizer", "whom does it move?"),
+    ("rate of this step", "for which batch and length?"),
+    ("checkpoint, and back", "all of it?"),
+)
+
+
+def ward(caption: str = "") -> Html:
+    """The drawing that opens the chapter: the stations of a training and what to ask at each."""
+    body = []
+    for i, (name, asked) in enumerate(STATIONS):
+        y = 28 + 62 * i
+        body += [
+            box(115, y, 198, name),
+            circle(234, y, 13, stroke=PAINT[1]),
+            words(234, y + 5.5, "?", "middle", fill=PAINT[1]),
+            words(256, y + 5, asked, size=15),
+        ]
+        if i + 1 < len(STATIONS):
+            body.append(arrow((115, y + 20), (115, y + 42)))
+    last = 28 + 62 * (len(STATIONS) - 1)
+    body.append(arrow((16, last), (6, last), (6, 28), (15, 28)))
+    told = "; ".join(f"{name}: {asked}" for name, asked in STATIONS)
+    alt = f"The stations of a training below each other, a question beside each. {told}"
+    return opening("".join(body), last + 28, alt, caption)
+
+
+def sight(patient: Patient) -> Html:
+    """What one sees of a case before anything is measured."""
+    parts = [SIGHTS[name](patient) for name in patient.case.sight]
+    return Html("".join(p.html for p in parts), "\n".join(p.text for p in parts))
+
+
+def _loss(patient: Patient) -> Html:
+    run, well = patient.training, patient.healthy
+    told = _ends(patient)
+    return show(_loss_figure(run, well), f"Case {patient.number}, the loss over the steps. {told}",
+                "Smoothed training loss, and held-out loss as dots, in nats per token; dotted: a "
+                "healthy training.")  # fmt: skip
+
+
+def _ends(patient: Patient) -> str:
+    run, well = patient.training, patient.healthy
+    return (
+        f"This training ends at {run.end('loss'):.2f}, on held-out text at "
+        f"{run.held_out[-1][1]:.2f}; a healthy one at {well.end('loss'):.2f}."
+    )
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Each value with those just before it: the mean of up to five."""
+    return [statistics.fmean(values[max(0, i - 4) : i + 1]) for i in range(len(values))]
+
+
+def _loss_figure(run: Training, well: Training) -> Figure:
+    with style():
+        fig = Figure(figsize=(5.6, 2.7))
+        axes = fig.subplots()
+        axes.plot(_smooth(well.series("loss")), ":", color=COLOURS[5], label="healthy")
+        axes.plot(_smooth(run.series("loss")), "-", color=COLOURS[0], label="training")
+        held = [*zip(*run.held_out, strict=True)]
+        axes.plot(*held, "o", color=COLOURS[1], markersize=4, label="held out")
+        axes.set(xlabel="step", ylabel="nats per token")
+        axes.set_ylim(0, min(14, 1.05 * max(*run.series("loss"), *held[1])))
+        legend(fig)
+    return fig
+
+
+def _norm(patient: Patient) -> Html:
+    with style():
+        fig = Figure(figsize=(5.6, 2.2))
+        axes = fig.subplots()
+        pairs = (("healthy", patient.healthy, ":", 5), ("this training", patient.training, "-", 0))
+        for name, run, dash, colour in pairs:
+            axes.plot(run.series("norm"), dash, color=COLOURS[colour], label=name)
+        axes.set(xlabel="step", ylabel="norm of the gradient", yscale="log")
+        axes.set_yticks((0.1, 0.3, 1, 3, 10, 30), ("0.1", "0.3", "1", "3", "10", "30"))
+        axes.minorticks_off()
+        axes.set_ylim(0.2, 40)
+        legend(fig)
+    low, high = min(patient.training.series("norm")), max(patient.training.series("norm"))
+    alt = f"Case {patient.number}, the norm of the gradient: from {low:.2g} to {high:.2g}."
+    return show(fig, alt)
+
+
+def _log(patient: Patient) -> Html:
+    run, well = patient.training.log, patient.healthy.log
+    at = [round(i * (len(run) - 1) / 5) for i in range(6)]
+    rows = [
+        [f"{run[i]['step']}", run[i]["loss"], run[i]["norm"], well[i]["loss"], well[i]["norm"]]
+        for i in at
+    ]
+    headers = ["step", "loss", "norm", "loss, healthy", "norm, healthy"]
+    return table(headers, rows, form=".3f", caption=f"Case {patient.number}, from the log")
+
+
+def _sample(patient: Patient) -> Html:
+    rows = [["this training", patient.sample], ["a healthy one", patient.healthy_sample]]
+    return table(["", f"after “{PROMPT}”"], rows, caption=f"Case {patient.number}, what it writes")
+
+
+SIGHTS = {"loss": _loss, "norm": _norm, "log": _log, "sample": _sample}
+
+
+def riddle(patient: Patient) -> Html:
+    """The box of a case: suspects, measurements to buy, and the cause with its line."""
+    case = patient.case
+    menu = [
+        (m.name, m.minutes, f"{patient.here[key]:{m.form}}; a healthy training: "
+                            f"{patient.well[key]:{m.form}}.")
+        for key, m in MENU.items()
+    ]  # fmt: skip
+    told = MENU[case.tells]
+    alt = f"With the line and without it. {_ends(patient)}"
+    cause = (
+        f"<p>{inline(case.why)}</p>"
+        f"<p>The measurement that tells: {escape(told.name)} ({told.minutes} min).</p>"
+        f'<pre class="ng-diff">{escape(case.flip.diff())}</pre>'
+        f"<figure>{svg(_loss_figure(patient.training, patient.healthy), alt)}<figcaption>The same "
+        "training twice: with the line marked + and with the one marked −.</figcaption></figure>"
+    )
+    suspects = [CAUSES[key] for key in case.suspects]
+    asked = f"Case {patient.number}: what is wrong?"
+    return case_box(asked, suspects, CAUSES[case.key], cause, menu)
+
+
+def signature_matrix(
+    found: dict[str, list[float]], patients: Sequence[Patient], caption: str = ""
+) -> Html:
+    """Every sign against every case: the larger a dot, the further from health."""
+    left, step = 262, 21
+    drawn = []
+    for row, (sign, distances) in enumerate(found.items()):
+        y = 40 + 24 * row
+        drawn += [words(left - 6, y + 5, sign, "end", 13),
+                  path(f"M{left} {y}H{left + step * len(distances)}", opacity=".15")]  # fmt: skip
+        for column, distance in enumerate(distances):
+            x = left + step * (column + 0.5)
+            tells = sign == MENU[patients[column].case.tells].name
+            r = min(9.0, 3 * math.log10(max(1.0, distance)) + (1.5 if distance > LIT else 0))
+            if distance > LIT:
+                drawn.append(circle(x, y, r, fill=PAINT[1 if tells else 0], stroke="none"))
+            if tells:
+                drawn.append(circle(x, y, 10.5, stroke=PAINT[1], stroke_width="2"))
+    for column, patient in enumerate(patients):
+        drawn.append(words(left + step * (column + 0.5), 20, f"{patient.number}", "middle", 14))
+    lit = [sum(distances[i] > LIT for distances in found.values()) for i in range(len(patients))]
+    alt = (
+        f"A matrix of {len(found)} signs by {len(patients)} cases. Signs that stand out, case by "
+        f"case: {', '.join(map(str, lit))}. In every case the ringed one does."
+    )
+    return show(drawing("".join(drawn), 40 + 24 * len(found), shown=640), alt, caption)
+
+
+def summary(patients: Sequence[Patient]) -> list[list[Any]]:
+    """Rows: case, symptom, the measurement that tells, cause."""
+    return [
+        [f"{p.number}", symptom(p), MENU[p.case.tells].name, CAUSES[p.case.key]] for p in patients
+    ]
+
+
+def symptom(patient: Patient) -> str:
+    """What the curves say, in a few words, read off the runs."""
+    run, well = patient.training, patient.healthy
+    loss, held, right = run.end("loss"), run.held_out[-1][1], well.end("loss")
+    lowest = min(_smooth(run.series("loss")))
+    if held > loss + 0.5 and loss < right - 0.3:
+        return "training loss falls, held-out loss rises"
+    if loss > lowest + 0.5:
+        return "the loss turns and climbs"
+    if loss < right - 1:
+        return "both losses too good to be true"
+    half = len(run.log) // 2
+    if run.log[half]["loss"] > run.log[half - 1]["loss"] + 0.5:
+        return "a leap at the resume"
+    if loss > right + 0.1:
+        return "rough, and worse throughout"
+    return "none in the loss"
