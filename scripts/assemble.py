@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from nanogpt2.errors import UserError
+from nanogpt2.export import web
 from nanogpt2.files import read_json
 from nanogpt2.lab.page import static
+from nanogpt2.lab.panel import MEGABYTES
 from scripts import facts, ladder, lines, pages, rooms, welcome
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
@@ -59,6 +61,7 @@ def assemble(with_api: bool = True) -> None:
     (SOURCE / "chapters").mkdir()
     for path in notebooks():
         text = json.dumps(chapter(path, known, config["repository"]), ensure_ascii=False)
+        text = text.replace(MEGABYTES, web.megabytes(BOOK / "_static" / "model"))
         (SOURCE / path.relative_to(ROOT)).write_text(text, encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ SHOWS = {
     "table",
 }  # fmt: skip
 """functions of ``nanogpt2.lab`` that only put something on the page"""
-ASKS = {"predict", "quiz"}
+ASKS = {"panel", "predict", "quiz"}
 TAUGHT = (ast.Assert, ast.ClassDef, ast.For, ast.With, ast.Import, ast.ImportFrom)
 """statements that a folded cell must not hold: a reader should see them"""
 STUDY = re.compile(r"^from nanogpt2\.studies import (\w+)(?: as (\w+))?$", re.M)

@@ -11,6 +11,7 @@ from nanogpt2.lab.drawing import show
 from nanogpt2.lab.exercises import check, compare_values
 from nanogpt2.lab.explore import explore
 from nanogpt2.lab.pace import live_steps
+from nanogpt2.lab.panel import panel
 from nanogpt2.lab.parameters import check_parameters
 from nanogpt2.lab.plots import bars, curves, heatmap, lines
 from nanogpt2.lab.questions import case, predict, quiz

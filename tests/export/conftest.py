@@ -25,7 +25,7 @@ PAGE = resources.files("nanogpt2.export") / "page"
 TEXT = (Path(__file__).parent / "text.txt").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # Playwright runs once in a process: it ends before others begin
 def context() -> Iterator[Any]:
     """A browser's context that reaches files alone."""
     if CHROMIUM is None:
