@@ -276,3 +276,23 @@ def test_chapter_and_room_link_each_other() -> None:
             page = f"book/api/{rooms.page_of(room)}.html"
             assert there.select(f'a[href*="{page}#module-{room}"]'), f"{chapter.key}: no {room}"
             assert soup(page).select(f'a[href*="{chapter.document}.html"]'), f"{room}: no chapter"
+
+
+WITH_PANELS = [page for page in ARTICLES if 'class="ng ng-panel"' in (HTML / page).read_text()]
+
+
+@pytest.mark.parametrize("page", WITH_PANELS)
+def test_a_panel_measures_on_the_books_model(page: str, context: Any) -> None:
+    """From a file: bet, load, measure; then the page is as readable as before."""
+    opened = Opened(context, (HTML / page).as_uri())
+    boxes = opened.page.locator(".ng-panel").all()
+    for box in boxes:
+        bet = opened.page.locator(f'.ng-predict[data-key="{box.get_attribute("data-key")}"]')
+        bet.locator("input").first.check()
+        bet.locator(".ng-commit").click()
+        box.get_by_role("button").click()
+        box.get_by_text("Measured: ").wait_for(timeout=120_000)
+    opened.page.set_viewport_size({"width": 400, "height": 900})
+    found = opened.look()
+    opened.page.close()
+    assert boxes and opened.wrong + found == []
