@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ GENTLER = 0.3
 0.1 and 0.03 (``python -m benchmarks.onward``)"""
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 """what products may be asked to run in by name"""
+MOST_PROFILED = 100
+"""steps whose every operation is kept in memory"""
 LEARNING_FREE = ("summary", "record", "device_batch_size")
 """fields of a recipe that change nothing of what is learned"""
 
@@ -61,6 +64,21 @@ class Loop:
     minutes of training, measured as it goes and cooled down (see ``nanogpt2.training.length``)"""
     lengthen: bool = True
     """whether ``minutes`` may make the run longer than its recipe says"""
+    profile: str | None = None
+    """first and last of the steps that are profiled, such as 10:13 (1 is the run's first)"""
+
+    def __post_init__(self) -> None:
+        if self.profile is not None and not 0 < len(self.profiled) <= MOST_PROFILED:
+            raise UserError(
+                f"profile is {self.profile!r}; it must be the first and the last of at most "
+                f"{MOST_PROFILED} steps, such as 10:13"
+            )
+
+    @property
+    def profiled(self) -> range:
+        """The steps that are profiled."""
+        steps = re.fullmatch(r"([1-9]\d{0,9}):(\d{1,10})", self.profile or "")
+        return range(int(steps[1]), int(steps[2]) + 1) if steps else range(0)
 
     def over(self, dial: Dial) -> Loop:
         """The loop of a run of that length: None stands for about ten times in it."""
@@ -229,6 +247,7 @@ NAMED = {
     "checkpoint_every": ("N", "steps between checkpoints (0: only at the end)"),
     "keep_last": ("N", "checkpoints to keep, beside the best one"),
     "max_seconds": ("S", "stop, saved, after so long"),
+    "profile": ("A:B", "profile steps A to B: a trace and a table in the run's folder"),
     "minutes": ("M", "set the length, by the speed of the first steps, to end within M minutes"),
 }
 """settings with an option of their own: ``--eval-every 10`` is ``--set eval_every=10``"""
