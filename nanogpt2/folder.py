@@ -19,7 +19,8 @@ from nanogpt2.files import MADE, made_here
 
 NAMES = (
     "attempts.jsonl", "checkpoints", "config.json", "core.json", "evaluation.json", "length.json",
-    "metrics.jsonl", "report.html", "report.md", "samples.json", "stages", "training.json",
+    "metrics.jsonl", "profile", "report.html", "report.md", "samples.json", "stages",
+    "training.json",
 )  # fmt: skip
 """what a run writes; ``tokenizer/`` and ``data/`` have markers of their own"""
 LOCK = "run.lock"

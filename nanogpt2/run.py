@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,11 +23,21 @@ from nanogpt2.recipes import RECIPES, Recipe
 from nanogpt2.settings import Count, Natural, Place, Scale, flat, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
+PROMPTS = (
+    "The state of the Union is",
+    "The largest city in the country",
+    "My fellow citizens,",
+    "Water is",
+    "In the year 1900,",
+)
+"""what a model continues after its training, and the first two of them during it"""
 GENTLER = 0.3
 """of a recipe's rates where a run goes on from another's model: the best on the new text of 1, 0.3,
 0.1 and 0.03 (``python -m benchmarks.onward``)"""
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 """what products may be asked to run in by name"""
+MOST_PROFILED = 100
+"""steps whose every operation is kept in memory"""
 LEARNING_FREE = ("summary", "record", "device_batch_size")
 """fields of a recipe that change nothing of what is learned"""
 
@@ -50,6 +61,8 @@ class Loop:
     """steps between CORE evaluations; 0: never"""
     core_sample: Count | None = 500
     """examples of each task in these; None: all"""
+    sample_every: Natural = 0
+    """steps between samples of what the model writes; 0: never"""
     checkpoint_every: Natural | None = None
     """steps between checkpoints; 0: only at the end (and when stopped)"""
     keep_last: Count = 2
@@ -61,6 +74,21 @@ class Loop:
     minutes of training, measured as it goes and cooled down (see ``nanogpt2.training.length``)"""
     lengthen: bool = True
     """whether ``minutes`` may make the run longer than its recipe says"""
+    profile: str | None = None
+    """first and last of the steps that are profiled, such as 10:13 (1 is the run's first)"""
+
+    def __post_init__(self) -> None:
+        if self.profile is not None and not 0 < len(self.profiled) <= MOST_PROFILED:
+            raise UserError(
+                f"profile is {self.profile!r}; it must be the first and the last of at most "
+                f"{MOST_PROFILED} steps, such as 10:13"
+            )
+
+    @property
+    def profiled(self) -> range:
+        """The steps that are profiled."""
+        steps = re.fullmatch(r"([1-9]\d{0,9}):(\d{1,10})", self.profile or "")
+        return range(int(steps[1]), int(steps[2]) + 1) if steps else range(0)
 
     def over(self, dial: Dial) -> Loop:
         """The loop of a run of that length: None stands for about ten times in it."""
@@ -226,9 +254,11 @@ NAMED = {
     "eval_every": ("N", "steps between measurements of validation (0: at the end, -1: never)"),
     "eval_tokens": ("N", "tokens of one measurement"),
     "core_every": ("N", "steps between measurements of CORE (0: never)"),
+    "sample_every": ("N", "steps between samples of what the model writes (0: never)"),
     "checkpoint_every": ("N", "steps between checkpoints (0: only at the end)"),
     "keep_last": ("N", "checkpoints to keep, beside the best one"),
     "max_seconds": ("S", "stop, saved, after so long"),
+    "profile": ("A:B", "profile steps A to B: a trace and a table in the run's folder"),
     "minutes": ("M", "set the length, by the speed of the first steps, to end within M minutes"),
 }
 """settings with an option of their own: ``--eval-every 10`` is ``--set eval_every=10``"""

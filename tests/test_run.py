@@ -169,7 +169,7 @@ def test_both_commands_spell_their_options_alike():
     speedrun, trainer = options(parser()), options(trainer_parser())
     assert set(trainer) - set(speedrun) == {"--resume-from"}
     assert set(speedrun) - set(trainer) == {
-        "--resume", "--dry-run", "--log", "--cpu-ranks", "--max-restarts", "--core-max-per-task",
+        "--resume", "--dry-run", "--cpu-ranks", "--max-restarts", "--core-max-per-task",
         "--yes",
     }  # fmt: skip
     for name in {*speedrun} & {*trainer} - {"--data"}:  # one takes shards alone, the other any text

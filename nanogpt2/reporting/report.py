@@ -261,6 +261,7 @@ def render(run: Run) -> dict[str, str]:
         "samples_note": "What the trained model writes"
         + (f" ({how})." if how else ".")
         + " The bold part is its prompt; nothing was picked.",
+        "on_the_way": [record for record in run.metrics if record.get("samples")],
         "play": play_part(run),
         "core": core_part(run),
         "sections": sections(run),

@@ -60,8 +60,21 @@ def holds(recipe: Recipe, after: int, steps: int) -> bool:
 
 
 def require_steady_start(asked: Run) -> None:
-    """Raise UserError where the run's own rates fall before its length could be set."""
-    steps, recipe = asked.dial.iterations, asked.recipe
+    """Raise UserError where the run's own rates fall before its length could be set.
+
+    Or where steps are to be profiled that it has not, or that measure the speed: these are slower.
+    """
+    steps, recipe, profiled = asked.dial.iterations, asked.recipe, asked.loop.profiled
+    if asked.loop.minutes is not None and profiled and profiled[0] <= FIRST_STEPS:
+        raise UserError(
+            f"the first {FIRST_STEPS} steps measure the speed by which minutes sets the length, "
+            f"and profiling slows them; profile later ones (--profile {FIRST_STEPS + 1}:"
+            f"{FIRST_STEPS + len(profiled)})"
+        )
+    if asked.loop.minutes is None and profiled and profiled[-1] > steps:
+        raise UserError(
+            f"--profile {asked.loop.profile} goes beyond the run, which has {steps:,} steps"
+        )
     if asked.loop.minutes is not None and not holds(recipe, FIRST_STEPS, steps):
         raise UserError(
             f"minutes cannot set the length of a run of {steps:,} steps at warmdown_ratio "

@@ -41,6 +41,7 @@ from nanogpt2.training.metrics import (
     peak_memory,
     scores,
 )
+from nanogpt2.training.profiler import Profiler
 from nanogpt2.training.ranks import Ranks, join
 from nanogpt2.training.saver import Saver
 from nanogpt2.training.settings import (
@@ -121,6 +122,8 @@ class Trainer:
         self.model, self.optimizer = self.learner.model, self.learner.optimizer
         self.peak = peak_flops(ranks.device, self.learner.precision)
         self.saver = Saver(asked.out, ranks, self.loop.keep_last, self.tell)
+        profiled = self.loop.profiled if ranks.is_main else range(0)
+        self.profiler = Profiler(asked.out, profiled, ranks.device, self.tell)
         self.stopper, self.stop_key = Stopper(), ranks.fresh_key()
         self.identity = {
             "model": self.config.to_dict(),
@@ -152,9 +155,10 @@ class Trainer:
         again = self._take_up()
         with self.stopper, self.ranks.training(), collected_by_hand(), ExitStack() as ending:
             ending.callback(self.saver.settle)  # however it ends
+            ending.callback(self.profiler.end)
             try:
                 if again is not None:
-                    self._log(again | self._measure(again))
+                    self._log(again | self._measure(again) | self._sample(again))
                 if self.reason is None:
                     self._train()
             except torch.OutOfMemoryError:
@@ -233,9 +237,12 @@ class Trainer:
         smaller ones; OutOfMemoryError where it runs out later, or one row is too much.
         """
         # saved before it is measured, which may fail; or after, where a signal cut that short
-        callbacks = (self._account, self._save_if_due, self._measure, self._save_if_due, self._log)
+        watch = (self._save_if_due, self._measure, self._save_if_due, self._sample)
+        profiler = self.profiler
+        callbacks = (self._account, profiler.step_done, *watch, profiler.step_next, self._log)
         scaling: Any = self.learner.scaling
         while True:
+            self.profiler.begin(self.step)
             self.began = time.perf_counter()
             try:
                 fit(
@@ -421,8 +428,18 @@ class Trainer:
             self.model.train()
         return found
 
+    def _sample(self, point: Point) -> dict[str, Any]:
+        """What the model writes, where it is due: rank 0 asks, and the others' next step waits."""
+        if not (
+            self.ranks.is_main and self.loop.sample_every and self._due(self.loop.sample_every)
+        ):
+            return {}
+        return {"samples": self.evaluation.write(self.model)}
+
     def _log(self, point: Point) -> None:
         self.report = StepReport(**point)
+        for line in self.report.lines():
+            self.tell(f"step {self.step:,}: {line}")
         if self.metrics is not None:
             self.metrics.append(asdict(self.report))
         if self.on_step is not None and self.ranks.is_main:
@@ -432,6 +449,8 @@ class Trainer:
     def _finish(self) -> TrainResult:
         """Close the files, and write what came of it."""
         newest, report, start = self.saver.newest, self.report, self.start
+        if self.profiler.told:
+            self.tell(self.profiler.told)
         result = TrainResult(
             step=self.step,
             steps=self.steps,
