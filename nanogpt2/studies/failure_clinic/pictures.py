@@ -167,7 +167,7 @@ def signature_matrix(
             if distance > LIT:
                 drawn.append(circle(x, y, r, fill=PAINT[1 if tells else 0], stroke="none"))
             if tells:
-                drawn.append(circle(x, y, 10.5, stroke=PAINT[1], stroke_width="2"))
+                drawn.append(circle(x, y, 10.4, stroke=PAINT[1], stroke_width="2"))
     for column, patient in enumerate(patients):
         drawn.append(words(left + step * (column + 0.5), 20, f"{patient.number}", "middle", 14))
     lit = [sum(distances[i] > LIT for distances in found.values()) for i in range(len(patients))]
