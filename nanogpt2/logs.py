@@ -22,8 +22,8 @@ PROJECT = "nanogpt2"
 class Log(Protocol):
     """What the trainer needs of a log."""
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Record scalar ``values`` at ``step``; steps never go back within one log."""
+    def log(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Record numbers and texts at ``step``; steps never go back within one log."""
 
     def close(self) -> None:
         """Send what is still waiting."""
@@ -35,7 +35,7 @@ class NoLog:
     def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
         pass
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float | str]) -> None:
         pass
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class TrackedLog:
             project=PROJECT, name=folder.name, resume="allow", config=dict(configuration), **more
         )
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float | str]) -> None:
         self.run.log(dict(values), step=step)
 
     def close(self) -> None:
@@ -71,9 +71,10 @@ class TensorboardLog:
         lines = "".join(f"    {name} = {value}\n" for name, value in configuration.items())
         self.writer.add_text("configuration", lines)
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float | str]) -> None:
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            add = self.writer.add_text if isinstance(value, str) else self.writer.add_scalar
+            add(name, value, step)
 
     def close(self) -> None:
         self.writer.close()

@@ -23,6 +23,14 @@ from nanogpt2.recipes import RECIPES, Recipe
 from nanogpt2.settings import Count, Natural, Place, Scale, flat, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
+PROMPTS = (
+    "The state of the Union is",
+    "The largest city in the country",
+    "My fellow citizens,",
+    "Water is",
+    "In the year 1900,",
+)
+"""what a model continues after its training, and the first two of them during it"""
 GENTLER = 0.3
 """of a recipe's rates where a run goes on from another's model: the best on the new text of 1, 0.3,
 0.1 and 0.03 (``python -m benchmarks.onward``)"""
@@ -53,6 +61,8 @@ class Loop:
     """steps between CORE evaluations; 0: never"""
     core_sample: Count | None = 500
     """examples of each task in these; None: all"""
+    sample_every: Natural = 0
+    """steps between samples of what the model writes; 0: never"""
     checkpoint_every: Natural | None = None
     """steps between checkpoints; 0: only at the end (and when stopped)"""
     keep_last: Count = 2
@@ -244,6 +254,7 @@ NAMED = {
     "eval_every": ("N", "steps between measurements of validation (0: at the end, -1: never)"),
     "eval_tokens": ("N", "tokens of one measurement"),
     "core_every": ("N", "steps between measurements of CORE (0: never)"),
+    "sample_every": ("N", "steps between samples of what the model writes (0: never)"),
     "checkpoint_every": ("N", "steps between checkpoints (0: only at the end)"),
     "keep_last": ("N", "checkpoints to keep, beside the best one"),
     "max_seconds": ("S", "stop, saved, after so long"),

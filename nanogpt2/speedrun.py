@@ -28,8 +28,8 @@ from nanogpt2.planning import Plan
 from nanogpt2.reporting.console import Screen
 from nanogpt2.reporting.credits import credits
 from nanogpt2.reporting.machine import describe_machine
-from nanogpt2.run import Run, difference
-from nanogpt2.stages import PROMPTS, SAMPLING, Work
+from nanogpt2.run import PROMPTS, Run, difference
+from nanogpt2.stages import SAMPLING, Work
 from nanogpt2.stamps import Stamps
 from nanogpt2.training.length import FIRST_STEPS, is_open
 

@@ -22,7 +22,7 @@ from nanogpt2.memory import shards_needed
 from nanogpt2.planning import Plan
 from nanogpt2.reported import SHARD_CHARACTERS
 from nanogpt2.reporting.console import Screen
-from nanogpt2.run import EVAL_TOKENS, Run
+from nanogpt2.run import EVAL_TOKENS, PROMPTS, Run
 
 if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage that uses them
     from torch import Tensor
@@ -33,13 +33,6 @@ if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage 
     from nanogpt2.training.ranks import Ranks
     from nanogpt2.training.settings import StepReport
 
-PROMPTS = (
-    "The state of the Union is",
-    "The largest city in the country",
-    "My fellow citizens,",
-    "Water is",
-    "In the year 1900,",
-)
 SAMPLING = {"max_new_tokens": 96, "temperature": 0.8, "seed": 0}
 TASKS_CURE = "give --core-bundle DIR"
 TOKENIZER_CHARACTERS = 2_000_000_000
@@ -286,8 +279,7 @@ class Work:
 
             def on_step(report: StepReport) -> None:
                 advance(report.step, report.steps, progress_text(report))
-                numbers = {k: v for k, v in vars(report).items() if isinstance(v, (int, float))}
-                log.log(report.step, numbers)
+                log.log(report.step, report.to_log())
 
             result = train(self.to_train(), on_step, screen.say, self.ranks)
         log.close()

@@ -63,11 +63,13 @@ def test_tensorboard_writes_scalars_into_the_run(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = open_log("tensorboard", tmp_path, {"depth": 4})
-    log.log(7, {"loss": 3.5})
+    log.log(7, {"loss": 3.5, "sample 1": "My fellow citizens"})
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(7, 3.5)]
+    (text,) = events.Tensors("sample 1/text_summary")
+    assert text.step == 7 and text.tensor_proto.string_val == [b"My fellow citizens"]
 
 
 @pytest.mark.parametrize("kind", EXTRAS)

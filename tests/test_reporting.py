@@ -133,7 +133,7 @@ def test_both_reports_show_the_runs_figures_and_escape_its_text(run_folder):
 
 def test_the_report_names_the_command_of_the_page_until_the_page_is_there(run_folder):
     html, markdown = (path.read_text(encoding="utf-8") for path in write_report(run_folder))
-    command = f"--checkpoint {run_folder} --to web --out {run_folder}/play"
+    command = "--checkpoint . --to web --out play"  # wherever the run lies
     assert command in Page(html).text and command in markdown
     (run_folder / "play").mkdir()
     (run_folder / "play" / "index.html").touch()
@@ -306,3 +306,17 @@ def test_training_is_timed_as_the_leaderboard_does_and_the_wall_clock_stands_bes
     assert "| all stages | 10 min 0 s |" in report
     path.write_text("\n".join(lines[:7]))
     assert load_run(run_folder).timed is None
+
+
+def test_samples_on_the_way_are_a_list_by_step(run_folder):
+    text = " <b>citizens</b> |\nand"
+    with open(run_folder / "metrics.jsonl", "a") as file:
+        for step in (1000, 2000):
+            record = {"step": step, "samples": [{"prompt": "My fellow", "text": text}]}
+            file.write(json.dumps(record) + "\n")
+    html, markdown = (path.read_text(encoding="utf-8") for path in write_report(run_folder))
+    assert re.findall(r"^- (step [\d,]+): (.*)$", markdown, re.MULTILINE) == [
+        (step, r"My fellow \<b>citizens\</b> \| and") for step in ("step 1,000", "step 2,000")
+    ]
+    said = Page(html).text
+    assert 0 < said.index("step 1,000My fellow <b>") < said.index("step 2,000My fellow <b>")

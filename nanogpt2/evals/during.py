@@ -1,4 +1,4 @@
-"""What a run asks of its model while it learns: bits per byte of its held-out text, and CORE.
+"""What a run asks of its model while it learns: bits per byte of held-out text, CORE, a few lines.
 
 The trainer is handed these questions; it knows no evaluation itself. Chapter: loop.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nanogpt2.data.tokenizer import Tokenizer
@@ -17,7 +18,12 @@ from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.core import CoreEvaluator
 from nanogpt2.evals.held_out import held_out_batches, require_held_out
-from nanogpt2.run import Run
+from nanogpt2.evals.modes import evaluating
+from nanogpt2.run import PROMPTS, Run
+
+SAMPLE_TOKENS = 40
+"""of a sample, at most"""
+TEMPERATURE = 0.8
 
 
 @dataclass
@@ -74,3 +80,22 @@ class Questions:
     def core(self, model: Any, stop: Callable[[], bool]) -> float:
         """CORE of the sample."""
         return self.evaluator.evaluate(model, stop=stop).core
+
+    @torch.no_grad()
+    def write(self, model: Any) -> list[dict[str, str]]:
+        """Prompt and text of two samples, by draws of their own; short, and so without a cache."""
+        bos, samples = self.tokenizer.bos_id, []
+        chance = torch.Generator().manual_seed(0)
+        for prompt in PROMPTS[:2]:
+            tokens = self.tokenizer.encode(prompt, prepend_bos=True)[: self.sequence_len]
+            read, room = len(tokens), min(self.sequence_len, len(tokens) + SAMPLE_TOKENS)
+            with evaluating(model):
+                while len(tokens) < room:
+                    logits = model(torch.tensor([tokens], device=model.device))[0, -1].cpu()
+                    chances = (logits / TEMPERATURE).softmax(-1)
+                    token = int(torch.multinomial(chances, 1, generator=chance))
+                    if token == bos:  # another text begins
+                        break
+                    tokens.append(token)
+            samples.append({"prompt": prompt, "text": self.tokenizer.decode(tokens[read:])})
+        return samples

@@ -86,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log = open_log(run.log if main_rank else "none", run.out, run.identity())
 
     def show(report: StepReport) -> None:
-        numbers = {k: v for k, v in vars(report).items() if isinstance(v, (int, float))}
-        log.log(report.step, numbers)
+        log.log(report.step, report.to_log())
         if report.step % every == 0 or report.val_bpb is not None or report.step == report.steps:
             bpb = "" if report.val_bpb is None else f", validation {report.val_bpb:.4f} bits/byte"
             mfu = "" if report.mfu is None else f", {report.mfu:.1%} of peak"

@@ -44,7 +44,7 @@ class Profiler:
             self.first, self.last = done + 1, done
             if self.on_cuda:
                 torch.cuda.memory._record_memory_history()
-            self.running = torch.profiler.profile()
+            self.running = torch.profiler.profile(acc_events=True)
             self.running.start()
 
     def step_next(self, point: Point) -> None:

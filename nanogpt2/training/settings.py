@@ -41,6 +41,17 @@ class StepReport:
     """CORE, where it was measured after this step"""
     loss_scale: float | None = None
     """in fp16; smaller than before this step where it was left out, and the norm is an older one"""
+    samples: list[dict[str, str]] | None = None
+    """prompt and text of what the model wrote after this step, where it was asked to"""
+
+    def to_log(self) -> dict[str, float | str]:
+        """Its numbers, and each sample as a line under ``sample 1``, ``sample 2``."""
+        numbers = {k: v for k, v in vars(self).items() if isinstance(v, (int, float))}
+        return numbers | {f"sample {n}": text for n, text in enumerate(self.lines(), 1)}
+
+    def lines(self) -> list[str]:
+        """The samples, a line each."""
+        return [" ".join((s["prompt"] + s["text"]).split()) for s in self.samples or ()]
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,9 @@ class Evaluation(Protocol):
 
     def core(self, model: Any, stop: Callable[[], bool]) -> float:
         """CORE of a sample of the tasks; stopped as that is."""
+
+    def write(self, model: Any) -> list[dict[str, str]]:
+        """Prompt and text of what the model writes; any rank may ask alone."""
 
     def resize(self, tokens: int) -> None:
         """Measure so many tokens of text from now on."""

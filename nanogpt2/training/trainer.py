@@ -158,7 +158,7 @@ class Trainer:
             ending.callback(self.profiler.end)
             try:
                 if again is not None:
-                    self._log(again | self._measure(again))
+                    self._log(again | self._measure(again) | self._sample(again))
                 if self.reason is None:
                     self._train()
             except torch.OutOfMemoryError:
@@ -237,7 +237,7 @@ class Trainer:
         smaller ones; OutOfMemoryError where it runs out later, or one row is too much.
         """
         # saved before it is measured, which may fail; or after, where a signal cut that short
-        watch = (self._save_if_due, self._measure, self._save_if_due)
+        watch = (self._save_if_due, self._measure, self._save_if_due, self._sample)
         profiler = self.profiler
         callbacks = (self._account, profiler.step_done, *watch, profiler.step_next, self._log)
         scaling: Any = self.learner.scaling
@@ -428,8 +428,18 @@ class Trainer:
             self.model.train()
         return found
 
+    def _sample(self, point: Point) -> dict[str, Any]:
+        """What the model writes, where it is due: rank 0 asks, and the others' next step waits."""
+        if not (
+            self.ranks.is_main and self.loop.sample_every and self._due(self.loop.sample_every)
+        ):
+            return {}
+        return {"samples": self.evaluation.write(self.model)}
+
     def _log(self, point: Point) -> None:
         self.report = StepReport(**point)
+        for line in self.report.lines():
+            self.tell(f"step {self.step:,}: {line}")
         if self.metrics is not None:
             self.metrics.append(asdict(self.report))
         if self.on_step is not None and self.ranks.is_main:
