@@ -7,7 +7,6 @@ and dark follow the reader's system. ``python -m nanogpt2.reporting.report RUN``
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -169,10 +168,13 @@ def core_part(run: Run) -> dict[str, Any] | None:
 
 
 def play_part(run: Run) -> dict[str, str]:
-    """The page of ``nanogpt2.export --to web`` in the run's folder, and the command for it."""
-    name, folder = "play/index.html", shlex.quote(str(run.folder))
-    command = f"python -m nanogpt2.export --checkpoint {folder} --to web --out {folder}/play"
-    return {"page": name if (run.folder / name).is_file() else "", "command": command}
+    """The page of ``nanogpt2.export --to web`` in the run's folder, and the command for it.
+
+    Given in that folder: the report is the same wherever the run lies.
+    """
+    page = "play/index.html"
+    command = "python -m nanogpt2.export --checkpoint . --to web --out play"
+    return {"page": page if (run.folder / page).is_file() else "", "command": command}
 
 
 def sections(run: Run) -> list[dict[str, Any]]:
