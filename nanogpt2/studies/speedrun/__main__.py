@@ -12,8 +12,11 @@ from nanogpt2.lab.records import record
 from nanogpt2.reporting.run import load_run
 
 
-def record_run(folder: Path) -> str:
-    """Write a finished run's curve, scores and samples to ``book/results``; the record's path."""
+def record_run(folder: Path, name: str = "") -> str:
+    """Write a finished run's curve, scores and samples to ``book/results``; the record's path.
+
+    ``name`` is the record's, speedrun-RECIPE where none is given.
+    """
     run = load_run(folder)
     config, training, evaluation, curve = run.config, run.training, run.evaluation, run.metrics
     if not (curve and training and evaluation) or curve[-1]["step"] < training["steps"]:
@@ -37,7 +40,7 @@ def record_run(folder: Path) -> str:
         }
     machine = {name: config["machine"].get(name, "?") for name in ("cores", "started", "commit")}
     path = record(
-        f"speedrun-{config['name']}",
+        name or f"speedrun-{config['name']}",
         command=config["command"],
         configuration={"recipe": config["recipe"], "settings": config["settings"]},
         seed=config["seed"],
@@ -57,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m nanogpt2.studies.speedrun", description=__doc__
     )
     parser.add_argument("run", type=Path, help="the run's folder, such as runs/laptop")
-    print(record_run(parser.parse_args(argv).run))
+    parser.add_argument("--name", default="", help="of the record (default: speedrun-RECIPE)")
+    at = parser.parse_args(argv)
+    print(record_run(at.run, at.name))
 
 
 if __name__ == "__main__":
