@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def record_run(folder: Path, name: str = "") -> str:
     machine = {name: config["machine"].get(name, "?") for name in ("cores", "started", "commit")}
     path = record(
         name or f"speedrun-{config['name']}",
-        command=config["command"],
+        command=re.sub(r"(?<= )/\S+", "DIR", config["command"]),  # folders of that machine
         configuration={"recipe": config["recipe"], "settings": config["settings"]},
         seed=config["seed"],
         tokens=training["tokens"],
