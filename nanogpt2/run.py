@@ -34,6 +34,11 @@ PROMPTS = (
 GENTLER = 0.3
 """of a recipe's rates where a run goes on from another's model: the best on the new text of 1, 0.3,
 0.1 and 0.03 (``python -m benchmarks.onward``)"""
+ITS_SEED, ANOTHER_MODEL = "its seed", "another model"
+"""where a run's start values come from; the other model's weights file is named while it is there
+(``nanogpt2.training.onward.identity_of``)"""
+LENGTH = ("recipe.ratio", "recipe.iterations")
+"""the settings that say how long a run is"""
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 """what products may be asked to run in by name"""
 MOST_PROFILED = 100
@@ -211,7 +216,7 @@ class Run:
                 "seed": self.seed,
                 "precision": self.precision,
                 **({"minutes": self.loop.minutes} if filled else {}),
-                **({"start": "another model"} if self.init_from else {}),
+                **({"start": ANOTHER_MODEL} if self.init_from else {}),
                 **({"rate_scale": self.rates} if self.rates != 1 else {}),
             }
         )
@@ -234,13 +239,26 @@ def _plain(values: Any) -> Any:
 def difference(begun: Any, now: Mapping[str, Any]) -> str | None:
     """Where two identities part (muon.lr is 0.02 there and 0.03 here); None: it is the same run."""
     # of a run whose recipe says how long it is, and that begins at start values of its own
-    own = {"minutes": None, "start": "its seed", "rate_scale": 1}
+    own = {"minutes": None, "start": ITS_SEED, "rate_scale": 1}
     before = dict(flat(own | dict(begun))) if isinstance(begun, Mapping) else {}
     for name, value in flat(own | dict(now)):
-        if before.get(name, "not set") != value:
-            there, here = (str(v)[:60] for v in (before.get(name, "not set"), value))
+        known = before.get(name, "not set")
+        both = (known, value) if name == "start" else ()
+        gone = ANOTHER_MODEL in both and ITS_SEED not in both
+        if known != value and not gone:
+            there, here = (str(v)[:60] for v in (known, value))
             return f"{name} is {there} there and {here} here"
     return None
+
+
+def require_same_length(what: str, out: Path) -> None:
+    """Raise UserError where ``what`` parts the run in ``out``, which has learned, is its length."""
+    if what.startswith(LENGTH):
+        raise UserError(
+            f"the run in {out} has another length ({what}), and its rates fall by that "
+            "length to its end: made longer it would learn on at rates that were never "
+            f"scheduled; begin from its model instead (--init-from {out} --out NEW)"
+        )
 
 
 # The command line

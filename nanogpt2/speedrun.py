@@ -28,7 +28,7 @@ from nanogpt2.planning import Plan
 from nanogpt2.reporting.console import Screen
 from nanogpt2.reporting.credits import credits
 from nanogpt2.reporting.machine import describe_machine
-from nanogpt2.run import PROMPTS, Run, difference
+from nanogpt2.run import PROMPTS, Run, difference, require_same_length
 from nanogpt2.stages import SAMPLING, Work
 from nanogpt2.stamps import Stamps
 from nanogpt2.training.length import FIRST_STEPS, is_open
@@ -93,10 +93,6 @@ def outline(run: Run, plan: Plan) -> Iterator[str]:
     for number, stage in enumerate(speedrun.stages(), start=2):
         done = speedrun.stamps.valid(stage.name, stage.inputs())
         yield f"{number}  {stage.title}{' (is done)' if done else ''}"
-
-
-LENGTH = ("recipe.ratio", "recipe.iterations")
-"""the settings that say how long a run is"""
 
 
 # The stages
@@ -230,6 +226,7 @@ class Speedrun:
 def check_same_run(run: Run) -> None:
     """UserError when ``run.out`` holds a run that learned something else: it would be lost."""
     from nanogpt2.training.checkpoint import learned
+    from nanogpt2.training.onward import identity_of
 
     path = run.out / "config.json"
     if not path.is_file():
@@ -238,13 +235,9 @@ def check_same_run(run: Run) -> None:
     begun = known.get("identity") if isinstance(known, dict) else None
     if isinstance(begun, dict) and is_open(learned(run.out) or {}):
         begun = {**begun, "minutes": run.identity().get("minutes")}
-    if what := difference(begun, run.identity()):
-        if what.startswith(LENGTH) and learned(run.out) is not None:
-            raise UserError(
-                f"the run in {run.out} has another length ({what}), and its rates fall by that "
-                "length to its end: made longer it would learn on at rates that were never "
-                f"scheduled; begin from its model instead (--init-from {run.out} --out NEW)"
-            )
+    if what := difference(begun, identity_of(run)):
+        if learned(run.out) is not None:
+            require_same_length(what, run.out)
         raise UserError(
             f"{run.out} holds another run ({what}); name another --out, or delete that folder"
         )

@@ -293,10 +293,13 @@ class Work:
         return None
 
     def note_identity(self) -> None:
-        """Complete the run's identity in ``config.json``: its text and its tokenizer."""
+        """Complete the run's identity in ``config.json``: its text, tokenizer and start."""
+        from nanogpt2.training.onward import identity_of
+
         config = read_json(self.out / "config.json")
         text = self.check_text(self.data_dir).to_record()
-        config["identity"] |= {"text": text, "tokenizer": self.tokenizer().digest}
+        whole = {"text": text, "tokenizer": self.tokenizer().digest}
+        config["identity"] |= identity_of(self.run) | whole
         write_json(self.out / "config.json", config)
 
     def trained(self) -> str:

@@ -36,8 +36,10 @@ _PREFIX = "_orig_mod."  # left by torch.compile
 
 
 def _models(path: Path) -> dict[int, Path]:
-    """The models that ``path`` means, by step."""
-    files = path.glob("model_*.pt") if path.is_dir() else [path]
+    """The models that ``path`` means, by step: itself, a folder of them, or nanochat's own."""
+    files = list(path.glob("model_*.pt")) if path.is_dir() else [path]
+    if not files and len(models := list(path.glob("base_checkpoints/d*"))) == 1:
+        files = list(models[0].glob("model_*.pt"))
     return {int(match[1]): file for file in files if (match := _NAME.fullmatch(file.name))}
 
 

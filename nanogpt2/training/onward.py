@@ -11,16 +11,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import model_at
 from nanogpt2.errors import UserError
+from nanogpt2.files import sha256_of
 from nanogpt2.model.gpt import GPT
 from nanogpt2.recipes import Recipe, get_recipe
 from nanogpt2.run import Run
-from nanogpt2.training.checkpoint import FOR_A_MODEL, find_checkpoint, read_state
+from nanogpt2.training.checkpoint import (
+    FOR_A_MODEL,
+    MODEL_FILE,
+    find_checkpoint,
+    learned,
+    read_state,
+)
 from nanogpt2.training.loading import find_tokenizer, load_model
-from nanogpt2.training.nanochat import is_nanochat, read_nanochat
+from nanogpt2.training.nanochat import is_nanochat, newest, read_nanochat
 
 FREE = (
     "sequence_len", "wte_std", "lm_head_std", "mlp_start_scale", "value_gate_start",
@@ -58,6 +66,23 @@ def require_same_model(there: GPTConfig, here: GPTConfig, path: Path) -> None:
                 f"the model in {path} does not fit: its {name} is {value}, and the run's would be "
                 f"{asked[name]}; leave out what changes it, or start without --init-from"
             )
+
+
+def identity_of(asked: Run) -> dict[str, Any]:
+    """``asked.identity``, with the SHA-256 of the weights file that the run begins with.
+
+    Where that has gone it is what the run's newest checkpoint says, which needs it no more.
+    """
+    identity, path = asked.identity(), asked.init_from
+    if path is None:
+        return identity
+    if is_nanochat(path):
+        return identity | {"start": sha256_of(newest(path)[1])}
+    try:
+        return identity | {"start": sha256_of(find_checkpoint(path, FOR_A_MODEL) / MODEL_FILE)}
+    except UserError:
+        known = (learned(asked.out) or {}).get("identity", {})
+        return identity | {"start": known.get("start", identity["start"])}
 
 
 def take_weights(asked: Run, model: GPT) -> None:

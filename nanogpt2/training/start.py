@@ -22,7 +22,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.files import atomic_directory, mark, require_free_space, require_replaceable
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import MuonAdamW
-from nanogpt2.run import Run, difference
+from nanogpt2.run import Run, difference, require_same_length
 from nanogpt2.training.checkpoint import (
     FOLDER,
     clean_partial,
@@ -95,7 +95,7 @@ def find_start(
         text = Text.of(asked.data_dir)
         if found is not None:
             with damaged(found):
-                require_same_run(state, identity, asked.dial.iterations)
+                require_same_run(state, identity, asked)
                 began = Text.from_record(state["text"]) if "text" in state else text
             text = continued(began, text, asked.more_data)
         check(text)
@@ -160,14 +160,15 @@ def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
     return found
 
 
-def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], steps: int) -> None:
+def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], asked: Run) -> None:
     """Raise UserError unless the checkpoint's ``state`` is of the run that ``identity`` tells."""
     now = identity["identity"]
-    begun = state.get("identity") or _identity_before(state, now, steps)
+    begun = state.get("identity") or _identity_before(state, now, asked.dial.iterations)
     if is_open(state):  # nothing has come of its minutes yet
         begun = {**begun, "minutes": now.get("minutes")}
     # its text is told by digests, wherever it lies
     if what := difference({**begun, "data": now["data"]}, now):
+        require_same_length(what, asked.out)
         raise UserError(
             f"it is of another run ({what}); use the same settings, or another folder (--out)"
         )

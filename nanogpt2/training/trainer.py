@@ -41,6 +41,7 @@ from nanogpt2.training.metrics import (
     peak_memory,
     scores,
 )
+from nanogpt2.training.onward import identity_of
 from nanogpt2.training.profiler import Profiler
 from nanogpt2.training.ranks import Ranks, join
 from nanogpt2.training.saver import Saver
@@ -128,7 +129,7 @@ class Trainer:
         self.identity = {
             "model": self.config.to_dict(),
             "recipe": self.recipe.to_dict(),
-            "identity": asked.identity(),
+            "identity": identity_of(asked) if ranks.is_main else asked.identity(),
             "tokenizer": self.tokenizer.digest,
         }
         """what makes two runs the same, as their checkpoints say it"""

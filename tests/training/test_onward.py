@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,16 @@ from nanogpt2 import Tokenizer, load_model
 from nanogpt2.data.mixture import lay_out
 from nanogpt2.data.shards import find_shards
 from nanogpt2.errors import UserError
+from nanogpt2.export.__main__ import main as export
 from nanogpt2.files import write_json
 from nanogpt2.run import GENTLER
 from nanogpt2.speedrun import check_same_run
-from nanogpt2.training.checkpoint import list_checkpoints
-from nanogpt2.training.onward import onward_recipe
+from nanogpt2.training.checkpoint import list_checkpoints, read_state
+from nanogpt2.training.command import main
+from nanogpt2.training.loading import find_tokenizer
+from nanogpt2.training.onward import identity_of, onward_recipe
 from nanogpt2.training.trainer import train
-from tests.drills.tiny_run import RECIPE, SAME, TinyData
+from tests.drills.tiny_run import RECIPE, SAME, TinyData, differences
 from tests.training.ranks import run_ranks
 
 
@@ -66,7 +70,7 @@ def test_it_goes_on_as_any_run(tiny_data: TinyData, base: Path, tmp_path: Path) 
     train(replace(whole, out=tmp_path / "cut"))
     for one, other in zip(lines(tmp_path / "whole"), lines(tmp_path / "cut"), strict=True):
         assert {name: one.get(name) for name in SAME} == {name: other.get(name) for name in SAME}
-    with pytest.raises(UserError, match=r"start is another model there and its seed here"):
+    with pytest.raises(UserError, match=r"start is [0-9a-f]{60} there and its seed here"):
         train(replace(whole, out=tmp_path / "cut", init_from=None, rate_scale=GENTLER))
 
 
@@ -122,3 +126,51 @@ def test_a_mixture_resumes_to_the_bit(tiny_data: TinyData, tmp_path: Path, world
         shutil.rmtree(folder)
     again = run_ranks(world_size, mixed_run, tiny_data, tmp_path / "mix", tmp_path / "cut")
     assert again[0] == whole[0] and len(whole[0]) == 6
+
+
+@pytest.mark.parametrize("place", ["", "base_checkpoints/d2"])
+def test_it_goes_on_from_nanochat(tiny_data: TinyData, tmp_path: Path, place: str) -> None:
+    """With the tokenizer that lies beside it, ``tokenizer.pkl``; by the trainer's own command."""
+    model = replace(RECIPE.model, value_gate_channels=32)
+    recipe = replace(RECIPE, aspect=16, head_dim=16, model=model)
+    base, theirs, out = tmp_path / "base", tmp_path / "nanochat", tmp_path / "on"
+    train(tiny_data.settings(base, recipe, steps=2, eval_every=-1))
+    assert export(["--checkpoint", str(base), "--to", "nanochat", "--out", str(theirs)]) == 0
+    assert (theirs / "tokenizer" / "tokenizer.pkl").is_file()
+    asked = ["--data", str(tiny_data.data_dir), "--init-from", str(theirs / place)]
+    asked += ["--set", "batch_tokens=256", "--steps", "2", "--device", "cpu", "--eval-every", "0"]
+    assert main([*asked, "--out", str(out), "--set", "rate_scale=0"]) == 0
+    before, after = load_model(base).state_dict(), load_model(out).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert find_tokenizer(out).digest == Tokenizer.load(tiny_data.tokenizer_dir).digest
+    again = tmp_path / "named"
+    named = ["--tokenizer", str(tiny_data.tokenizer_dir), "--out", str(again)]
+    shutil.rmtree(theirs / "tokenizer")
+    with pytest.raises(UserError, match="--tokenizer"):
+        main([*asked, "--out", str(again)])
+    assert main([*asked, *named, "--set", "rate_scale=0"]) == 0
+    assert differences(again, out) == []
+
+
+def test_its_identity_names_the_weights(tiny_data: TinyData, base: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(base, theirs)
+    run = replace(tiny_data.settings(tmp_path / "on", steps=3), init_from=theirs)
+    train(run)
+    weights = list_checkpoints(base)[0] / "model.safetensors"
+    kept = read_state(list_checkpoints(run.out)[0])["identity"]
+    assert kept["start"] == sha256(weights.read_bytes()).hexdigest() == identity_of(run)["start"]
+    write_json(run.out / "config.json", {"identity": kept})
+    check_same_run(run)
+    shutil.rmtree(theirs)
+    assert identity_of(run) == kept
+    check_same_run(run)
+    train(tiny_data.settings(theirs, steps=6, seed=1))
+    for same in (check_same_run, train):
+        with pytest.raises(UserError, match=r"another run \(start is [0-9a-f]+ there and"):
+            same(run)
+
+
+def test_the_trainer_says_so_too(tiny_data: TinyData, base: Path) -> None:
+    with pytest.raises(UserError, match=rf"rates fall by that length .*--init-from {base} --out"):
+        train(tiny_data.settings(base, steps=12))
