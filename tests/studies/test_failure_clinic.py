@@ -10,10 +10,12 @@ import torch
 
 from nanogpt2 import lab
 from nanogpt2.errors import UserError
+from nanogpt2.lab.seams import Flip, patched
 from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import small_config, small_recipe
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
+from nanogpt2.optim.sharded import gradient_of
 from nanogpt2.studies import failure_clinic as clinic
 from nanogpt2.studies.failure_clinic import measures
 from nanogpt2.studies.failure_clinic.cases import CASES, CAUSES, Case, Patient
@@ -65,15 +67,22 @@ def test_rows_without_the_mark_of_a_beginning() -> None:
 
 def test_a_sum_over_two_ranks_doubles_the_norm_and_the_mean_does_not() -> None:
     two, flip = Setting(ranks=2), BY_KEY["ranks"].flip
-    three, single = (train(two, 3, 0, f).log for f in (flip, None)), train(Setting(), 1, 0).log
-    (summed, *more), (mean, *later) = three
-    one = single[0]
-    for a, b in zip(more, later, strict=True):  # against two ranks, at every step
-        assert a["norm"] == pytest.approx(2 * b["norm"], rel=0.01)
-        assert a["loss"] == pytest.approx(b["loss"], abs=0.005)
+    summed, mean, one = (
+        train(s, 1, 0, f).log[0] for s, f in ((two, flip), (two, None), (Setting(), None))
+    )
     assert summed["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert mean["norm"] == pytest.approx(one["norm"], rel=1e-3)
     assert summed["norm"] == pytest.approx(2 * one["norm"], rel=1e-3)
+
+
+def test_a_doubled_gradient_stays_with_its_twin_but_for_the_epsilon() -> None:
+    tiny = Flip("nanogpt2.optim.parameter_groups", '"eps": 1e-10', '"eps": 1e-30')
+    once = train(Setting(), 4, 0, tiny).log
+    with patched("nanogpt2.optim.sharded.gradient_of", lambda p: 2 * gradient_of(p)):
+        twice = train(Setting(), 4, 0, tiny).log
+    for a, b in zip(once, twice, strict=True):
+        assert b["norm"] == pytest.approx(2 * a["norm"], rel=0.01)
+        assert b["loss"] == pytest.approx(a["loss"], abs=0.005)
 
 
 def test_a_resume_that_keeps_the_tie_goes_on_where_it_was() -> None:

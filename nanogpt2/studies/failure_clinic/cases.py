@@ -115,12 +115,12 @@ CASES = (
         Flip("nanogpt2.optim.sharded.Stack.update", ".div_(self.comm.world_size)", ""),
         ("log",),
         ("norm",),
-        "The sum over two ranks is twice the mean, in every step. AdamW and Muon divide the "
-        "length of a gradient out again, but for an epsilon, so that no loss can tell: only the "
-        "norm does, and whatever is built upon it, such as clipping. The twin has two ranks as "
-        "well. Beside one process only the first step would compare equal weights: there the "
-        "sums round in another order, AdamW gives an entry that is nothing but rounding a full "
-        "step, and the losses part by some hundredths whether the mean is taken or not.",
+        "The sum over two ranks is twice the mean. AdamW and Muon divide the length of a gradient "
+        "out again, so that the loss does not tell: only the norm does, and whatever is built upon "
+        "it, such as clipping. Only the first step compares equal weights, and there the norm is "
+        "twice its twin's. Later the two drift apart, neither for better nor for worse, since "
+        "AdamW adds an epsilon to what it divides by, and in the first steps many gradients are "
+        "smaller than that. With a far smaller epsilon they stay together.",
         TWO,
         TWO,
     ),

@@ -145,7 +145,7 @@ MENU = {
     "read": Measurement("rows of the last batch read before", 5, read_before, ".0%"),
     "parameters": Measurement("numbers that the optimizer moves", 2, parameters, ",.0f"),
     "unmoved": Measurement("tensors that are as at the start", 5, unmoved, ".0%"),
-    "echo": Measurement("written tokens equal to two before, not one", 3, echo, ".0%"),
+    "echo": Measurement("written tokens as two before, not one", 3, echo, ".0%"),
     "bos": Measurement("loss of a document's first token", 5, after_bos),
     "reach": Measurement("tokens back that reach the last logits", 10, reach, ".0f"),
     "future": Measurement("change of logits by a later token", 10, future),
