@@ -162,7 +162,7 @@ def signature_matrix(
     found: dict[str, list[float]], patients: Sequence[Patient], caption: str = ""
 ) -> Html:
     """Every sign against every case: the larger a dot, the further from health."""
-    left, step = 262, 19
+    left, step = 258, 20
     drawn = []
     for row, (sign, distances) in enumerate(found.items()):
         y = 40 + 24 * row
@@ -177,7 +177,7 @@ def signature_matrix(
             if tells:
                 drawn.append(circle(x, y, 10.4, stroke=PAINT[1], stroke_width="2"))
     for column, patient in enumerate(patients):
-        drawn.append(words(left + step * (column + 0.5), 20, f"{patient.number}", "middle", 14))
+        drawn.append(words(left + step * (column + 0.5), 20, f"{patient.number}", "middle", 13))
     lit = [sum(distances[i] > LIT for distances in found.values()) for i in range(len(patients))]
     alt = (
         f"A matrix of {len(found)} signs by {len(patients)} cases. Signs that stand out, case by "
