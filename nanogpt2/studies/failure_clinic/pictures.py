@@ -16,9 +16,9 @@ from nanogpt2.lab.page import Html, inline
 from nanogpt2.lab.questions import case as case_box
 from nanogpt2.reporting.figures import COLOURS, legend, style, svg
 from nanogpt2.studies.failure_clinic.cases import CAUSES, SEEDS, Patient
-from nanogpt2.studies.failure_clinic.measures import MENU, PROMPT
+from nanogpt2.studies.failure_clinic.measures import MENU, PROMPT, Measurement
 from nanogpt2.studies.failure_clinic.runs import Training, train
-from nanogpt2.studies.failure_clinic.signs import LIT
+from nanogpt2.studies.failure_clinic.signs import LIT, distance
 
 STATIONS = (
     ("rows of tokens", "in order? new? whole?"),
@@ -144,7 +144,7 @@ def riddle(patient: Patient) -> Html:
     ]  # fmt: skip
     cause = f"<p>{inline(case.why)}</p>"
     if case.flip:
-        told = " or ".join(f"{MENU[key].name} ({MENU[key].minutes} min)" for key in case.tells)
+        told = " or ".join(f"{m.name} ({m.minutes} min)" for m in witnesses(patient))
         alt = f"With the line and without it. {_ends(patient)}"
         cause += (
             f"<p>What tells: {escape(told)}.</p>"
@@ -168,11 +168,11 @@ def signature_matrix(
         y = 40 + 24 * row
         drawn += [words(left - 6, y + 5, sign, "end", 13),
                   path(f"M{left} {y}H{left + step * len(distances)}", opacity=".15")]  # fmt: skip
-        for column, distance in enumerate(distances):
+        for column, far in enumerate(distances):
             x = left + step * (column + 0.5)
-            tells = sign in witnesses(patients[column])
-            r = min(9.0, 3 * math.log10(max(1.0, distance)) + (1.5 if distance > LIT else 0))
-            if distance > LIT:
+            tells = sign in {m.name for m in witnesses(patients[column])}
+            r = min(9.0, 3 * math.log10(max(1.0, far)) + (1.5 if far > LIT else 0))
+            if far > LIT:
                 drawn.append(circle(x, y, r, fill=PAINT[1 if tells else 0], stroke="none"))
             if tells:
                 drawn.append(circle(x, y, 10.4, stroke=PAINT[1], stroke_width="2"))
@@ -186,15 +186,21 @@ def signature_matrix(
     return show(drawing("".join(drawn), 40 + 24 * len(found), shown=640), alt, caption)
 
 
-def witnesses(patient: Patient) -> list[str]:
-    """Names of the measurements that tell."""
-    return [MENU[key].name for key in patient.case.tells]
+def witnesses(patient: Patient) -> list[Measurement]:
+    """The measurements that tell; a second one may need a longer run than this."""
+    here, well, keys = patient.here, patient.well, patient.case.tells
+    return [MENU[key] for key in keys if distance(here[key], well[key], 0.0) > LIT]
 
 
 def summary(patients: Sequence[Patient]) -> list[list[Any]]:
     """Rows: case, symptom, the measurement that tells, cause."""
     return [
-        [f"{p.number}", symptom(p), " or ".join(witnesses(p)) or "none", CAUSES[p.case.key]]
+        [
+            f"{p.number}",
+            symptom(p),
+            " or ".join(m.name for m in witnesses(p)) or "none",
+            CAUSES[p.case.key],
+        ]
         for p in patients
     ]
 
