@@ -1,4 +1,4 @@
-"""The failure clinic: ten trainings broken by one line each, and what can be asked of them.
+"""The failure clinic: trainings broken by one line, or by none, and what can be asked of them.
 
 Chapter: failure_clinic.
 """
@@ -12,4 +12,4 @@ from nanogpt2.studies.failure_clinic.pictures import (
     summary,
     ward,
 )
-from nanogpt2.studies.failure_clinic.signs import healthy_spread, luck, signatures
+from nanogpt2.studies.failure_clinic.signs import healthy_spread, signatures

@@ -95,9 +95,9 @@ def written(training: Training) -> str:
 
 
 def echo(training: Training) -> float:
-    """Share of what the model writes that is the token two places before."""
+    """Share of what the model writes that is the token two places before, and not one before."""
     tokens = _continued(training)
-    return sum(tokens[i] == tokens[i - 2] for i in range(-WORDS, 0)) / WORDS
+    return sum(tokens[i - 1] != tokens[i] == tokens[i - 2] for i in range(-WORDS, 0)) / WORDS
 
 
 def _continued(training: Training) -> list[int]:
@@ -130,15 +130,22 @@ def last_rate(training: Training) -> float:
     return rates[-1] / max(rates)
 
 
+def leap(training: Training) -> float:
+    """Nats by which the first loss after half time is above the last before."""
+    losses = training.series("loss")
+    return losses[len(losses) // 2] - losses[len(losses) // 2 - 1]
+
+
 MENU = {
     "norm": Measurement("norm of the gradient, last steps", 1, lambda t: t.end("norm")),
     "half": Measurement("rate half way, over the recipe's", 1, step_size),
+    "leap": Measurement("change of the loss at half time", 1, leap, ".2f"),
     "last": Measurement("last rate over the highest", 1, last_rate),
     "follows": Measurement("targets that are the next input", 2, follows, ".0%"),
     "read": Measurement("rows of the last batch read before", 5, read_before, ".0%"),
     "parameters": Measurement("numbers that the optimizer moves", 2, parameters, ",.0f"),
     "unmoved": Measurement("tensors that are as at the start", 5, unmoved, ".0%"),
-    "echo": Measurement("written tokens equal to two before", 3, echo, ".0%"),
+    "echo": Measurement("written tokens as two before, not one", 3, echo, ".0%"),
     "bos": Measurement("loss of a document's first token", 5, after_bos),
     "reach": Measurement("tokens back that reach the last logits", 10, reach, ".0f"),
     "future": Measurement("change of logits by a later token", 10, future),

@@ -15,10 +15,10 @@ from nanogpt2.lab.drawing import PAINT, arrow, box, circle, drawing, opening, pa
 from nanogpt2.lab.page import Html, inline
 from nanogpt2.lab.questions import case as case_box
 from nanogpt2.reporting.figures import COLOURS, legend, style, svg
-from nanogpt2.studies.failure_clinic.cases import CAUSES, Patient
-from nanogpt2.studies.failure_clinic.measures import MENU, PROMPT
-from nanogpt2.studies.failure_clinic.runs import Training
-from nanogpt2.studies.failure_clinic.signs import LIT
+from nanogpt2.studies.failure_clinic.cases import CAUSES, SEEDS, Patient
+from nanogpt2.studies.failure_clinic.measures import MENU, PROMPT, Measurement
+from nanogpt2.studies.failure_clinic.runs import Training, train
+from nanogpt2.studies.failure_clinic.signs import LIT, distance
 
 STATIONS = (
     ("rows of tokens", "in order? new? whole?"),
@@ -61,8 +61,8 @@ def _loss(patient: Patient) -> Html:
     run, well = patient.training, patient.healthy
     told = _ends(patient)
     return show(_loss_figure(run, well), f"Case {patient.number}, the loss over the steps. {told}",
-                "Smoothed training loss, and held-out loss as dots, in nats per token; dotted: a "
-                "healthy training.")  # fmt: skip
+                "Training loss of every step, and held-out loss as dots, in nats per token; "
+                "dotted: a healthy training.")  # fmt: skip
 
 
 def _ends(patient: Patient) -> str:
@@ -73,17 +73,12 @@ def _ends(patient: Patient) -> str:
     )
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
-    """Each value with those just before it: the mean of up to five."""
-    return [statistics.fmean(values[max(0, i - 4) : i + 1]) for i in range(len(values))]
-
-
 def _loss_figure(run: Training, well: Training) -> Figure:
     with style():
         fig = Figure(figsize=(5.6, 2.7))
         axes = fig.subplots()
-        axes.plot(_smooth(well.series("loss")), ":", color=COLOURS[5], label="healthy")
-        axes.plot(_smooth(run.series("loss")), "-", color=COLOURS[0], label="training")
+        axes.plot(well.series("loss"), ":", color=COLOURS[5], label="healthy")
+        axes.plot(run.series("loss"), "-", color=COLOURS[0], label="training")
         held = [*zip(*run.held_out, strict=True)]
         axes.plot(*held, "o", color=COLOURS[1], markersize=4, label="held out")
         axes.set(xlabel="step", ylabel="nats per token")
@@ -104,20 +99,31 @@ def _norm(patient: Patient) -> Html:
         axes.minorticks_off()
         axes.set_ylim(0.2, 40)
         legend(fig)
-    low, high = min(patient.training.series("norm")), max(patient.training.series("norm"))
-    alt = f"Case {patient.number}, the norm of the gradient: from {low:.2g} to {high:.2g}."
-    return show(fig, alt)
+    here, well = patient.training.series("norm"), patient.healthy.series("norm")
+    alt = f"Case {patient.number}, the norm of the gradient: {min(here):.2g} to {max(here):.2g}."
+    told = (
+        f"The norm of the first step's gradient is {here[0]:.3f}; the healthy one's {well[0]:.3f}."
+    )
+    return show(fig, alt, told)
 
 
 def _log(patient: Patient) -> Html:
     run, well = patient.training.log, patient.healthy.log
     at = [round(i * (len(run) - 1) / 5) for i in range(6)]
-    rows = [
-        [f"{run[i]['step']}", run[i]["loss"], run[i]["norm"], well[i]["loss"], well[i]["norm"]]
-        for i in at
-    ]
-    headers = ["step", "loss", "norm", "loss, healthy", "norm, healthy"]
-    return table(headers, rows, form=".3f", caption=f"Case {patient.number}, from the log")
+    rows = [[f"{run[i]['step']}", run[i]["loss"], well[i]["loss"]] for i in at]
+    headers = ["step", "loss", "loss, healthy"]
+    return table(headers, rows, form=".4f", caption=f"Case {patient.number}, from the log")
+
+
+def _seeds(patient: Patient) -> Html:
+    here, well = patient.training, patient.healthy
+    twins = [train(well.setting, len(well.log), well.seed + i) for i in range(SEEDS)]
+    named = [("this training", here), *((f"healthy, seed {twin.seed}", twin) for twin in twins)]
+    rows = [[name, run.end("loss"), run.held_out[-1][1]] for name, run in named]
+    headers = ["", "loss, last steps", "held out"]
+    return table(
+        headers, rows, form=".3f", caption=f"Case {patient.number} and three healthy seeds"
+    )
 
 
 def _sample(patient: Patient) -> Html:
@@ -125,7 +131,7 @@ def _sample(patient: Patient) -> Html:
     return table(["", f"after “{PROMPT}”"], rows, caption=f"Case {patient.number}, what it writes")
 
 
-SIGHTS = {"loss": _loss, "norm": _norm, "log": _log, "sample": _sample}
+SIGHTS = {"loss": _loss, "norm": _norm, "log": _log, "seeds": _seeds, "sample": _sample}
 
 
 def riddle(patient: Patient) -> Html:
@@ -136,15 +142,17 @@ def riddle(patient: Patient) -> Html:
                             f"{patient.well[key]:{m.form}}.")
         for key, m in MENU.items()
     ]  # fmt: skip
-    told = MENU[case.tells]
-    alt = f"With the line and without it. {_ends(patient)}"
-    cause = (
-        f"<p>{inline(case.why)}</p>"
-        f"<p>The measurement that tells: {escape(told.name)} ({told.minutes} min).</p>"
-        f'<pre class="ng-diff">{escape(case.flip.diff())}</pre>'
-        f"<figure>{svg(_loss_figure(patient.training, patient.healthy), alt)}<figcaption>The same "
-        "training twice: with the line marked + and with the one marked −.</figcaption></figure>"
-    )
+    cause = f"<p>{inline(case.why)}</p>"
+    if case.flip:
+        told = " or ".join(f"{m.name} ({m.minutes} min)" for m in witnesses(patient))
+        alt = f"With the line and without it. {_ends(patient)}"
+        cause += (
+            f"<p>What tells: {escape(told)}.</p>"
+            f'<pre class="ng-diff">{escape(case.flip.diff())}</pre>'
+            f"<figure>{svg(_loss_figure(patient.training, patient.healthy), alt)}<figcaption>The "
+            "same training twice: with the line marked + and with the one marked −.</figcaption>"
+            "</figure>"
+        )
     suspects = [CAUSES[key] for key in case.suspects]
     asked = f"Case {patient.number}: what is wrong?"
     return case_box(asked, suspects, CAUSES[case.key], cause, menu)
@@ -154,34 +162,46 @@ def signature_matrix(
     found: dict[str, list[float]], patients: Sequence[Patient], caption: str = ""
 ) -> Html:
     """Every sign against every case: the larger a dot, the further from health."""
-    left, step = 262, 21
+    left, step = 258, 20
     drawn = []
     for row, (sign, distances) in enumerate(found.items()):
         y = 40 + 24 * row
         drawn += [words(left - 6, y + 5, sign, "end", 13),
                   path(f"M{left} {y}H{left + step * len(distances)}", opacity=".15")]  # fmt: skip
-        for column, distance in enumerate(distances):
+        for column, far in enumerate(distances):
             x = left + step * (column + 0.5)
-            tells = sign == MENU[patients[column].case.tells].name
-            r = min(9.0, 3 * math.log10(max(1.0, distance)) + (1.5 if distance > LIT else 0))
-            if distance > LIT:
+            tells = sign in {m.name for m in witnesses(patients[column])}
+            r = min(9.0, 3 * math.log10(max(1.0, far)) + (1.5 if far > LIT else 0))
+            if far > LIT:
                 drawn.append(circle(x, y, r, fill=PAINT[1 if tells else 0], stroke="none"))
             if tells:
                 drawn.append(circle(x, y, 10.4, stroke=PAINT[1], stroke_width="2"))
     for column, patient in enumerate(patients):
-        drawn.append(words(left + step * (column + 0.5), 20, f"{patient.number}", "middle", 14))
+        drawn.append(words(left + step * (column + 0.5), 20, f"{patient.number}", "middle", 13))
     lit = [sum(distances[i] > LIT for distances in found.values()) for i in range(len(patients))]
     alt = (
         f"A matrix of {len(found)} signs by {len(patients)} cases. Signs that stand out, case by "
-        f"case: {', '.join(map(str, lit))}. In every case the ringed one does."
+        f"case: {', '.join(map(str, lit))}. The ringed ones tell."
     )
     return show(drawing("".join(drawn), 40 + 24 * len(found), shown=640), alt, caption)
+
+
+def witnesses(patient: Patient) -> list[Measurement]:
+    """The measurements that tell; a second one may need a longer run than this."""
+    here, well, keys = patient.here, patient.well, patient.case.tells
+    return [MENU[key] for key in keys if distance(here[key], well[key], 0.0) > LIT]
 
 
 def summary(patients: Sequence[Patient]) -> list[list[Any]]:
     """Rows: case, symptom, the measurement that tells, cause."""
     return [
-        [f"{p.number}", symptom(p), MENU[p.case.tells].name, CAUSES[p.case.key]] for p in patients
+        [
+            f"{p.number}",
+            symptom(p),
+            " or ".join(m.name for m in witnesses(p)) or "none",
+            CAUSES[p.case.key],
+        ]
+        for p in patients
     ]
 
 
@@ -189,7 +209,8 @@ def symptom(patient: Patient) -> str:
     """What the curves say, in a few words, read off the runs."""
     run, well = patient.training, patient.healthy
     loss, held, right = run.end("loss"), run.held_out[-1][1], well.end("loss")
-    lowest = min(_smooth(run.series("loss")))
+    losses = run.series("loss")
+    lowest = min(statistics.fmean(losses[max(0, i - 4) : i + 1]) for i in range(len(losses)))
     if held > loss + 0.5 and loss < right - 0.3:
         return "training loss falls, held-out loss rises"
     if loss > lowest + 0.5:

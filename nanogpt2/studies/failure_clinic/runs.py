@@ -25,7 +25,7 @@ from nanogpt2.lab.small_data import small_data
 from nanogpt2.lab.small_run import small_config, small_recipe
 from nanogpt2.lab.timing import torch_threads
 from nanogpt2.model.gpt import GPT
-from nanogpt2.optim import build_optimizer
+from nanogpt2.optim import MuonAdamW, build_optimizer
 from nanogpt2.training.fit import Point, every, fit
 
 ROWS = 8
@@ -88,6 +88,13 @@ def resumed(config: GPTConfig, weights: dict[str, Tensor]) -> GPT:
     return model
 
 
+def carry_state(before: MuonAdamW, after: MuonAdamW, step: int) -> None:
+    """The optimizer's state comes back too; a parameter that was not there begins with zeros."""
+    shares = ((name, state) for name, _, _, state in before.shard_state())
+    kept = {(name, key): tensor for name, state in shares for key, tensor in state.items()}
+    after.load_shards(lambda name, key, *_: kept.get((name, key), torch.zeros(())), step)
+
+
 def train(setting: Setting, steps: int, seed: int, flip: Flip | None = None) -> Training:
     """Train on one thread, with ``flip`` in the code where one is given."""
     if setting.ranks > 1:
@@ -136,11 +143,15 @@ def _train(setting: Setting, steps: int, seed: int, rank: int = 0) -> Training:
     def ended(last: int) -> bool:
         return len(log) == last
 
+    before: MuonAdamW | None = None
     stream, halves = batches(), (0, steps // 2, steps) if setting.resumed else (0, steps)
     for first, last in zip(halves, halves[1:], strict=False):
-        if first:  # the weights alone come back: the optimizer begins anew
+        if before:
             model = resumed(setting.config, model.state_dict())
         optimizer = build_optimizer(model, recipe, lr_scale=rate_factor(setting.rows))
+        if before:
+            carry_state(before, optimizer, first)
+        before = optimizer
         optimizer.measure_gradient = True
         fit(
             model, optimizer, stream, steps, recipe, first_step=first,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from nanogpt2.studies.failure_clinic.cases import Patient
+from nanogpt2.studies.failure_clinic.cases import SEEDS, Patient
 from nanogpt2.studies.failure_clinic.measures import MENU, examined
 from nanogpt2.studies.failure_clinic.runs import Setting, Training, train
 
-SEEDS = 3
-"""healthy runs that say what is luck"""
 LIT = 3.0
 """units from which on a number stands out"""
 PART = 50
@@ -43,10 +41,3 @@ def signatures(patients: Sequence[Patient], spread: Mapping[str, float]) -> dict
         sign: [distance(here[sign], well[sign], unit) for here, well in pairs]
         for sign, unit in spread.items()
     }
-
-
-def luck(steps: int, seed: int, spread: Mapping[str, float]) -> dict[str, float]:
-    """The distances of one healthy training, of a seed that ``spread`` does not know."""
-    this, other = (train(Setting(), steps, seed + i) for i in (0, SEEDS))
-    well, here = (signs(run, examined(run)) for run in (this, other))
-    return {sign: distance(here[sign], well[sign], unit) for sign, unit in spread.items()}
