@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nanogpt2.optim import build_optimizer, fast
 from nanogpt2.optim.adamw import adamw_scalars, adamw_update
-from nanogpt2.optim.fast.adamw import adamw_in_pieces
+from nanogpt2.optim.fast.adamw import adamw_compiled, adamw_in_pieces
 from nanogpt2.optim.fast.muon import take_step_in_bands
 from nanogpt2.optim.fast.polar_express import polar_express_by_halves
 from nanogpt2.optim.muon import second_moment_shape, take_step
@@ -133,3 +133,16 @@ def test_a_large_matrix_is_updated_where_it_stands(monkeypatch):
     for stack in optimizer.stacks:
         assert len(stack.params) == 1
         assert stack.slices(0, stack.count).data_ptr() == stack.params[0].data_ptr()
+
+
+def test_a_single_number_is_updated_without_a_compiler(monkeypatch):
+    """Its kernel is refused by CUDA under torch 2.11 (recorded on an H100); two are compiled."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda f, **_: lambda *args: compiled.append(f))
+    update = adamw_compiled()
+    rest = (*adamw_scalars({"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.1}, 1), 1e-10)
+    for size in (1, 2):
+        ours, theirs = ([torch.full((size,), 0.5) for _ in range(4)] for _ in range(2))
+        update(*ours, *rest)
+        adamw_update(*theirs, *rest)
+        assert (len(compiled), torch.equal(ours[0], theirs[0])) == ((0, True), (1, False))[size - 1]

@@ -39,6 +39,8 @@ def adamw_compiled() -> Callable[..., None]:
     update: Callable[..., None] = torch.compile(adamw_update, fullgraph=True, dynamic=True)
 
     def flat_update(p: Tensor, g: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *rest: Any) -> None:
+        if p.numel() == 1:  # torch 2.11 compiles a kernel for it that an H100 refuses to launch
+            return adamw_update(p, g, exp_avg, exp_avg_sq, *rest)
         # ``view`` raises where an update would not reach the tensor
         flat = (p.view(-1), g.to_dense().reshape(-1), exp_avg.view(-1), exp_avg_sq.view(-1))
         update(*(t.data for t in flat), *rest)  # no view relations for dynamo to guard
