@@ -102,7 +102,9 @@ def build(folder: Path, out: Path, bits: int, tokens: int) -> None:
         "bigram": {"pairs": len(baseline.seconds), "bytes": size, "bpb": measured},
     }
     about = [TEXT, f"Beside it stands a bigram model of {len(baseline.seconds):,} pairs, counted "
-             f"in {read:,} tokens of the same text: {measured:.4f} bits per byte."]  # fmt: skip
+             f"in {read:,} tokens of the same text: {measured:.4f} bits per byte.",
+             "All figures here are printed by `python -m scripts.model RUN`, with the folder of "
+             "the run whose record is `book/results/speedrun-model.json`."]  # fmt: skip
     write_model(out, sets, run, "The book's model", about, tokens, more)
 
 

@@ -10,6 +10,7 @@ import bz2
 import codecs
 import csv
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -74,7 +75,8 @@ class Source:
     def identity(self) -> list[Any]:
         """Plain values that change when the source does."""
         if not self.kind:
-            return [f"{zlib.crc32(json.dumps(list(self.texts)).encode()):x}", len(self.texts)]
+            texts = json.dumps(list(self.texts)).encode()
+            return [hashlib.sha256(texts).hexdigest(), len(self.texts)]
         status = self.path.stat()
         return [str(self.path.resolve()), status.st_size, status.st_mtime_ns]
 

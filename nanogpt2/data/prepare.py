@@ -16,19 +16,22 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
+from nanogpt2.data.cleaning import HELD_OUT, MIN_CHARS, Progress, Rules, cleaned, count, is_held_out
 from nanogpt2.data.documents import SEPARATOR, Source, documents, find_sources
 from nanogpt2.data.shards import write_shard
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import (
     atomic_directory,
     atomic_write,
+    made_here,
+    mark,
     named_path,
     require_folder_place,
     require_free_space,
@@ -43,77 +46,8 @@ SHARD = 64_000_000
 ROW_GROUPS = 64
 """of a shard, where it has so many documents: as many ranks can be dealt equally many"""
 SEED = 1337
-HELD_OUT = 0.02
-LEAST_HELD_OUT = 20_000
-"""characters, of small sets: as far as a tenth holds so many"""
-MIN_CHARS = 20
 SAMPLES = 3
-DROPS = ("empty", "too short", "duplicate", "no text", "left-over test")
 SUMMARY = "summary.json"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How documents are cleaned and dealt out."""
-
-    column: str | None = None
-    """of tables; None: ``text``, else the one with the longest strings"""
-    min_chars: int = MIN_CHARS
-    """a document with fewer is dropped"""
-    held_out: float = HELD_OUT
-    """share of the characters, by whole documents, where no source is named validation or test"""
-    encoding: str = "cp1252"
-    """of documents that are not UTF-8"""
-    separator: str = SEPARATOR
-    """parts a file of prose into documents"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise UserError(f"the share held out is {self.held_out}; choose one between 0 and 1")
-        try:
-            b"".decode(self.encoding)
-        except LookupError:
-            raise UserError(
-                f"there is no encoding {self.encoding!r}; try cp1252 or gb18030"
-            ) from None
-
-
-@dataclass
-class Progress:
-    """What is done: all that the first pass must know to go on."""
-
-    source: int = 0
-    document: int = 0
-    """of that source, still to be read"""
-    parts: int = 0
-    read: int = 0
-    kept: int = 0
-    characters: int = 0
-    held_out: int = 0
-    held_out_characters: int = 0
-    drops: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROPS, 0))
-    recoded: int = 0
-    """documents that were not UTF-8"""
-    histogram: dict[str, int] = field(default_factory=dict)
-    """documents by the power of two below their length in characters"""
-    samples: list[list[str]] = field(default_factory=list)
-    """digest and beginning of the documents of the smallest digests"""
-
-    def describe(self) -> Iterator[str]:
-        """The summary, in lines for people."""
-        yield f"{self.read:,} documents read, {self.kept:,} kept ({self.characters:,} characters)"
-        drops = ", ".join(f"{count:,} {why}" for why, count in self.drops.items() if count)
-        yield f"dropped: {drops or 'none'}"
-        if self.recoded:
-            yield f"not UTF-8, and read by the encoding given instead: {self.recoded:,}"
-        share = self.held_out_characters / max(1, self.characters)
-        yield f"held out: {self.held_out:,} documents, {share:.1%} of the characters"
-        most = max(self.histogram.values(), default=1)
-        for power, count in sorted((int(p), n) for p, n in self.histogram.items()):
-            bar = "#" * -(-30 * count // most)
-            yield f"{2**power:>12,} characters and more {bar:<30} {count:,}"
-        for _, text in self.samples:
-            yield f"  | {text}"
 
 
 def prepare(
@@ -143,18 +77,27 @@ def prepare(
         return done
     size = sum(source.size for source in found if source.kind)
     require_free_space(out, 3 * size, "the text")
-    work = out.absolute().with_name(f".{out.name}.preparing")
-    work.mkdir(parents=True, exist_ok=True)
+    work = _claimed(out.absolute().with_name(f".{out.name}.preparing"))
+    database = _database(work, identity)
     try:
-        progress = _clean(found, rules, work, identity, told)
-        _require_enough(progress)
-        _write(work, progress, out, identity, inputs)
-    except UserError as error:
-        if "at work" not in str(error):
-            shutil.rmtree(work, ignore_errors=True)
+        with closing(database):
+            progress = _clean(found, rules, work, database, told)
+            _require_enough(progress)
+            _write(work, progress, out, identity, inputs)
+    except UserError:
+        shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work)
     return progress
+
+
+def _claimed(work: Path) -> Path:
+    """The folder of what is half done, marked as this program's; UserError where it is not so."""
+    if work.exists() and not made_here(work) and any(work.iterdir()):
+        raise UserError(f"{work} is needed for what is half done; move it away")
+    work.mkdir(parents=True, exist_ok=True)
+    mark(work)
+    return work
 
 
 def identity_of(places: Iterable[Path | str], rules: Rules | None = None) -> str:
@@ -192,66 +135,65 @@ def _clean(
     sources: Sequence[Source],
     rules: Rules,
     work: Path,
-    identity: str,
+    database: sqlite3.Connection,
     told: Callable[[int, int], None],
 ) -> Progress:
     """Read everything that was not read yet; the parts are in ``work`` then."""
-    with closing(_database(work, identity)) as database:
-        (record,) = database.execute("SELECT record FROM progress").fetchone()
-        progress = Progress(**json.loads(record))
-        splits = {source.split for source in sources}
-        total, before = sum(source.size for source in sources), 0
-        pending: dict[str, list[str]] = {"train": [], "validation": []}
+    (record,) = database.execute("SELECT record FROM progress").fetchone()
+    progress = Progress(**json.loads(record))
+    splits = {source.split for source in sources}
+    total, before = sum(source.size for source in sources), 0
+    pending: dict[str, list[str]] = {"train": [], "validation": []}
+    held = 0
+
+    def flush() -> None:
+        nonlocal held
+        for split, texts in pending.items():
+            if texts:
+                _write_part(work / f"{split}-{progress.parts:06d}.arrow", texts, progress.parts)
+                texts.clear()
+        progress.parts += 1
         held = 0
+        record = json.dumps(asdict(progress))
+        database.execute("UPDATE progress SET record = ?", (record,))
+        database.commit()
 
-        def flush() -> None:
-            nonlocal held
-            for split, texts in pending.items():
-                if texts:
-                    _write_part(work / f"{split}-{progress.parts:06d}.arrow", texts, progress.parts)
-                    texts.clear()
-            progress.parts += 1
-            held = 0
-            record = json.dumps(asdict(progress))
-            database.execute("UPDATE progress SET record = ?", (record,))
-            database.commit()
-
-        for number, source in enumerate(sources[progress.source :], progress.source):
-            if number == progress.source:
-                before = sum(s.size for s in sources[:number])
-            skip = progress.document if number == progress.source else 0
-            progress.source, progress.document = number, skip
-            for i, (raw, at) in enumerate(documents(source, rules.column, rules.separator)):
-                if i < skip:
-                    continue
-                progress.document, progress.read = i + 1, progress.read + 1
-                text, why = _cleaned(raw, rules, progress)
-                if not why and not _is_new(text, database, progress):
-                    why = "duplicate"
-                split = source.split
-                if split == "test" and "validation" in splits:
-                    why = why or "left-over test"
-                if why:
-                    progress.drops[why] += 1
+    for number, source in enumerate(sources[progress.source :], progress.source):
+        if number == progress.source:
+            before = sum(s.size for s in sources[:number])
+        skip = progress.document if number == progress.source else 0
+        progress.source, progress.document = number, skip
+        for i, (raw, at) in enumerate(documents(source, rules.column, rules.separator)):
+            if i < skip:
+                continue
+            progress.document, progress.read = i + 1, progress.read + 1
+            text, why = cleaned(raw, rules, progress)
+            if not why and not _is_new(text, database, progress):
+                why = "duplicate"
+            split = source.split
+            if split == "test" and "validation" in splits:
+                why = why or "left-over test"
+            if why:
+                progress.drops[why] += 1
+            else:
+                count(text, progress)
+                if is_held_out(text, split, splits, progress, rules):
+                    pending["validation"].append(text)
+                    progress.held_out += 1
+                    progress.held_out_characters += len(text)
                 else:
-                    _count(text, progress)
-                    if _is_held_out(text, split, splits, progress, rules):
-                        pending["validation"].append(text)
-                        progress.held_out += 1
-                        progress.held_out_characters += len(text)
-                    else:
-                        pending["train"].append(text)
-                    held += len(text)
-                if held >= PART:
-                    flush()
-                if not i % 256:
-                    told(min(before + at, total), total)
-            before += source.size
-            progress.source, progress.document = number + 1, 0
-        if any(pending.values()):
-            flush()
-        told(total, total)
-        return progress
+                    pending["train"].append(text)
+                held += len(text)
+            if held >= PART:
+                flush()
+            if not i % 256:
+                told(min(before + at, total), total)
+        before += source.size
+        progress.source, progress.document = number + 1, 0
+    if any(pending.values()):
+        flush()
+    told(total, total)
+    return progress
 
 
 def _database(work: Path, identity: str) -> sqlite3.Connection:
@@ -280,29 +222,6 @@ def _database(work: Path, identity: str) -> sqlite3.Connection:
     return database
 
 
-def _cleaned(raw: bytes | str | None, rules: Rules, progress: Progress) -> tuple[str, str]:
-    """The document as it is kept, and why it is not ("": it is)."""
-    if isinstance(raw, str):
-        raw = raw.encode("utf-8", "surrogateescape" if _is_marked(raw) else "surrogatepass")
-    try:
-        text = (raw or b"").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        text = error.object.decode(rules.encoding, "replace")
-        if "\0" not in text:
-            progress.recoded += 1
-    if "\0" in text:
-        return "", "no text"
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-    if not text:
-        return "", "empty"
-    return (text, "too short") if len(text) < rules.min_chars else (text, "")
-
-
-def _is_marked(text: str) -> bool:
-    """Whether lone surrogates stand for bytes that were no UTF-8, and for nothing else."""
-    return all("\udc80" <= c <= "\udcff" for c in text if "\ud800" <= c <= "\udfff")
-
-
 def _is_new(text: str, database: sqlite3.Connection, progress: Progress) -> bool:
     digest = hashlib.sha256(text.encode()).digest()[:16]
     done = database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,))
@@ -311,23 +230,6 @@ def _is_new(text: str, database: sqlite3.Connection, progress: Progress) -> bool
     shown = [digest.hex(), " ".join(text[:160].split())[:100]]
     progress.samples = sorted([*progress.samples, shown])[:SAMPLES]
     return True
-
-
-def _count(text: str, progress: Progress) -> None:
-    progress.kept += 1
-    progress.characters += len(text)
-    power = str(len(text).bit_length() - 1)
-    progress.histogram[power] = progress.histogram.get(power, 0) + 1
-
-
-def _is_held_out(text: str, split: str, splits: set[str], progress: Progress, rules: Rules) -> bool:
-    """By its source's name where any is telling; else whenever less than the share is held out."""
-    if splits != {"train"}:
-        return split != "train"
-    total, held = progress.characters, progress.held_out_characters
-    if len(text) > 2 * total / progress.kept:  # it would be all that is measured for long
-        return False
-    return held < max(rules.held_out * total, min(LEAST_HELD_OUT, total / 10))
 
 
 def _write_part(path: Path, texts: list[str], number: int) -> None:

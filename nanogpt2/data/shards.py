@@ -100,7 +100,7 @@ def find_shards(folder: Path | str) -> Shards:
 
 def _mixed(folder: Path) -> Shards:
     """The shards of a mixture: those of its sources, and held-out text of its own."""
-    cure = "make the mixture again (python -m nanogpt2.data.prepare)"
+    cure = "make the mixture again (the run's --data A:0.7 B:0.3)"
     record = read_json(folder / MIXTURE, cure)
     try:
         parts = [(Path(one["folder"]), float(one["weight"])) for one in record["sources"]]

@@ -25,8 +25,8 @@ from nanogpt2.model.gpt import GPT
 
 WHOLE_FROM = 4096
 """tensors smaller than this stay floats: gates, gains, scalars"""
-PIECE = 1 << 20
-"""bytes of a file's content, before it is packed"""
+PIECE = 3 << 18
+"""bytes of a file's content, before it is packed: base64 makes a megabyte of it at most"""
 PATTERNS = {
     SPLIT_PATTERN: (
         # no part of it gains by giving back what it took, so its possessive forms are plain here;

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt2.data import prepare as module
+from nanogpt2.data import cleaning
+from nanogpt2.data.cleaning import Progress, Rules
 from nanogpt2.data.documents import LONGEST, documents, find_sources
-from nanogpt2.data.prepare import Progress, Rules, prepare
+from nanogpt2.data.prepare import identity_of, prepare
 from nanogpt2.data.shards import find_shards, open_shard, read_documents
 from nanogpt2.errors import UserError
 
@@ -141,7 +142,7 @@ def test_the_share_is_held_out_within_a_document(
     folder = tmp_path_factory.mktemp("held")
     texts = [f"{n:<5}".ljust(size, "x") for n, size in enumerate(sizes)]
     done = prepare(texts, folder / "out", Rules(held_out=share))
-    wanted = max(share * done.characters, min(module.LEAST_HELD_OUT, done.characters / 10))
+    wanted = max(share * done.characters, min(cleaning.LEAST_HELD_OUT, done.characters / 10))
     # those of more than twice the mean are passed over, and made up for by the next
     assert abs(done.held_out_characters - wanted) <= 2 * max(sizes)
 
@@ -269,3 +270,36 @@ def test_the_summary_says_what_was_done() -> None:
     assert "1 empty, 2 duplicate" in text
     assert "10.0% of the characters" in text
     assert "The first words" in text
+
+
+def test_one_long_document_does_not_become_what_is_measured(tmp_path: Path) -> None:
+    texts = [f"{n:<5}".ljust(300, "x") for n in range(400)]
+    texts[200] = "a" + " " * 1_100_000 + "b"
+    done = prepare(texts, tmp_path / "out")
+    assert done.kept == 400
+    assert 0 < done.held_out_characters < 1_000_000 and done.held_out > 10
+
+
+def test_what_is_half_done_touches_nothing_that_was_there(tmp_path: Path) -> None:
+    write(tmp_path / "in", "a.jsonl", LINES)
+    work = tmp_path / ".out.preparing"
+    write(work, "diary.txt", b"mine")
+    with pytest.raises(UserError, match="move it away"):
+        prepare(tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in work.iterdir()] == ["diary.txt"]
+
+
+def test_a_second_call_leaves_the_first_at_work(tmp_path: Path) -> None:
+    write(tmp_path / "in", "a.jsonl", LINES)
+
+    def meanwhile(done: int, total: int) -> None:
+        with pytest.raises(UserError, match="at work"):
+            prepare(tmp_path / "in", tmp_path / "out")
+
+    assert prepare(tmp_path / "in", tmp_path / "out", told=meanwhile).kept
+    assert not (tmp_path / ".out.preparing").exists()
+
+
+def test_other_texts_of_the_same_number_are_other_sources() -> None:
+    assert identity_of(["one", "two"]) != identity_of(["one", "three"])
+    assert identity_of(["one", "two"]) == identity_of(["one", "two"])

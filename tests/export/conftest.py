@@ -27,17 +27,22 @@ TEXT = (Path(__file__).parent / "text.txt").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="package")  # Playwright runs once in a process: it ends before others begin
 def context() -> Iterator[Any]:
-    """A browser's context that reaches files alone."""
+    """One for all pages: what a page stores, another may find."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
     sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = browser.new_context()
-        local = ("file:", "data:", "blob:")
-        context.route(lambda url: not url.startswith(local), lambda route: route.abort())
-        yield context
+        yield shut(browser)
         browser.close()
+
+
+def shut(browser: Any) -> Any:
+    """A context of the browser that remembers nothing yet, and reaches files alone."""
+    context = browser.new_context()
+    local = ("file:", "data:", "blob:")
+    context.route(lambda url: not url.startswith(local), lambda route: route.abort())
+    return context
 
 
 @pytest.fixture(scope="session")

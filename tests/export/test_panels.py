@@ -115,6 +115,27 @@ def test_it_says_what_the_package_computes(
     page.get_by_text(f"{said[0]} so changed").wait_for()
 
 
+def test_each_value_table_can_be_emptied(
+    shown: Callable[..., Any], model: GPT, tokenizer: Tokenizer
+) -> None:
+    box = opened(shown("values")[0])
+    choices = box.locator("select")
+    tables = [i for i in range(CONFIG.n_layer) if CONFIG.has_value_embedding(i)]
+    assert choices.locator("option").all_inner_texts() == [
+        "none", *(f"layer {i + 1}'s" for i in tables), "all"
+    ]  # fmt: skip
+    without = GPT(CONFIG)
+    without.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        without.value_embeds[str(tables[0])].weight.zero_()
+    ids = tokenizer.encode(box.locator("textarea").input_value(), prepend_bos=True)
+    box.get_by_label("x0, the way back").press("ArrowRight")  # off zero, up to as trained
+    for _ in range(3):
+        box.get_by_label("x0, the way back").press("ArrowRight")
+    choices.select_option(label=f"layer {tables[0] + 1}'s")
+    box.get_by_text(f"{bits(without.eval(), ids):.2f} so changed").wait_for()
+
+
 def test_tokens_are_split_while_one_types(shown: Callable[..., Any], tokenizer: Tokenizer) -> None:
     page, asked = shown("tokens")
     box = opened(page)

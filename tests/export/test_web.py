@@ -20,7 +20,7 @@ from nanogpt2.export.trained import Trained
 from nanogpt2.export.web_format import bring, packed, page_tokenizer, quantize
 from nanogpt2.model.gpt import GPT
 from scripts.bigram import bigram, count_pairs
-from tests.export.conftest import TEXT, shaken
+from tests.export.conftest import TEXT, shaken, shut
 from tests.export.test_engine import CONFIGS, logits_of
 
 PROBE = (Path(__file__).parents[1] / "book" / "probe.js").read_text().replace("article", "main")
@@ -87,10 +87,11 @@ class Opened:
 
 @pytest.fixture
 def opened(context: Any, folder: Path) -> Iterator[Opened]:
-    opened = Opened(context, folder)
+    alone = shut(context.browser)  # other pages that were opened from files store choices
+    opened = Opened(alone, folder)
     yield opened
     assert opened.wrong == []
-    opened.page.close()
+    alone.close()
 
 
 def names(urls: list[str]) -> list[str]:

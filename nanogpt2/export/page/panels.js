@@ -54,7 +54,7 @@ nanogpt2.panels = () => {
   }
 
   // A text, read as trained and as changed: each token coloured by the bits that the change costs.
-  // spec: text, why, want, knobs(changed) -> [knob], change(values, ids) -> change,
+  // spec: text, why, want, knobs(changed, names) -> [knob], change(values, ids) -> change,
   // tell(found, trained, ids, values) -> a sentence, first(ask) -> the answer's place.
   const reading = (spec) => async (engine, box) => {
     const status = make("p", { role: "status" });
@@ -62,7 +62,8 @@ nanogpt2.panels = () => {
     const row = tokenRow("Tokens by what the change costs", (at) => { row.mark(at); say(words[at]); });
     const soon = lately(say);
     const changed = () => soon(update);
-    const knobs = spec.knobs(changed);
+    const names = (await engine.names()).map(({ name }) => name);
+    const knobs = spec.knobs(changed, names);
     const text = area(spec.text, changed);
     let words = [];
     box.replaceChildren(make("p", {}, spec.why), field("The text", text),
@@ -189,19 +190,19 @@ nanogpt2.panels = () => {
   const values = reading({
     text: HISTORY,
     why: "Coloured is what the change costs. Two words that change places give each other's rows of every value table.",
-    knobs(changed) {
+    knobs(changed, names) {
       const words = (name) => {
         const input = make("input", { type: "text", size: 8, oninput: changed });
         return { box: make("label", { class: "ng-control" }, make("span", {}, name), input), input };
       };
-      const layers = [["none", []], ["all", null]];
+      const tables = names.flatMap((name) => name.match(/value_embeds\.(\d+)\./)?.[1] ?? []).map(Number);
+      const layers = [["none", []], ...tables.map((i) => [`layer ${i + 1}'s`, [i]]), ["all", tables]];
       return [dial("value gates", FACTORS, 4, changed), dial("x0, the way back", FACTORS, 0, changed),
         select("empty tables", layers, changed), words("swap the rows of"), words("and")];
     },
-    async change([value_gate, x0_scale, empty, one, other], engine) {
+    async change([value_gate, x0_scale, empty_values, one, other], engine) {
       const first = async (word) => (await engine.tokens(` ${word.trim()}`)).ids[0];
       const swap_values = one.trim() && other.trim() ? [[await first(one), await first(other)]] : [];
-      const empty_values = empty ?? Array.from({ length: engine.config.n_layer }, (_, i) => i);
       return { value_gate, x0_scale, empty_values, swap_values };
     },
     async first(ask) {
