@@ -26,6 +26,7 @@ from torch import Tensor
 from nanogpt2.data.dealing import Deal, Unit, furthest_behind
 from nanogpt2.data.packing import Buffer, Document, pack
 from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
+from nanogpt2.data.source import Text, by_source
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 
@@ -281,6 +282,18 @@ class MixedLoader:
     @staticmethod
     def _state(sources: Sequence[Callable[[], dict[str, Any]]], given: list[int]) -> dict[str, Any]:
         return {"sources": [state() for state in sources], "given": given}
+
+
+def load_text(
+    text: Text, folder: Path | str, *shape: Any, **options: Any
+) -> TokenLoader | MixedLoader:
+    """The loader of a run's text in ``folder``, to learn from: of one source, or of a mixture.
+
+    ``shape``: tokenizer, batch size and sequence length; ``options`` as ``TokenLoader`` takes them.
+    """
+    if text.weights:
+        return MixedLoader(by_source(text, folder), text.weights, *shape, **options)
+    return TokenLoader(text.paths(folder, "train"), *shape, **options)
 
 
 def ahead(items: Iterable[Item], count: int = READY) -> Iterator[Item]:

@@ -19,8 +19,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from nanogpt2.data.loader import MixedLoader, TokenLoader
-from nanogpt2.data.source import Text, by_source
+from nanogpt2.data.loader import load_text
+from nanogpt2.data.source import Text
 from nanogpt2.depth import shape_batch
 from nanogpt2.errors import StopRequested, UserError, run_command
 from nanogpt2.files import write_json
@@ -191,19 +191,17 @@ class Trainer:
         self.saver.newest = start.folder
         if self.learner.scaling and start.loss_scale:
             self.learner.scaling.take_up(start.loss_scale)
-        options: dict[str, Any] = {
-            "device": ranks.device,
-            "rank": ranks.rank,
-            "world_size": ranks.world_size,
-            "state": start.data,
-        }
-        text, folder = start.text, self.asked.data_dir
-        shape = (self.tokenizer, self.batch.rows, self.config.sequence_len)
-        loader: TokenLoader | MixedLoader
-        if text.weights:
-            loader = MixedLoader(by_source(text, folder), text.weights, *shape, **options)
-        else:
-            loader = TokenLoader(text.paths(folder, "train"), *shape, **options)
+        loader = load_text(
+            start.text,
+            self.asked.data_dir,
+            self.tokenizer,
+            self.batch.rows,
+            self.config.sequence_len,
+            device=ranks.device,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            state=start.data,
+        )
         self.tell(loader.describe())
         self.feed = Feed(loader, self.batch, start.data, ranks, self.tell)
         self.saver.scores = dict(ranks.share(lambda: scores(path, self.step)))
