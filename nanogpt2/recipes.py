@@ -284,7 +284,7 @@ LAPTOP = replace(
 )
 # Small enough that two hundred runs end: one takes about two minutes of one core in fp32, and eight
 # on a processor without AVX-512. Small batches, so that there are steps enough for schedules to
-# matter; momentum warms up over a sixth of them. Its rates are what the recorded sweep found best.
+# matter. Its rates, and the steps that momentum takes to warm up, are the recorded sweep's best.
 YARDSTICK: Recipe = replace(
     LAPTOP,
     name="yardstick",
@@ -293,7 +293,9 @@ YARDSTICK: Recipe = replace(
     batch_tokens=2048,
     precision="fp32",
     model=replace(LAPTOP.model, vocab_size=2048),
-    muon=replace(LAPTOP.muon, momentum_steps=96),
+    wte=replace(LAPTOP.wte, lr=0.6),
+    x0_lambdas=replace(LAPTOP.x0_lambdas, lr=0.0312),
+    muon=replace(LAPTOP.muon, weight_decay=0.0125, momentum_steps=192),
     record=None,
 )
 

@@ -23,9 +23,19 @@ TOP = "top"
 Settings = Mapping[str, Any]
 
 TUNED: Mapping[str, Settings] = {
-    "gpt2": {"lm_head.lr": 0.004, "warmup_steps": 32},
-    "adamw": {"warmup_steps": 32},
-    "plain_decay": {},
+    "gpt2": {
+        "lm_head.lr": 0.004,
+        "warmup_steps": 128,
+        "matrices_adamw.lr": 0.00075,
+        "matrices_adamw.betas": (0.8, 0.95),
+    },
+    "adamw": {
+        "warmup_steps": 128,
+        "matrices_adamw.lr": 0.003,
+        "lm_head.lr": 0.008,
+        "matrices_adamw.betas": (0.8, 0.95),
+    },
+    "plain_decay": {"muon.weight_decay": 0.000781},
 }
 """what the recorded sweep found for the foot of the ladder, and for the top with AdamW for the
 matrices or with plain decay: an untuned baseline is none; for the top it is in the yardstick"""
