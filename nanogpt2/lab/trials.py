@@ -6,13 +6,16 @@ and told by one small JSON; a list that was interrupted goes on with the trials 
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from multiprocessing import get_context, parent_process
@@ -27,6 +30,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.files import read_json, write_json
 from nanogpt2.lab.records import digest
+from nanogpt2.lab.seams import Patch
 from nanogpt2.lab.small_data import code_hash
 from nanogpt2.lab.text import Text, text_of
 from nanogpt2.model.gpt import GPT
@@ -52,12 +56,15 @@ class Trial:
     seed: int
     against: str = ""
     """name of the trial that it is compared with, seed by seed and on one machine"""
+    within: Callable[[], Patch] | None = None
+    """what no recipe says: the code as it is changed for this run; a function of a module"""
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 of all that was chosen."""
         named = {**self.recipe.to_dict(), "name": "", "summary": "", "record": None}
-        return digest([named, self.seed])
+        changed = [f"{self.within.__module__}.{self.within.__qualname__}"] if self.within else []
+        return digest([named, self.seed, *changed])
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ def machine() -> str:
 
 def train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:
     """Train and score; what the trial's file says."""
+    with trial.within() if trial.within else nullcontext():
+        return _train(trial, text, held_out_rows)
+
+
+def _train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:
     made = dial(recipe=trial.recipe)
     recipe, T = trial.recipe, made.model.sequence_len
     model = GPT(made.model)
@@ -127,7 +139,7 @@ def train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:
         "bpb": scored("best_fit", held_out_rows),
         "bpb_stream": scored("stream", held_out_rows // 2),
         "curve": curve,
-        "parameters": made.parameters["total"],
+        "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": made.tokens,
         "flops": made.total_flops,
         "seconds": round(seconds, 2),
@@ -137,8 +149,14 @@ def train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:
         "machine": machine(),
         "precision": PRECISION,
         "commit": commit(changed="+changes") or "unknown",
-        "source": code_hash(*CODE),
+        "source": _source(trial.within),
     }
+
+
+def _source(within: Callable[[], Patch] | None) -> str:
+    """SHA-256 of what a result depends on: the package's code, and the file of a change to it."""
+    whole = code_hash(*CODE)
+    return digest([whole, inspect.getsource(sys.modules[within.__module__])]) if within else whole
 
 
 @dataclass(frozen=True)
@@ -207,7 +225,7 @@ def run_trials(
                 _wait_for(pause_file)
                 if (trial := next(waiting, None)) is None:
                     break
-                running[pool.submit(_train, trial, protocol)] = trial
+                running[pool.submit(_run, trial, protocol)] = trial
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -243,6 +261,6 @@ def _end_with_command() -> None:
 _text = cache(text_of)
 
 
-def _train(trial: Trial, protocol: Protocol) -> dict[str, Any]:
+def _run(trial: Trial, protocol: Protocol) -> dict[str, Any]:
     text = _text(protocol.data, trial.recipe.model.vocab_size, protocol.characters)
     return train(trial, text, protocol.held_out_rows)

@@ -16,6 +16,7 @@ import pytest
 from nanogpt2.data.shards import write_shard
 from nanogpt2.errors import UserError
 from nanogpt2.lab import trials
+from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.text import Text, text_of
 from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials, train
 from nanogpt2.recipes import YARDSTICK, get_recipe
@@ -142,3 +143,17 @@ def test_a_number_changed_by_hand_is_noticed(tmp_path: Path, text: Text) -> None
     path.write_text(json.dumps({**json.loads(path.read_text()), "bpb": 0.1}))
     with pytest.raises(UserError, match="SHA-256 differs"):
         results.all()
+
+
+def test_a_trial_may_change_the_code_for_its_run_and_is_another_trial_then(text: Text) -> None:
+    plain = Trial("a", TINY, 3)
+    changed = replace(plain, within=narrow)
+    assert changed.identity != plain.identity
+    first, other = train(plain, text, 8), train(changed, text, 8)
+    assert other["bpb"] != first["bpb"] and other["source"] != first["source"]
+    assert train(plain, text, 8)["bpb"] == first["bpb"], "and the code is as before"
+
+
+def narrow() -> Patch:
+    """No token sees another."""
+    return patched("nanogpt2.model.attention.attention", lambda q, k, v, window, backend: v)
