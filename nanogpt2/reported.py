@@ -144,6 +144,9 @@ MUP_BASELINE_CORE = Reported(0.1602, "CORE", "nanochat2026mup", "2026")
 # --- techniques ------------------------------------------------------------------------------
 RESIDUAL_SCALARS_BPB = {8: -0.0103, 12: -0.0077, 16: -0.0057, 20: -0.0039}
 """depth -> what they did to validation bits per byte (karpathy2026log, 11 January 2026)"""
+SCALING_BPB = {1e18: 0.8972, 1e19: 0.7999}
+"""FLOPs -> validation bits per byte of the best size, ends of a series (karpathy2026log, 27 January
+2026)"""
 X0_BETA_BPB = Reported(-0.0007, "bits per byte", "karpathy2026log", "22 January 2026")
 """what a first beta of 0.96 for x0's scalars did at depth 20"""
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from nanogpt2.errors import UserError
-from nanogpt2.lab.page import Html, inline, part, plain, rendered
+from nanogpt2.lab.page import Html, inline, part, plain, rendered, script
 from nanogpt2.lab.records import Record
 
 SENTENCE = 24
@@ -60,6 +60,7 @@ def table(
     source: Record | str | None = None,
     caption: str = "",
     form: str = "",
+    sortable: bool = False,
 ) -> Html:
     """Numbers in rows with one badge for all (in the caption), or one a column (in its header).
 
@@ -67,6 +68,7 @@ def table(
         headers: one for each column; the first column is text.
         badge: a badge, or one for each column with None where a column holds no measurement.
         source: of the recorded or reported numbers.
+        sortable: whether a press on a header orders the rows by it, another turns them round.
     """
     marks: list[Badge | None] = [None] * len(headers)
     if not isinstance(badge, str):
@@ -83,8 +85,10 @@ def table(
         badge=_marked(badge if isinstance(badge, str) else None, source),
         columns=list(zip(headers, badges, [False, *long[1:]], strict=True)),
         rows=cells,
+        sortable=sortable,
     )
-    return Html(part("table", body), "\n".join(" | ".join(row) for row in [headers, *cells]))
+    html = part("table", body, script("sort") if sortable else "")
+    return Html(html, "\n".join(" | ".join(row) for row in [headers, *cells]))
 
 
 def _marked(badge: Badge | None, source: Record | str | None) -> Markup:

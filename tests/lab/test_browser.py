@@ -50,6 +50,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lab.quiz("Right?", ["left", "right"], "right", {"left": "No, *left*.", "right": "Yes."}),
         lab.lines([0, 1], {"a": [0, 1]}, alt="a line"),
         lab.claim("speed", 3.0),
+        lab.table(
+            ["name", "size"],
+            [["pear", "+10"], ["apple", ""], ["fig", "-2"], ["nut", "9"]],
+            sortable=True,
+        ),
         lab.check(lambda: 1, [((), 1)]),
         lab.case(
             "Who did it?",
@@ -102,6 +107,25 @@ def test_sliders_turn_frames_by_keyboard(page: Any) -> None:
     assert sliders.nth(0).get_attribute("aria-valuetext") == "3"
     assert page.locator(".ng-explore output").first.inner_text() == "3"
     assert shown(page, 1) == "a line to 1, 10"  # its neighbour stayed where it was
+
+
+def test_a_table_is_sorted_by_a_press_on_a_header(page: Any) -> None:
+    box = page.locator(".ng-table").first
+
+    def names() -> list[str]:
+        return box.locator("tbody th").all_inner_texts()
+
+    assert names() == ["pear", "apple", "fig", "nut"]
+    name, size = box.locator("thead button").all()
+    size.click()
+    assert names() == ["fig", "nut", "pear", "apple"], "by number, and what is empty last"
+    assert box.locator("thead th").nth(1).get_attribute("aria-sort") == "ascending"
+    size.press("Enter")
+    assert names() == ["pear", "nut", "fig", "apple"]
+    name.focus()
+    page.keyboard.press("Space")
+    assert names() == ["apple", "fig", "nut", "pear"]
+    assert box.locator("th[aria-sort]").count() == 1
 
 
 def test_a_prediction_is_kept_and_revealed(page: Any) -> None:

@@ -18,9 +18,11 @@ from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm
 from nanogpt2.optim import build_optimizer
 from nanogpt2.recipes import LAPTOP
+from nanogpt2.reported import LEADERBOARD, SOURCES
 from nanogpt2.rungs import Ladder
-from nanogpt2.studies.what_did_not_work import ideas
+from nanogpt2.studies.what_did_not_work import ideas, measures, pictures
 from nanogpt2.studies.what_did_not_work.__main__ import main
+from nanogpt2.studies.what_did_not_work.listed import ENDED_BY, LISTED
 from nanogpt2.studies.what_did_not_work.plan import IDEAS, trials
 from nanogpt2.studies.what_did_not_work.summary import record_summary, summarize
 
@@ -181,6 +183,47 @@ def test_a_summary_pairs_each_idea_with_the_top_of_its_seed(tmp_path: Path) -> N
         assert gaps == pytest.approx([0.001 * place, 0.00101 * place])
     kept = lab.recorded("what_did_not_work", record_summary(SEEDS, results.folder).parent)
     assert kept.results == json.loads(json.dumps(found))
+
+
+def test_the_record_is_told_as_it_is(tmp_path: Path) -> None:
+    """Gains of 1, 2, ... thousandths without noise: all worse, in time by as many percent."""
+    folder = results_of(tmp_path / "ladder").folder
+    kept = lab.recorded("what_did_not_work", record_summary(SEEDS, folder).parent)
+    found = measures.tried(kept)
+    assert [worth.sign for worth in found.values()] == ["+"] * len(IDEAS)
+    assert [worth.seconds for worth in found.values()] == pytest.approx(
+        [1 + 0.01 * place for place in range(1, len(IDEAS) + 1)]
+    )
+    swiglu = found["swiglu"]
+    assert swiglu.excluded == pytest.approx(swiglu.found.difference + swiglu.found.margin)
+    note = measures.note(kept, "swiglu")
+    assert f"{swiglu.excluded:.4f}" in note["excluded"] and "2 seeds in pairs" in note["found"]
+    # seeds are a tenth of a bit apart: a pair does not notice, two runs at random are a coin
+    assert set(measures.one_seed(kept).values()) == {(1.0, 0.5)}
+    assert "+0.0010" in pictures.tried_table(kept).text
+    assert "100% | 50%" in pictures.seeds_table(kept).text
+    assert "SwiGLU +0.0010" in pictures.tried_picture(kept).text
+    assert "1.41 times the rate" in pictures.expected_table(kept).text
+
+
+def test_time_is_worth_what_a_longer_run_would_have_gained() -> None:
+    loss, k = LEADERBOARD["run1"].val_bpb, measures.exponent()
+    assert measures.time_worth(0.0) == 0
+    assert measures.time_worth(1.0) == pytest.approx(loss * (1 - 2**-k))
+    assert measures.time_worth(0.001) == pytest.approx(0.001 * k * loss, rel=1e-3)
+    assert "wins" in pictures.clock_frame(0.05, 1.1 * measures.time_worth(0.05))[1]
+    assert "loses" in pictures.clock_frame(0.05, 0.9 * measures.time_worth(0.05))[1]
+
+
+def test_the_list_says_of_each_idea_what_ended_it_and_where_from() -> None:
+    assert {row.ended_by for row in LISTED} <= set(ENDED_BY) == set(pictures.GATES)
+    assert {row.key for row in LISTED} <= set(SOURCES)
+    assert len({row.idea for row in LISTED}) == len(LISTED)
+    assert all(row.said for row in LISTED)
+    told = pictures.sieve().text
+    assert f"{len(LISTED)} ideas go in" in told and "0 come out" in told
+    listed = pictures.listed_table()
+    assert listed.html.count("<button") == 8 and listed.html.count("<tr>") == len(LISTED) + 1
 
 
 def test_without_text_the_command_says_what_to_give(tmp_path: Path) -> None:

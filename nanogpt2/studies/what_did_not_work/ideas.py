@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,8 @@ def two_at_once() -> Iterator[None]:
         found = one(model, hidden, targets, loss_reduction)
         if not model.training:
             return found
-        ahead = rms_norm(hidden + model.further(hidden))[:, :-1]
+        further = cast(Linear, model.further)
+        ahead = rms_norm(hidden + further(hidden))[:, :-1]
         return found + one(model, ahead, targets[:, 1:], loss_reduction)
 
     with ExitStack() as stack:
@@ -92,7 +93,7 @@ def adamw_every_second() -> Patch:
     Their batch is then twice as large, and so their rates grow by the root of two, the run's own
     rule.
     """
-    update = Stack.update
+    update, first = Stack.update, dict[Stack, Tensor]()
 
     def every_second(stack: Stack, steps: Any, measure: bool) -> None:
         group = stack.group
@@ -100,9 +101,9 @@ def adamw_every_second() -> Patch:
             return update(stack, steps, measure)
         parameter = stack.params[0]
         if group["step"] % 2:
-            stack.kept = stack.gradients().clone()
+            first[stack] = stack.gradients().clone()
             return None
-        parameter.grad = (stack.kept + stack.gradients()) / 2
+        parameter.grad = (first.pop(stack) + stack.gradients()) / 2
         whole = {"step": group["step"], "lr": group["lr"]}
         group.update(step=group["step"] // 2, lr=2**0.5 * group["lr"])
         update(stack, steps, measure)
@@ -158,6 +159,6 @@ def bigram_table() -> Patch:
             model.transformer["wte"] = WithPairs(model.wte)
         start(model, seed)
         with torch.no_grad():
-            model.wte.pairs.weight.zero_()
+            cast(WithPairs, model.wte).pairs.weight.zero_()
 
     return patched("nanogpt2.model.gpt.GPT.init_weights", init_weights)
