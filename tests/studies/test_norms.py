@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from nanogpt2.lab import small_config, small_data
+from nanogpt2.lab.variants import DyT, dynamic_tanh
 from nanogpt2.model import attention as attention_room
 from nanogpt2.model import gpt, norm
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import rms_norm
 from nanogpt2.studies import norms
-from nanogpt2.studies.norms.changes import DyT, dynamic_tanh
 from nanogpt2.studies.norms.measures import silence
 
 

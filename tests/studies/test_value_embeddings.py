@@ -9,6 +9,7 @@ import torch
 
 from nanogpt2 import lab
 from nanogpt2.depth import dial
+from nanogpt2.lab.variants import bigram_rows
 from nanogpt2.model.gpt import GPT
 from nanogpt2.studies import value_embeddings as ve
 from nanogpt2.studies.value_embeddings import changes, measures
@@ -73,7 +74,7 @@ def test_an_early_table_shows_the_next_token_and_a_right_one_does_not() -> None:
 
 
 def test_pairs_are_addressed_by_both_tokens_and_their_order() -> None:
-    found = changes.bigram_rows(torch.tensor([[5, 9, 5, 9, 7]]), 16_384)[0]
+    found = bigram_rows(torch.tensor([[5, 9, 5, 9, 7]]), 16_384)[0]
     assert found[1] == found[3] and found[1] != found[2] and found[3] != found[4]
     with changes.bigram_tables():
         model = GPT(lab.small_config(depth=2))

@@ -14,6 +14,7 @@ from nanogpt2.data.tokenizer import SPECIAL_TOKENS
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import results_folder
 from nanogpt2.lab.trials import Results
+from nanogpt2.lab.variants import DyT, dynamic_tanh
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm
 from nanogpt2.optim import build_optimizer
@@ -122,10 +123,10 @@ def test_adamw_at_every_second_step_is_adamw_on_the_mean_of_two_gradients() -> N
 
 
 def test_dyt_takes_the_place_of_every_norm_of_the_stream() -> None:
-    with ideas.dyt():
+    with dynamic_tanh():
         model = GPT(CONFIG)
     assert not any(isinstance(module, Norm) for module in model.modules())
-    assert sum(isinstance(module, ideas.DyT) for module in model.modules()) == 2 * 2 + 2
+    assert sum(isinstance(module, DyT) for module in model.modules()) == 2 * 2 + 2
     x = torch.randn(3, 32)
     assert torch.allclose(model.final_norm(x), torch.tanh(x / 2))
     assert model(tokens(8, 0)).isfinite().all()

@@ -5,30 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nanogpt2.config import GPTConfig
 from nanogpt2.lab.seams import Patch, patched
-
-
-class DyT(nn.Module):
-    """Dynamic tanh (Zhu et al., arXiv 2503.10622) in a norm's place: gain tanh(alpha x) + shift."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.full((1,), 0.5))
-        self.weight = nn.Parameter(torch.ones(config.n_embd))
-        self.bias = nn.Parameter(torch.zeros(config.n_embd))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        return self.weight * torch.tanh(self.alpha * x) + self.bias
-
-
-def dynamic_tanh() -> Patch:
-    """Models made within the block have DyT where the others have a norm (QK-norm stays)."""
-    return patched("nanogpt2.model.gpt.Norm", DyT)
+from nanogpt2.lab.variants import dynamic_tanh
 
 
 def over_time() -> Patch:

@@ -6,20 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.lab.seams import Patch, patched
+from nanogpt2.lab.variants import bigram_rows
 from nanogpt2.model.value_embeddings import add_value_embedding, value_tables
-
-PRIMES = (36313, 27191)
-
-
-def bigram_rows(idx: Tensor, rows: int) -> Tensor:
-    """Addresses (B, T) of pairs: a hash of each token and the one before it (0 at the start)."""
-    before = F.pad(idx[:, :-1], (1, 0))
-    return (PRIMES[0] * idx + PRIMES[1] * before) % rows
 
 
 class BigramTable(nn.Embedding):

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import SPECIAL_TOKENS
 from nanogpt2.kernels.windows import window_mask
 from nanogpt2.lab.seams import Patch, patched
+from nanogpt2.lab.variants import bigram_rows
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.linear import Linear
 from nanogpt2.model.norm import rms_norm
@@ -25,7 +25,6 @@ from nanogpt2.optim.sharded import Stack
 
 PAIR_ROWS = 8
 """rows of the table of pairs, for each token of the vocabulary"""
-PRIMES = (36313, 27191)
 
 
 def half_rotary() -> Patch:
@@ -113,25 +112,6 @@ def adamw_every_second() -> Patch:
     return patched("nanogpt2.optim.sharded.Stack.update", every_second)
 
 
-class DyT(nn.Module):
-    """gain tanh(alpha x) + bias: a norm's shape without its statistics (Zhu et al., 2503.10622)."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.full((1,), 0.5))
-        self.weight = nn.Parameter(torch.ones(config.n_embd))
-        self.bias = nn.Parameter(torch.zeros(config.n_embd))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        return self.weight * torch.tanh(self.alpha * x) + self.bias
-
-
-def dyt() -> Patch:
-    """DyT in the place of every norm of the stream; queries and keys keep theirs."""
-    return patched("nanogpt2.model.gpt.Norm", DyT)
-
-
 class WithPairs(nn.Embedding):
     """A token's row, and a row for it and the token before it, by a hash of both."""
 
@@ -141,13 +121,7 @@ class WithPairs(nn.Embedding):
 
     def forward(self, idx: Tensor) -> Tensor:
         """(B, T) -> (B, T, C)."""
-        return super().forward(idx) + self.pairs(pair_rows(idx, self.pairs.num_embeddings))
-
-
-def pair_rows(idx: Tensor, rows: int) -> Tensor:
-    """Addresses (B, T) of pairs of tokens; before the first stands token 0."""
-    before = F.pad(idx[:, :-1], (1, 0))
-    return (PRIMES[0] * idx + PRIMES[1] * before) % rows
+        return super().forward(idx) + self.pairs(bigram_rows(idx, self.pairs.num_embeddings))
 
 
 def bigram_table() -> Patch:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nanogpt2.lab.seams import Patch
 from nanogpt2.lab.trials import Trial
+from nanogpt2.lab.variants import dynamic_tanh
 from nanogpt2.rungs import TOP, Ladder
 from nanogpt2.studies.what_did_not_work import ideas
 
@@ -80,7 +81,7 @@ IDEAS = {
         "a fixed alpha cannot follow a stream that grows; reported so for every variant",
         "d12: every variant worse per step",
         "+",
-        ideas.dyt,
+        dynamic_tanh,
     ),
     "bigram_table": Idea(
         "a table for pairs of tokens",
