@@ -72,10 +72,10 @@ def worths(kept: Record, part: str, packing: str = "bpb") -> dict[str, Worth]:
 
 
 def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
-    """Difference, interval, verdict (of the whole part as one table) and compute multipliers.
+    """What techniques are worth: difference, interval, and the verdict of the whole part's table.
 
-    With ``keys`` those techniques alone, for a chapter: what was reported in the place of the
-    multipliers, and below it in words what goes against that or against the run's own choice.
+    All of them, with compute multipliers; with ``keys`` those alone, for a chapter: with what was
+    reported, and below it in words what goes against that or against the run's own choice.
     """
     found = worths(kept, part)
     said = verdicts({key: worth.found for key, worth in found.items()})
