@@ -5,7 +5,7 @@ exercises, recorded runs, numbers with badges, and small training runs that chap
 it works in a live notebook and in the built page, which has no kernel and no network.
 """
 
-from nanogpt2.lab.changes import changes_table, effects
+from nanogpt2.lab.changes import changes_table
 from nanogpt2.lab.claims import claim, claims, table
 from nanogpt2.lab.drawing import show
 from nanogpt2.lab.exercises import check, compare_values

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanogpt2 import lab
-from nanogpt2.lab.records import results_folder
+from nanogpt2.lab.records import Record, results_folder
 from nanogpt2.lab.trials import Results
 from nanogpt2.recipes import YARDSTICK, Recipe
 from nanogpt2.rungs import TUNED, Ladder
@@ -130,6 +130,41 @@ def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
             assert shown(kept, part).html
     assert ladder.sweep_table(kept).html and ladder.seeds_table(kept).html
     assert "runs recorded: 0" in ladder.progress(kept).text
+
+
+def told_of(**ends: list[float]) -> Record:
+    """The ladder's record, with so many bits per byte with each technique, and 1 without it."""
+    kept = lab.recorded("ladder")
+    without = {
+        key: {"title": key, "bpb_with": bits, "bpb_without": [1.0] * len(bits),
+              "flops": [], "cpu_seconds": [], "extrapolated": False}
+        for key, bits in ends.items()
+    }  # fmt: skip
+    return replace(kept, results={**kept.results, "effects": {"without": without}})
+
+
+def test_a_chapter_shows_its_own_rungs_and_says_what_goes_against_a_report() -> None:
+    kept = told_of(
+        value_embeddings=[0.9, 0.91, 0.9],
+        residual_scalars=[1.1, 1.11, 1.1],
+        polar_express=[0.8, 0.81, 0.8],
+        cautious=[0.9, 1.1, 1.0],
+        rope=[1.1],
+    )
+    lines = ladder.worth_table(kept, "without", "value_embeddings", "windows").text.splitlines()
+    assert len(lines) == 3, "as was reported: nothing to say below the table"
+    assert "better | a lot, on every axis" in lines[1]
+    assert lines[2].startswith("windows SSSL | not recorded yet") and "works well" in lines[2]
+
+    keys = ("residual_scalars", "polar_express", "cautious", "rope")
+    *_, said = ladder.worth_table(kept, "without", *keys).text.splitlines()
+    assert "Residual_scalars: worse, against the run's own choice; reported: d8 -0.0103" in said
+    assert "Polar_express: better; reported: in the noise." in said
+    assert "Cautious: not distinguishable; reported: a solid gain" in said
+    assert "Rope" not in said, "one seed tells nothing"
+    assert said.endswith("A small model is not a small version of a large one.")
+    with pytest.raises(KeyError):
+        ladder.worth_table(kept, "without", "no_such_technique")
 
 
 @pytest.mark.skipif(not list(RECORDED.glob("*.json")), reason="no run is recorded yet")

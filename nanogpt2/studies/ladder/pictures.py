@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nanogpt2.lab.claims import claim, claims, table
 from nanogpt2.lab.drawing import show
-from nanogpt2.lab.page import Html
+from nanogpt2.lab.page import Html, inline
+from nanogpt2.lab.page import part as part_of
 from nanogpt2.lab.records import Record
 from nanogpt2.reported import EFFECTS, SEEDS_BPB_SD, SEEDS_CORE_SD, Effect
 from nanogpt2.reporting.figures import COLOURS, plotting
@@ -21,7 +23,9 @@ from nanogpt2.reporting.statistics import (
     seeds_needed,
     verdicts,
 )
+from nanogpt2.rungs import Ladder
 from nanogpt2.studies.ladder.expectations import EXPECTATIONS, Expectation
+from nanogpt2.studies.ladder.plan import Plan
 
 NOTHING = Effect("", "not reported by itself")
 UNITS = {"flops": "FLOPs", "cpu_seconds": "seconds"}
@@ -67,18 +71,57 @@ def worths(kept: Record, part: str, packing: str = "bpb") -> dict[str, Worth]:
     return found
 
 
-def worth_table(kept: Record, part: str, caption: str = "") -> Html:
-    """Difference, interval, verdict (of the table as a whole) and compute multipliers."""
+def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
+    """What techniques are worth: difference, interval, and the verdict of the whole part's table.
+
+    All of them, with compute multipliers; with ``keys`` those alone, for a chapter: with what was
+    reported, and below it in words what goes against that or against the run's own choice.
+    """
     found = worths(kept, part)
     said = verdicts({key: worth.found for key, worth in found.items()})
-    rows = [
-        [w.title, f"{w.found.difference:+.4f}", w.found.interval, str(w.found.seeds), said[key]]
-        + [str(w.compute.get(unit, "")) for unit in UNITS]
+    rows: dict[str, list[Any]] = {
+        key: [
+            w.title,
+            f"{w.found.difference:+.4f}",
+            w.found.interval,
+            str(w.found.seeds),
+            said[key],
+        ]
         for key, w in found.items()
-    ]
+    }
     headers = ["technique", "bits per byte, with it", "95% interval", "seeds", "verdict"]
+    if keys:
+        titles = {pair.key: pair.title for pair in Plan(Ladder(), ()).pairs[part]}
+        chosen = [
+            [*rows.get(key, [titles[key], "not recorded yet", "", "", ""])]
+            + [EFFECTS.get(key, NOTHING).said]
+            for key in keys
+        ]
+        headers += ["reported at d8 to d26"]
+        shown = table(headers, chosen, "recorded", kept, caption=caption)
+        notes = [_against(found[key], said[key]) for key in keys if key in found]
+        return claims(shown, *([_sentences(notes)] if any(notes) else []))
+    for key, worth in found.items():
+        rows[key] += [str(worth.compute.get(unit, "")) for unit in UNITS]
     headers += [f"compute multiplier, {name}" for name in UNITS.values()]
-    return table(headers, rows, "recorded", kept, caption=caption)
+    return table(headers, list(rows.values()), "recorded", kept, caption=caption)
+
+
+def _against(worth: Worth, verdict: str) -> str:
+    """A sentence where a verdict goes against a report or the run's own choice; else empty."""
+    sign = "-" if verdict.startswith("better") else "+" if verdict.startswith("worse") else "0"
+    expected = sign != "+" and worth.reported.sign in ("", sign)
+    if math.isinf(worth.found.margin) or expected:
+        return ""
+    choice = ", against the run's own choice" * (sign == "+")
+    told = "" if worth.reported is NOTHING else "reported: "
+    name = worth.title[0].upper() + worth.title[1:]
+    return f"{name}: {verdict}{choice}; {told}{worth.reported.said}."
+
+
+def _sentences(notes: Sequence[str]) -> Html:
+    text = " ".join(filter(None, [*notes, "A small model is not a small version of a large one."]))
+    return Html(part_of("note", f"<div>{inline(text)}</div>"), text)
 
 
 def expected_table(kept: Record, part: str, caption: str = "") -> Html:
