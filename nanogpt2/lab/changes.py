@@ -1,7 +1,8 @@
 """One change at a time against the book's baseline, over several seeds: the run and its record.
 
-What the ladder of every chapter shows. A change is a set of switches of ``GPTConfig``, or something
-done to the code for the time of the run; the verdict is ``compare``'s, never an adjective of ours.
+Short runs, which show how a part works; what it is worth is for the ladder's record to say. A
+change is a set of switches of ``GPTConfig``, or something done to the code for the time of the run;
+the verdict is ``compare``'s, never an adjective of ours.
 """
 
 from __future__ import annotations
