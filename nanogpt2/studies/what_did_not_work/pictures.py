@@ -147,7 +147,7 @@ def untuned_picture(kept: Record, ladder: Record, caption: str = "") -> Html:
 
 def clock_frame(slower: float, gain: float) -> tuple[Figure, str]:
     """Run 1's bits per byte over its hours, and an idea that costs time and saves bits."""
-    hours = np.linspace(0.6, 1.8, 60) * RUN1.hours
+    hours = np.linspace(0.65, 1.7, 60) * RUN1.hours
     here, bits = RUN1.hours * (1 + slower), RUN1.val_bpb - gain
     line = RUN1.val_bpb * (hours / RUN1.hours) ** -exponent()
     same = RUN1.hours * (bits / RUN1.val_bpb) ** (-1 / exponent())
