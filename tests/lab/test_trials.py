@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -96,10 +97,10 @@ def test_a_killed_list_leaves_no_process_behind_and_goes_on(tmp_path: Path, data
     code = f"""
 from pathlib import Path
 from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials
-from tests.lab.test_trials import TINY, replace
+from tests.lab.test_trials import TINY, endless
 if __name__ == "__main__":
-    long = replace(TINY, iterations=10**6)
-    asked = [Trial("base", TINY, 0), Trial("long", long, 0), Trial("long", long, 1)]
+    long = [Trial("long", TINY, seed, within=endless) for seed in (0, 1)]
+    asked = [Trial("base", TINY, 0), *long]
     protocol = Protocol(Path({str(data)!r}), 5000, 8)
     run_trials(asked, protocol, Results(Path({str(tmp_path)!r})), 2)
 """
@@ -118,6 +119,12 @@ if __name__ == "__main__":
     results = Results(tmp_path)
     (kept,) = results.all()
     assert kept["name"] == "base" and not results.pending([Trial("base", TINY, 0)])
+
+
+def endless() -> Patch:
+    """Whatever runs within it never comes to its first step."""
+    threading.Event().wait()
+    raise AssertionError
 
 
 def test_another_machine_makes_the_baseline_anew_for_its_pairs(
