@@ -35,13 +35,14 @@ def sieve(caption: str = "") -> Html:
     for i, gate in enumerate(asked):
         y = 106 + 80 * i
         left -= ended[gate]
-        example = next(row.idea for row in LISTED if row.ended_by == gate)
+        short = [row.idea for row in LISTED if row.ended_by == gate and len(row.idea) < 25]
+        example = max(short, key=len)  # one that fits beside its gate
         body += [
             arrow((130, y - 60), (130, y - 20), width=3),
             box(130, y, 240, GATES[gate], fill=PAINT[0]),
             arrow((250, y), (284, y), colour=PAINT[1]),
             words(292, y - 4, f"{ended[gate]} end here", fill=PAINT[1]),
-            words(292, y + 15, example.partition(",")[0].partition(" (")[0][:27], size=14),
+            words(292, y + 15, example, size=14),
         ]
         told.append(f"{GATES[gate]} {ended[gate]} end here, for one {example}")
     last = 106 + 80 * len(asked)
@@ -56,10 +57,10 @@ def sieve(caption: str = "") -> Html:
 def listed_table(caption: str = "") -> Html:
     """All ideas that were reported as left out, to be sorted by any column."""
     rows = [
-        [row.idea, row.part, row.depth, row.day, row.ended_by, row.gigabytes, row.time, row.said]
+        [row.idea, row.said, row.ended_by, row.depth, row.gigabytes, row.time, row.part, row.day]
         for row in LISTED
     ]
-    headers = ["idea", "part", "depth", "day", "ended by", "GB", "time", "what was reported"]
+    headers = ["idea", "what was reported", "ended by", "depth", "GB", "time", "part", "day"]
     sources = "; ".join(dict.fromkeys(SOURCES[row.key] for row in LISTED))
     return table(headers, rows, "reported", sources, caption=caption, sortable=True)
 
@@ -75,7 +76,7 @@ def tried_table(kept: Record, caption: str = "") -> Html:
     """Difference, interval, verdict, and seconds of each idea that was tried again."""
     rows = [
         [w.idea.title, f"{w.found.difference:+.4f}", w.found.interval, str(w.found.seeds),
-         w.verdict, f"{w.seconds - 1:+.0%}"]
+         w.verdict, f"{round(w.seconds - 1, 2) + 0.0:+.0%}"]
         for w in tried(kept).values()
     ]  # fmt: skip
     headers = ["idea", "bits per byte, with it", "95% interval", "seeds", "verdict", "time"]
