@@ -94,7 +94,7 @@ def expected_table(kept: Record, caption: str = "") -> Html:
 
 
 def tried_picture(kept: Record, caption: str = "") -> Html:
-    """Each idea's difference as a point with its interval, and the sign that was reported."""
+    """Each idea's difference as a point with its interval."""
     found = list(tried(kept).values())
     with plotting(6.4, 0.9 + 0.4 * len(found)) as (fig, axes):
         for row, worth in enumerate(found):
@@ -106,7 +106,7 @@ def tried_picture(kept: Record, caption: str = "") -> Html:
         axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
         axes.set_yticks(range(len(found)), [worth.idea.title for worth in found])
         axes.invert_yaxis()
-        axes.set_xlabel("bits per byte with it minus without (left: a gain)")
+        axes.set_xlabel("bits per byte, with minus without")
     told = "; ".join(f"{w.idea.title} {w.found.difference:+.4f}" for w in found)
     return show(fig, f"A point and an interval for each idea: {told}.", caption)
 
@@ -141,7 +141,7 @@ def untuned_picture(kept: Record, ladder: Record, caption: str = "") -> Html:
         axes.barh(range(len(bars)), [value for _, value in bars], color=colours)
         axes.set_yticks(range(len(bars)), [name for name, _ in bars])
         axes.invert_yaxis()
-        axes.set_xlabel("bits per byte: of the rates, above the best; of the ideas, in size")
+        axes.set_xlabel("bits per byte")
     told = "; ".join(f"{name} {value:.4f}" for name, value in bars)
     return show(fig, f"Bars. {told}.", caption)
 
