@@ -6,6 +6,7 @@ and told by one small JSON; a list that was interrupted goes on with the trials 
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import math
@@ -28,8 +29,8 @@ import torch
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
-from nanogpt2.files import read_json, write_json
-from nanogpt2.lab.records import digest
+from nanogpt2.files import named_path, read_json, write_json
+from nanogpt2.lab.records import digest, results_folder
 from nanogpt2.lab.seams import Patch
 from nanogpt2.lab.small_data import code_hash
 from nanogpt2.lab.text import Text, text_of
@@ -201,6 +202,75 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict) or body.pop("sha256", None) != digest(body):
         raise UserError(f"{path} is not what was recorded: its SHA-256 differs; {cure}")
     return body
+
+
+Entry = Mapping[str, Any]
+"""what a trial's file says"""
+
+
+def ended(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Identity -> its entries, one a machine, but for those that diverged."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry["bpb"] is not None:
+            found.setdefault(entry["identity"], []).append(entry)
+    return found
+
+
+def paired(
+    known: Mapping[str, Sequence[Entry]], first: Trial, second: Trial
+) -> tuple[Entry, Entry] | None:
+    """Both trials' entries from one machine, of those that ``ended``; None where there is none."""
+    return next(
+        (
+            (a, b)
+            for a in known.get(first.identity, ())
+            for b in known.get(second.identity, ())
+            if a["machine"] == b["machine"]
+        ),
+        None,
+    )
+
+
+def study_arguments(
+    key: str,
+    description: str,
+    argv: Sequence[str] | None,
+    *,
+    folder: str,
+    stages: Sequence[str] = ("all", "summary"),
+) -> tuple[argparse.Namespace, Results, Callable[[Sequence[Trial]], None]]:
+    """What ``python -m nanogpt2.studies.KEY`` was given, its results, and what trains trials.
+
+    ``folder`` of ``book/results`` holds the results unless ``--out`` names another. UserError where
+    there is training to do and no text to train on.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m nanogpt2.studies.{key}", description=description
+    )
+    parser.add_argument("--data", type=named_path, help="folder of parquet shards of English text")
+    parser.add_argument("--stage", choices=stages, default="all", help="all of it, or a part")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
+    parser.add_argument("--out", type=named_path, help=f"book/results/{folder} by default")
+    parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
+    at = parser.parse_args(argv)
+    if at.data is None and at.stage != "summary":
+        raise UserError(
+            "there is no text to train on; give a folder of parquet shards (--data DIR)"
+        )
+    results = Results(at.out or results_folder() / folder)
+    results.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(trials: Sequence[Trial]) -> None:
+        run_trials(trials, Protocol(at.data), results, at.jobs, at.pause_file, tell)
+
+    return at, results, run
+
+
+def tell(sentence: str) -> None:
+    """Print at once, for who reads a log."""
+    print(sentence, flush=True)
 
 
 def run_trials(

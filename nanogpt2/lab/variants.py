@@ -1,4 +1,7 @@
-"""Parts of other models that more than one chapter puts in the place of the book's own."""
+"""Parts of other models that more than one chapter puts in the place of the book's own.
+
+Chapters: norms, value_embeddings, what_did_not_work.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from nanogpt2 import lab
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import SPECIAL_TOKENS
 from nanogpt2.errors import UserError
-from nanogpt2.lab.records import results_folder
+from nanogpt2.lab.records import digest, results_folder
 from nanogpt2.lab.trials import Results
 from nanogpt2.lab.variants import DyT, dynamic_tanh
 from nanogpt2.model.gpt import GPT
@@ -184,6 +184,17 @@ def test_a_summary_pairs_each_idea_with_the_top_of_its_seed(tmp_path: Path) -> N
         assert gaps == pytest.approx([0.001 * place, 0.00101 * place])
     kept = lab.recorded("what_did_not_work", record_summary(SEEDS, results.folder).parent)
     assert kept.results == json.loads(json.dumps(found))
+
+
+def test_a_seed_counts_once_however_many_machines_ran_it(tmp_path: Path) -> None:
+    results = results_of(tmp_path / "ladder")
+    for entry in results.all():
+        path = results.folder / f"{entry['name']}.{entry['seed']}.other.json"
+        body = {**entry, "machine": "two", "bpb": entry["bpb"] + 1}
+        path.write_text(json.dumps({**body, "sha256": digest(body)}))
+    found = summarize(SEEDS, results.folder)
+    assert found["machines"] == ["one", "two"]
+    assert all(told["seeds"] == [0, 1] for told in found["ideas"].values())
 
 
 def test_the_record_is_told_as_it_is(tmp_path: Path) -> None:

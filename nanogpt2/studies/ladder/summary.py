@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Any
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Results, Trial
+from nanogpt2.lab.trials import Entry, Results, Trial, ended, paired
 from nanogpt2.reporting.statistics import compute_to_reach
 from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
 from nanogpt2.studies.ladder.sweep import searched
 
-Entry = Mapping[str, Any]
 COMMAND = "python -m nanogpt2.studies.ladder"
 
 
@@ -33,24 +32,15 @@ class Found:
 
     @cached_property
     def _known(self) -> dict[str, list[Entry]]:
-        known: dict[str, list[Entry]] = {}
-        for entry in self.entries:
-            if entry["bpb"] is not None:
-                known.setdefault(entry["identity"], []).append(entry)
-        return known
+        return ended(self.entries)
 
     def pairs(self, pair: Pair) -> list[tuple[Entry, Entry]]:
         """(with, without) of one technique, a seed each, both from one machine."""
-        found = []
-        for seed in self.plan.seeds:
-            sides = [
-                (a, b)
-                for a in self.of(Trial("", pair.with_it, seed))
-                for b in self.of(Trial("", pair.without_it, seed))
-                if a["machine"] == b["machine"]
-            ]
-            found += sides[:1]
-        return found
+        sides = (
+            (Trial("", pair.with_it, seed), Trial("", pair.without_it, seed))
+            for seed in self.plan.seeds
+        )
+        return [both for a, b in sides if (both := paired(self._known, a, b))]
 
     def compute(self, unit: str, seed: int, machine: str) -> Callable[[Entry], tuple[float, bool]]:
         """How many times its own compute the top would need to end where an entry ended."""

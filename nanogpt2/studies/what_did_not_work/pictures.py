@@ -25,6 +25,8 @@ GATES = {
     "code": "worth its code?",
 }
 RUN1 = LEADERBOARD["run1"]
+OF_LIST = "; ".join(dict.fromkeys(SOURCES[row.key] for row in LISTED))
+"""sources of the list"""
 
 
 def sieve(caption: str = "") -> Html:
@@ -61,15 +63,14 @@ def listed_table(caption: str = "") -> Html:
         for row in LISTED
     ]
     headers = ["idea", "what was reported", "ended by", "depth", "GB", "time", "part", "day"]
-    sources = "; ".join(dict.fromkeys(SOURCES[row.key] for row in LISTED))
-    return table(headers, rows, "reported", sources, caption=caption, sortable=True)
+    return table(headers, rows, "reported", OF_LIST, caption=caption, sortable=True)
 
 
 def ends_table(caption: str = "") -> Html:
     """How an idea ends, what that means, and how often it was the case."""
     ended = Counter(row.ended_by for row in LISTED)
     rows = [[end, meaning, ended[end]] for end, meaning in ENDED_BY.items() if ended[end]]
-    return table(["ended by", "that is", "ideas"], rows, "reported", "the list", caption=caption)
+    return table(["ended by", "that is", "ideas"], rows, "reported", OF_LIST, caption=caption)
 
 
 def tried_table(kept: Record, caption: str = "") -> Html:
@@ -122,27 +123,25 @@ def seeds_table(kept: Record, caption: str = "") -> Html:
             f"{any_two:.0%}",
         ]
         for key, (pair, any_two) in told.items()
-    ]  # fmt: skip
+    ]
     headers = ["idea", "mean of all pairs", "one pair has its sign", "any two runs have it"]
     return table(headers, rows, "recorded", kept, caption=caption)
 
 
 def untuned_picture(kept: Record, ladder: Record, caption: str = "") -> Html:
     """A rival at the rates that were tried for it, above the effects of the ideas."""
-    rates = sorted(ladder.results["sweep"]["adamw"]["matrices_adamw.lr"])
-    best = min(bpb for _, bpb in rates if bpb is not None)
-    bars = [(f"AdamW at {rate:g}", bpb - best) for rate, bpb in rates if bpb is not None]
-    bars += [(w.idea.title, abs(w.found.difference)) for w in tried(kept).values()]
+    tried_rates = sorted(ladder.results["sweep"]["adamw"]["matrices_adamw.lr"])
+    rates = [(f"AdamW at {rate:g}", bpb) for rate, bpb in tried_rates if bpb is not None]
+    best = min(bpb for _, bpb in rates)
+    bars = [(name, bpb - best, COLOURS[1]) for name, bpb in rates]
+    bars += [(w.idea.title, abs(w.found.difference), COLOURS[0]) for w in tried(kept).values()]
+    names, sizes, colours = zip(*bars, strict=True)
     with plotting(6.4, 0.9 + 0.3 * len(bars)) as (fig, axes):
-        colours = [
-            COLOURS[1 if name.startswith("AdamW at") and "step" not in name else 0]
-            for name, _ in bars
-        ]
-        axes.barh(range(len(bars)), [value for _, value in bars], color=colours)
-        axes.set_yticks(range(len(bars)), [name for name, _ in bars])
+        axes.barh(range(len(bars)), sizes, color=colours)
+        axes.set_yticks(range(len(bars)), names)
         axes.invert_yaxis()
         axes.set_xlabel("bits per byte")
-    told = "; ".join(f"{name} {value:.4f}" for name, value in bars)
+    told = "; ".join(f"{name} {value:.4f}" for name, value, _ in bars)
     return show(fig, f"Bars. {told}.", caption)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Results, Trial
+from nanogpt2.lab.trials import Results, Trial, ended, paired
 from nanogpt2.rungs import TOP, Ladder
 from nanogpt2.studies.what_did_not_work.plan import IDEAS, trial, trials
 
@@ -22,20 +22,10 @@ def summarize(seeds: Sequence[int], folder: Path) -> dict[str, Any]:
     entries = [entry for entry in Results(folder).all() if entry["identity"] in asked]
     if len({entry["data"] for entry in entries}) > 1:
         raise UserError(f"the runs in {folder} were trained on different texts; keep one's")
-    known = {
-        (entry["identity"], entry["machine"]): entry
-        for entry in entries
-        if entry["bpb"] is not None
-    }
-    found: dict[str, Any] = {}
+    known, found = ended(entries), dict[str, Any]()
     for key in IDEAS:
-        pairs = [
-            (entry, top)
-            for seed in seeds
-            for (identity, machine), entry in known.items()
-            if identity == trial(key, seed).identity
-            and (top := known.get((Trial(TOP, Ladder().top, seed).identity, machine)))
-        ]
+        sides = ((trial(key, seed), Trial(TOP, Ladder().top, seed)) for seed in seeds)
+        pairs = [both for a, b in sides if (both := paired(known, a, b))]
         if pairs:
             found[key] = {"seeds": [a["seed"] for a, _ in pairs]} | {
                 f"{name}_{side}": [pair[i][name] for pair in pairs]
