@@ -1,0 +1,172 @@
+"""Laws fitted to small runs: L(N, D), iso-FLOP parabolas, the critical batch, the best rate.
+
+Hoffmann et al. (2203.15556, "Chinchilla", sections 3.2 and 3.3) for the first two; McCandlish et
+al. (1812.06162, section 2.3) for the batch. Intervals are bootstrapped (Efron, 1979): runs are
+drawn with replacement, and the law is fitted to each draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from nanogpt2.errors import UserError
+
+DRAWS = 200
+HUBER = 1e-3
+"""beyond so large an error of log L a run counts by its distance, not its square (2203.15556)"""
+Run = TypeVar("Run")
+Floats = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Law:
+    """L(N, D) = E + A / N^alpha + B / D^beta."""
+
+    E: float
+    A: float
+    alpha: float
+    B: float
+    beta: float
+
+    def __call__(self, N: Any, D: Any) -> Any:
+        """Bits per byte of N parameters after D tokens."""
+        return self.E + self.A / N**self.alpha + self.B / D**self.beta
+
+    @property
+    def exponent(self) -> float:
+        """a in N_best ~ C^a, where C ~ N D: beta / (alpha + beta)."""
+        return self.beta / (self.alpha + self.beta)
+
+
+def fit_law(
+    N: Sequence[float], D: Sequence[float], bpb: Sequence[float], near: Law | None = None
+) -> Law:
+    """Least Huber error of log L (Chinchilla's third approach), from several starts or one law.
+
+    Over logarithms of the coefficients, so that none is negative; UserError with fewer than five
+    different (N, D), which five numbers would fit whatever the runs say.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import huber, logsumexp, softmax
+
+    if len(set(zip(N, D, strict=True))) < 5:
+        raise UserError(f"five numbers cannot be fitted to so few runs ({len(bpb)}); record more")
+    log_N, log_D, log_L = np.log(N), np.log(D), np.log(bpb)
+    middle_N, middle_D = float(log_N.mean()), float(log_D.mean())
+
+    away_N, away_D, ones = log_N - middle_N, log_D - middle_D, np.ones_like(log_N)
+
+    def error(at: Any) -> tuple[float, Any]:
+        """With its gradient."""
+        e, a, alpha, b, beta = at
+        terms = np.stack([e * ones, a - alpha * away_N, b - beta * away_D])
+        off = logsumexp(terms, axis=0) - log_L
+        by_e, by_a, by_b = softmax(terms, axis=0) * np.clip(off, -HUBER, HUBER) / HUBER
+        gradient = [by_e, by_a, -by_a * away_N, by_b, -by_b * away_D]
+        return float(huber(HUBER, off).sum()) / HUBER, np.sum(gradient, axis=1)
+
+    lowest = float(log_L.min())
+    starts = [
+        (lowest + np.log(share), lowest - 1.5, alpha, lowest - 1.5, beta)
+        for share in (0.3, 0.6, 0.9)
+        for alpha in (0.2, 0.5)
+        for beta in (0.2, 0.5)
+    ]
+    if near:
+        a, b = np.log(near.A) - near.alpha * middle_N, np.log(near.B) - near.beta * middle_D
+        starts = [(np.log(near.E), a, near.alpha, b, near.beta)]
+    ends = [minimize(error, start, method="L-BFGS-B", jac=True) for start in starts]
+    e, a, alpha, b, beta = map(float, min(ends, key=lambda end: float(end.fun)).x)
+    A, B = np.exp(a + alpha * middle_N), np.exp(b + beta * middle_D)
+    return Law(float(np.exp(e)), float(A), alpha, float(B), beta)
+
+
+def bowl(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """(x, y) of the lowest point of the parabola of least squares, y against x.
+
+    UserError where fewer than three x are different, or the lowest point does not lie between them:
+    then the best is not bracketed, and a number would be a guess.
+    """
+    if len(set(x)) < 3:
+        raise UserError(f"a parabola needs three places, not {len(set(x))}; record more runs")
+    middle = float(np.mean(x))
+    bend, slope, height = map(float, np.polyfit(np.asarray(x) - middle, y, 2))
+    if bend <= 0 or not min(x) <= (best := middle - slope / (2 * bend)) <= max(x):
+        raise UserError("the lowest point is not between the first and the last; widen the search")
+    return best, height - slope**2 / (4 * bend)
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """k of y ~ x^k, by least squares of the logarithms; UserError with fewer than two x."""
+    if len(set(x)) < 2:
+        raise UserError("an exponent needs two places; record more runs")
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def critical_batch(batch: Sequence[float], tokens: Sequence[float]) -> tuple[float, float]:
+    """(critical batch, fewest tokens), where tokens to a loss = fewest (1 + batch / critical).
+
+    At the critical batch a run takes twice the fewest tokens and twice the fewest steps (McCandlish
+    et al., equation 2.11). Relative errors count alike. UserError where tokens do not grow so.
+    """
+    if len(set(batch)) < 2:
+        raise UserError("a critical batch needs runs of two batches; record more")
+    rise, fewest = map(float, np.polyfit(batch, tokens, 1, w=1 / np.asarray(tokens)))
+    if rise <= 0 or fewest <= 0:
+        raise UserError("tokens do not grow with the batch; the critical batch is out of range")
+    return fewest / rise, fewest
+
+
+def tokens_to_reach(wanted: float, tokens: Sequence[float], bpb: Sequence[float]) -> float | None:
+    """Tokens of a run that ends at ``wanted``, between runs of several lengths; else None.
+
+    Straight between neighbours, over the logarithm of the tokens.
+    """
+    order = np.argsort(tokens)
+    x, y = np.log(np.asarray(tokens)[order]), np.asarray(bpb)[order]
+    if (np.diff(y) >= 0).any() or not y[-1] <= wanted <= y[0]:
+        return None
+    return float(np.exp(np.interp(-wanted, -y, x)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the middle 95% of its bootstrap draws."""
+
+    value: float
+    low: float
+    high: float
+    draws: int
+    """that gave a number"""
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+def bootstrapped(
+    runs: Sequence[Run], numbers: Callable[[Sequence[Run]], Floats], draws: int = DRAWS
+) -> list[Estimate]:
+    """Each of the ``numbers`` of the runs, with its spread over runs drawn with replacement.
+
+    A draw that the law cannot be fitted to (UserError) is passed over. Without any draw the
+    interval is infinite. Raises what ``numbers(runs)`` raises.
+    """
+    values, random = numbers(runs), np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        drawn = [runs[i] for i in random.integers(0, len(runs), len(runs))]
+        try:
+            found.append(numbers(drawn))
+        except UserError:
+            continue
+    if not found:
+        return [Estimate(value, -np.inf, np.inf, 0) for value in values]
+    lows, highs = np.percentile(found, [2.5, 97.5], axis=0)
+    return [
+        Estimate(value, float(low), float(high), len(found))
+        for value, low, high in zip(values, lows, highs, strict=True)
+    ]

@@ -1,0 +1,167 @@
+"""The scaling record: laws that are known are found again, and nothing is said that was not run."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt2.depth import dial
+from nanogpt2.errors import UserError
+from nanogpt2.lab.trials import Results
+from nanogpt2.studies.scaling.__main__ import main
+from nanogpt2.studies.scaling.fits import (
+    Law,
+    bootstrapped,
+    bowl,
+    critical_batch,
+    exponent,
+    fit_law,
+    tokens_to_reach,
+)
+from nanogpt2.studies.scaling.plan import BUDGETS, FEWEST_STEPS, Plan
+from nanogpt2.studies.scaling.summary import summarize
+
+PLAN = Plan()
+CHINCHILLA = Law(1.69, 406.4, 0.34, 410.7, 0.28)
+"""Hoffmann et al., section 3.3"""
+
+
+def test_the_law_of_noiseless_runs_is_found_again():
+    sizes, tokens = np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geomspace(1e6, 1e8, 5))
+    N, D = sizes.ravel(), tokens.ravel()
+    found = fit_law(N, D, CHINCHILLA(N, D))
+    assert found.exponent == pytest.approx(CHINCHILLA.exponent, abs=0.01)
+    assert (found.alpha, found.beta) == pytest.approx((0.34, 0.28), abs=0.01)
+    assert found(N, D) == pytest.approx(CHINCHILLA(N, D), rel=1e-3)
+
+
+def test_a_law_of_five_numbers_wants_five_places():
+    with pytest.raises(UserError, match="record more"):
+        fit_law([1e5] * 9, [1e6] * 9, [1.0] * 9)
+
+
+@given(st.floats(-3, 3), st.floats(0.1, 5), st.floats(-2, 2))
+def test_a_bowl_is_found_where_it_is_and_refused_where_it_is_not_bracketed(best, bend, low):
+    x = [best - 1, best - 0.3, best + 0.2, best + 1.5]
+    assert bowl(x, [low + bend * (at - best) ** 2 for at in x]) == pytest.approx((best, low))
+    with pytest.raises(UserError, match="widen"):
+        bowl(x, [low - bend * (at - best) ** 2 for at in x])
+    with pytest.raises(UserError, match="widen"):
+        bowl(x, [low + bend * (at - best - 9) ** 2 for at in x])
+
+
+@given(st.floats(100, 1e5), st.floats(1e4, 1e9))
+def test_the_critical_batch_doubles_tokens_and_steps(critical, fewest):
+    batch = [512, 2048, 8192]
+    found = critical_batch(batch, [fewest * (1 + B / critical) for B in batch])
+    assert found == pytest.approx((critical, fewest))
+    tokens = fewest * (1 + found[0] / critical)
+    least_steps = fewest / critical
+    assert tokens == pytest.approx(2 * fewest)
+    assert tokens / found[0] == pytest.approx(2 * least_steps)
+
+
+def test_tokens_to_a_loss_are_read_between_lengths_and_never_beyond():
+    tokens, bpb = [1e6, 4e6, 2e6], [2.0, 1.6, 1.8]
+    assert tokens_to_reach(1.9, tokens, bpb) == pytest.approx(math.sqrt(2) * 1e6)
+    assert tokens_to_reach(1.6, tokens, bpb) == pytest.approx(4e6)
+    assert tokens_to_reach(1.5, tokens, bpb) is None
+    assert tokens_to_reach(1.7, tokens, [1.6, 1.6, 1.8]) is None, "longer was not better"
+
+
+def test_bootstrapped_intervals_hold_the_truth_about_as_often_as_they_say():
+    random_ = random.Random(0)
+    held = 0
+    for _ in range(100):
+        runs = [random_.gauss(5.0, 1.0) for _ in range(40)]
+        (found,) = bootstrapped(runs, lambda drawn: (sum(drawn) / len(drawn),))
+        held += found.low <= 5.0 <= found.high
+    assert 85 <= held <= 100
+
+
+def test_budgets_are_paid_in_full_and_no_run_is_all_schedule():
+    for (_, budget), recipe in PLAN.grid.items():
+        made = dial(recipe=recipe)
+        assert made.total_flops == pytest.approx(budget, rel=0.01)
+        assert made.iterations >= FEWEST_STEPS
+        assert recipe.muon.momentum_steps <= made.iterations / 6 + 1
+    sizes = {b: sum(budget == b for _, budget in PLAN.grid) for b in BUDGETS}
+    assert min(sizes.values()) >= 4, sizes
+    names = [trial.name for trial in PLAN.trials]
+    assert len(set(names)) * len(PLAN.seeds) == len(names)
+
+
+def test_a_batch_sees_the_same_tokens_and_a_width_is_the_one_named():
+    for (_, batch, length), recipe in PLAN.batches.items():
+        made = dial(recipe=recipe)
+        assert made.batch_tokens == batch
+        assert made.tokens == pytest.approx(length * 576 * 2048, rel=0.02)
+    assert all(dial(recipe=r).n_embd == width for (_, width, _), r in PLAN.widths.items())
+    assert {r.matrices for (s, _, _), r in PLAN.widths.items() if s != "muon.lr"} == {"adamw"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Runs that end where laws say: Chinchilla's, a critical batch of 3,000, rates as 1 / width."""
+    results = Results(tmp_path_factory.mktemp("record") / "scaling")
+    results.folder.mkdir()
+    for part, recipes in PLAN.parts.items():
+        for where, recipe in recipes.items():
+            made = dial(recipe=recipe)
+            match part:
+                case "grid":
+                    law = Law(0.5, 60.0, 0.34, 250.0, 0.36)
+                    bpb = law(made.scaling_parameters, made.tokens)
+                case "batch":
+                    bpb = 3.0 - 0.1 * math.log(made.tokens / (1 + where[1] / 3000))
+                case _:
+                    power = 0.0 if where[0] == "muon.lr" else -1.0
+                    scale = 1 if where[0] == "muon.lr" else (where[1] / 768) ** -0.5
+                    best = math.log((0.02 if power == 0 else 0.005) * (where[1] / 128) ** power)
+                    bpb = 2 + (math.log(where[2] * scale) - best) ** 2
+            trial = PLAN.trial(part, where, 0)
+            told = {"name": trial.name, "seed": 0, "identity": trial.identity, "bpb": bpb,
+                    "tokens": made.tokens, "cpu_seconds": 1.0, "machine": "one",
+                    "data": "text"}  # fmt: skip
+            results.write(trial, told)
+    return results.folder
+
+
+def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
+    found = summarize(PLAN, folder)
+    assert (found["done"], found["planned"]) == (len(PLAN.trials) // 2, len(PLAN.trials))
+    law = found["laws"]["matrices and head"]
+    assert Law(**law["law"]).alpha == pytest.approx(law["alpha"]["value"], abs=1e-3)
+    assert law["alpha"]["value"] == pytest.approx(0.34, abs=0.03)
+    assert law["exponent"]["value"] == pytest.approx(0.36 / 0.70, abs=0.01)
+    flops, sizes, tokens = zip(*law["optima"], strict=True)
+    assert law["N_growth"]["value"] == pytest.approx(exponent(flops, sizes))
+    assert law["ratio"]["value"] == pytest.approx(np.exp(np.mean(np.log(np.divide(tokens, sizes)))))
+    for depth in ("3", "6"):
+        told = found["batches"][depth]
+        assert len(told["tokens"]) >= 3
+        assert told["critical"]["value"] == pytest.approx(3000, rel=0.05)
+    assert found["rates"]["muon.lr"]["exponent"] == pytest.approx(0.0, abs=1e-6)
+    assert found["rates"]["matrices_adamw.lr"]["exponent"] == pytest.approx(-1.0, abs=1e-6)
+    main(["--stage", "summary", "--out", str(folder)])
+    kept = json.loads(Path(capsys.readouterr().out.strip()).read_text())
+    assert kept["results"]["done"] == found["done"]
+
+
+def test_an_empty_record_says_nothing(tmp_path):
+    (tmp_path / "scaling").mkdir()
+    found = summarize(PLAN, tmp_path / "scaling")
+    assert (found["done"], found["laws"], found["batches"]) == (0, {}, {})
+    assert all(not told["best"] for told in found["rates"].values())
+
+
+def test_without_text_the_command_says_what_to_give(tmp_path):
+    with pytest.raises(UserError, match="--data DIR"):
+        main(["--out", str(tmp_path / "scaling")])
