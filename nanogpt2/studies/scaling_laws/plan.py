@@ -12,17 +12,21 @@ from nanogpt2.lab.trials import Trial
 from nanogpt2.recipes import YARDSTICK, Recipe, get_recipe
 from nanogpt2.rungs import Ladder
 
-DEPTHS = (2, 3, 4, 5, 6, 8)
-BUDGETS = tuple(4e12 * 2**i for i in range(5))
-"""FLOPs of a run, forward and backward; the yardstick's own are near the second"""
+DEPTHS = (1, 2, 3, 4, 5, 6, 8)
+BUDGETS = tuple(2e12 * 2**i for i in range(5))
+"""FLOPs of a run, forward and backward; the yardstick's own are near the third"""
 FEWEST_STEPS = 64
 """a shorter run is mostly its schedules"""
-BATCHES = (512, 1024, 2048, 4096, 8192, 16384)
+CHARACTERS = 60_000_000
+"""of the training text: 20 million tokens, of which rows crop a third"""
+MOST_TOKENS = 10_000_000
+"""a longer run would read its text again, and text read twice is worth less than new text"""
+BATCHES = (1024, 2048, 4096, 8192, 16384)
 """tokens a step"""
-BATCH_DEPTHS = (3, 6)
+BATCH_DEPTHS = (2, 4)
 LENGTHS = (0.5, 1.0, 2.0)
 """parts of the yardstick's tokens; what reaches a wanted loss is read between them"""
-WIDTHS = (64, 128, 256)
+WIDTHS = (64, 128, 192)
 WIDTH_DEPTH = 4
 RATES = {
     "muon.lr": tuple(0.02 * 2**i for i in range(-2, 3)),
@@ -35,19 +39,19 @@ RATES = {
 class Plan:
     """The runs over some seeds; heads of 32, so that the width follows the depth exactly."""
 
-    seeds: Sequence[int] = (0, 1)
+    seeds: Sequence[int] = (0,)
     base: Recipe = get_recipe(YARDSTICK, head_dim=32)
 
     @cached_property
     def grid(self) -> dict[tuple[int, float], Recipe]:
-        """(depth, FLOPs) -> recipe: as many steps as the budget pays for, where that is enough."""
+        """(depth, FLOPs) -> recipe: as many steps as the budget pays for, neither few nor many."""
         found = {}
-        for depth in DEPTHS:
-            at = get_recipe(self.base, depth=depth)
-            made = dial(recipe=at)
-            a_step = made.flops_per_token * made.batch_tokens
-            for budget in BUDGETS:
-                if (steps := round(budget / a_step)) >= FEWEST_STEPS:
+        for budget in reversed(BUDGETS):
+            for depth in DEPTHS:
+                at = get_recipe(self.base, depth=depth)
+                made = dial(recipe=at)
+                steps = round(budget / (made.flops_per_token * made.batch_tokens))
+                if FEWEST_STEPS <= steps <= MOST_TOKENS // made.batch_tokens:
                     found[depth, budget] = self._long(at, steps)
         return found
 
@@ -63,30 +67,36 @@ class Plan:
                 get_recipe(self.base, depth=depth, batch_tokens=batch),
                 round(length * tokens / batch),
             )
-            for depth in BATCH_DEPTHS
+            for length in reversed(LENGTHS)
+            for depth in reversed(BATCH_DEPTHS)
             for batch in BATCHES
-            for length in LENGTHS
         }
 
     @cached_property
     def widths(self) -> dict[tuple[str, int, float], Recipe]:
-        """(setting, width, its value) -> recipe; AdamW's is run 1 with AdamW for the matrices."""
+        """(setting, width, its value) -> recipe: half the yardstick's steps.
+
+        AdamW's is run 1 with AdamW for the matrices.
+        """
         adamw = Ladder(base=self.base).without("muon")
         return {
-            (setting, width, value): get_recipe(
-                self.base if setting == "muon.lr" else adamw,
-                depth=WIDTH_DEPTH,
-                aspect=width // WIDTH_DEPTH,
-                **{setting: value},
+            (setting, width, value): self._long(
+                get_recipe(
+                    self.base if setting == "muon.lr" else adamw,
+                    depth=WIDTH_DEPTH,
+                    aspect=width // WIDTH_DEPTH,
+                    **{setting: value},
+                ),
+                dial(recipe=self.base).iterations // 2,
             )
+            for width in reversed(WIDTHS)
             for setting, values in RATES.items()
-            for width in WIDTHS
             for value in values
         }
 
     @cached_property
     def parts(self) -> dict[str, Mapping[Any, Recipe]]:
-        """Name of a part -> its recipes, in the order of training."""
+        """Name of a part -> its recipes, the largest first: runs side by side then end together."""
         return {"grid": self.grid, "batch": self.batches, "width": self.widths}
 
     def trial(self, part: str, where: Sequence[Any], seed: int) -> Trial:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt2.depth import dial
+from nanogpt2.depth import Dial, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.trials import Results
-from nanogpt2.studies.scaling.__main__ import main
-from nanogpt2.studies.scaling.fits import (
+from nanogpt2.recipes import YARDSTICK
+from nanogpt2.studies.scaling_laws.__main__ import main
+from nanogpt2.studies.scaling_laws.fits import (
     Law,
     bootstrapped,
     bowl,
@@ -25,8 +26,14 @@ from nanogpt2.studies.scaling.fits import (
     fit_law,
     tokens_to_reach,
 )
-from nanogpt2.studies.scaling.plan import BUDGETS, FEWEST_STEPS, Plan
-from nanogpt2.studies.scaling.summary import summarize
+from nanogpt2.studies.scaling_laws.plan import (
+    BATCH_DEPTHS,
+    BUDGETS,
+    FEWEST_STEPS,
+    MOST_TOKENS,
+    Plan,
+)
+from nanogpt2.studies.scaling_laws.summary import summarize
 
 PLAN = Plan()
 CHINCHILLA = Law(1.69, 406.4, 0.34, 410.7, 0.28)
@@ -91,6 +98,7 @@ def test_budgets_are_paid_in_full_and_no_run_is_all_schedule():
         made = dial(recipe=recipe)
         assert made.total_flops == pytest.approx(budget, rel=0.01)
         assert made.iterations >= FEWEST_STEPS
+        assert made.tokens <= MOST_TOKENS
         assert recipe.muon.momentum_steps <= made.iterations / 6 + 1
     sizes = {b: sum(budget == b for _, budget in PLAN.grid) for b in BUDGETS}
     assert min(sizes.values()) >= 4, sizes
@@ -98,19 +106,31 @@ def test_budgets_are_paid_in_full_and_no_run_is_all_schedule():
     assert len(set(names)) * len(PLAN.seeds) == len(names)
 
 
+def test_a_seed_of_the_plan_ends_in_a_morning_and_its_largest_runs_come_first():
+    yardstick = dial(recipe=YARDSTICK).total_flops
+    costs = {
+        part: [dial(recipe=recipe).total_flops for recipe in recipes.values()]
+        for part, recipes in PLAN.parts.items()
+    }
+    assert sum(map(sum, costs.values())) < 85 * yardstick
+    for part, flops in costs.items():
+        assert flops[0] >= 0.99 * max(flops) and flops[-1] <= 1.01 * min(flops), part
+
+
 def test_a_batch_sees_the_same_tokens_and_a_width_is_the_one_named():
     for (_, batch, length), recipe in PLAN.batches.items():
         made = dial(recipe=recipe)
         assert made.batch_tokens == batch
         assert made.tokens == pytest.approx(length * 576 * 2048, rel=0.02)
-    assert all(dial(recipe=r).n_embd == width for (_, width, _), r in PLAN.widths.items())
+    for (_, width, _), recipe in PLAN.widths.items():
+        assert (dial(recipe=recipe).n_embd, recipe.iterations) == (width, 288)
     assert {r.matrices for (s, _, _), r in PLAN.widths.items() if s != "muon.lr"} == {"adamw"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Runs that end where laws say: Chinchilla's, a critical batch of 3,000, rates as 1 / width."""
-    results = Results(tmp_path_factory.mktemp("record") / "scaling")
+    results = Results(tmp_path_factory.mktemp("record") / "scaling_laws")
     results.folder.mkdir()
     for part, recipes in PLAN.parts.items():
         for where, recipe in recipes.items():
@@ -120,12 +140,13 @@ def folder(tmp_path_factory) -> Path:
                     law = Law(0.5, 60.0, 0.34, 250.0, 0.36)
                     bpb = law(made.scaling_parameters, made.tokens)
                 case "batch":
-                    bpb = 3.0 - 0.1 * math.log(made.tokens / (1 + where[1] / 3000))
+                    bpb = _learned(made)
                 case _:
                     power = 0.0 if where[0] == "muon.lr" else -1.0
                     scale = 1 if where[0] == "muon.lr" else (where[1] / 768) ** -0.5
                     best = math.log((0.02 if power == 0 else 0.005) * (where[1] / 128) ** power)
-                    bpb = 2 + (math.log(where[2] * scale) - best) ** 2
+                    # one run is in both parts, and must end alike
+                    bpb = _learned(made) + (math.log(where[2] * scale) - best) ** 2
             trial = PLAN.trial(part, where, 0)
             told = {"name": trial.name, "seed": 0, "identity": trial.identity, "bpb": bpb,
                     "tokens": made.tokens, "cpu_seconds": 1.0, "machine": "one",
@@ -134,9 +155,13 @@ def folder(tmp_path_factory) -> Path:
     return results.folder
 
 
+def _learned(made: Dial) -> float:
+    return 3.0 - 0.1 * math.log(made.tokens / (1 + made.batch_tokens / 3000))
+
+
 def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
     found = summarize(PLAN, folder)
-    assert (found["done"], found["planned"]) == (len(PLAN.trials) // 2, len(PLAN.trials))
+    assert (found["done"], found["planned"]) == (len(PLAN.trials), len(PLAN.trials))
     law = found["laws"]["matrices and head"]
     assert Law(**law["law"]).alpha == pytest.approx(law["alpha"]["value"], abs=1e-3)
     assert law["alpha"]["value"] == pytest.approx(0.34, abs=0.03)
@@ -144,8 +169,8 @@ def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
     flops, sizes, tokens = zip(*law["optima"], strict=True)
     assert law["N_growth"]["value"] == pytest.approx(exponent(flops, sizes))
     assert law["ratio"]["value"] == pytest.approx(np.exp(np.mean(np.log(np.divide(tokens, sizes)))))
-    for depth in ("3", "6"):
-        told = found["batches"][depth]
+    for depth in BATCH_DEPTHS:
+        told = found["batches"][str(depth)]
         assert len(told["tokens"]) >= 3
         assert told["critical"]["value"] == pytest.approx(3000, rel=0.05)
     assert found["rates"]["muon.lr"]["exponent"] == pytest.approx(0.0, abs=1e-6)
@@ -156,12 +181,12 @@ def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
 
 
 def test_an_empty_record_says_nothing(tmp_path):
-    (tmp_path / "scaling").mkdir()
-    found = summarize(PLAN, tmp_path / "scaling")
+    (tmp_path / "scaling_laws").mkdir()
+    found = summarize(PLAN, tmp_path / "scaling_laws")
     assert (found["done"], found["laws"], found["batches"]) == (0, {}, {})
     assert all(not told["best"] for told in found["rates"].values())
 
 
 def test_without_text_the_command_says_what_to_give(tmp_path):
     with pytest.raises(UserError, match="--data DIR"):
-        main(["--out", str(tmp_path / "scaling")])
+        main(["--out", str(tmp_path / "scaling_laws")])

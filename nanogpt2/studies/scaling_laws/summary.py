@@ -15,7 +15,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
 from nanogpt2.lab.trials import Results
 from nanogpt2.recipes import Recipe
-from nanogpt2.studies.scaling.fits import (
+from nanogpt2.studies.scaling_laws.fits import (
     Floats,
     Law,
     bootstrapped,
@@ -25,7 +25,7 @@ from nanogpt2.studies.scaling.fits import (
     fit_law,
     tokens_to_reach,
 )
-from nanogpt2.studies.scaling.plan import BATCH_DEPTHS, BUDGETS, RATES, WIDTHS, Plan
+from nanogpt2.studies.scaling_laws.plan import BATCH_DEPTHS, BUDGETS, RATES, WIDTHS, Plan
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
     "matrices and head": ("matrices", "lm_head"),
@@ -230,11 +230,11 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def record_summary(plan: Plan, folder: Path) -> Path:
-    """Write ``scaling.json`` beside ``folder``; its path."""
+    """Write ``scaling_laws.json`` beside ``folder``; its path."""
     entries, results = Results(folder).all(), summarize(plan, folder)
     return record(
-        "scaling",
-        command=f"python -m nanogpt2.studies.scaling --data DIR --seeds "
+        "scaling_laws",
+        command=f"python -m nanogpt2.studies.scaling_laws --data DIR --seeds "
         f"{' '.join(map(str, plan.seeds))}",
         configuration={"recipe": {**plan.base.to_dict(), "record": None}, "seeds": [*plan.seeds]},
         seed=0,
