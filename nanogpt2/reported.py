@@ -4,7 +4,7 @@ The one place where such a number is typed: recipes, planner, studies, chapters 
 from here. A constant is a float, so that it can be reckoned with; what comes out of the reckoning
 is a plain float, and still no measurement of ours (the book marks it *reported*).
 
-Chapters: story, where_the_time_goes, speedrun, core.
+Chapters: story, where_the_time_goes, speedrun, core, scaling_laws.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ SOURCES = {
     "nvidia2023h100": "NVIDIA, data sheets",
     "li2024datacomp": "DCLM",
     "morris2025how": "Morris et al.",
+    "kaplan2020scaling": "Kaplan et al.",
+    "hoffmann2022training": "Hoffmann et al.",
+    "besiroglu2024chinchilla": "Besiroglu et al.",
 }
 """key of ``book/references.bib`` -> what a badge calls it"""
 
@@ -110,6 +113,59 @@ RATIO_OF_ALL_AFTER = Reported(4, "tokens a parameter", "karpathy2026log", "17 Ja
 BPB_TOO_LOW = Reported(0.0005, "of the value", "nanochat2026bytes", "3 July 2026")
 """bits per byte of these runs read low by about this share: a slip in counting, mended later"""
 
+# --- scaling -----------------------------------------------------------------------------------
+CHINCHILLA_PARAMETERS = Reported(70e9, "parameters", "hoffmann2022training", "March 2022")
+CHINCHILLA_TOKENS = Reported(1.4e12, "tokens", "hoffmann2022training", "March 2022")
+LAWS = {
+    "hoffmann2022training": (1.69, 406.4, 0.34, 410.7, 0.28),
+    "besiroglu2024chinchilla": (1.8172, 482.01, 0.3478, 2085.43, 0.3658),
+}
+"""source -> E, A, alpha, B, beta of L(N, D) in nats a token, N of all parameters: as printed, and
+fitted again to the runs of its figure (April 2024), since the printed numbers were found wrong"""
+
+
+class Growth(NamedTuple):
+    """Best N ~ C^n and best D ~ C^d."""
+
+    how: str
+    n: float
+    d: float
+    key: str
+    date: str
+
+
+GROWTHS = (
+    Growth("matrices alone", 0.73, 0.27, "kaplan2020scaling", "January 2020"),
+    Growth("lower envelope of curves", 0.50, 0.50, "hoffmann2022training", "March 2022"),
+    Growth("parabolas", 0.49, 0.51, "hoffmann2022training", "March 2022"),
+    Growth("law", 0.46, 0.54, "hoffmann2022training", "March 2022"),
+    Growth("law, fitted again", 0.513, 0.487, "besiroglu2024chinchilla", "April 2024"),
+    Growth("parabolas; matrices and head", 0.54, 0.49, "karpathy2026log", "27 January 2026"),
+)
+
+
+class Valley(NamedTuple):
+    """Lowest point of an iso-FLOP parabola of run 1's model."""
+
+    ratio: float
+    """tokens for each parameter of matrices and head"""
+    bpb: float
+
+
+VALLEYS = {
+    1e18: Valley(11.2, 0.8972),
+    2.15e18: Valley(10.7, 0.8616),
+    4.64e18: Valley(10.8, 0.8293),
+    1e19: Valley(10.3, 0.7999),
+}
+"""FLOPs -> what was found (karpathy2026log, 27 January 2026; bigram embeddings on)"""
+VALLEY_RATIOS = {"all parameters": (3.0, 4.0), "matrices alone": (17.2, 8.5)}
+"""the same by other counts of N: tokens a parameter at the least and at the most FLOPs"""
+TUNED_BPB = Reported(-0.002, "bits per byte", "karpathy2026log", "22 January 2026")
+"""what 320 runs of tuning won at depth 12; at depth 20 it was a loss"""
+X0_BETA_98_BPB = Reported(0.0033, "bits per byte", "karpathy2026log", "22 January 2026")
+"""at depth 20: a first beta of x0's scalars only a little higher than the one that won"""
+
 # --- machines --------------------------------------------------------------------------------
 H100_PEAK = Reported(989e12, "FLOP/s in bf16", "nvidia2023h100", "2023")
 H100_BANDWIDTH = Reported(3.35e12, "bytes/s of memory", "nvidia2023h100", "2023")
@@ -144,9 +200,6 @@ MUP_BASELINE_CORE = Reported(0.1602, "CORE", "nanochat2026mup", "2026")
 # --- techniques ------------------------------------------------------------------------------
 RESIDUAL_SCALARS_BPB = {8: -0.0103, 12: -0.0077, 16: -0.0057, 20: -0.0039}
 """depth -> what they did to validation bits per byte (karpathy2026log, 11 January 2026)"""
-SCALING_BPB = {1e18: 0.8972, 1e19: 0.7999}
-"""FLOPs -> validation bits per byte of the best size, ends of a series (karpathy2026log, 27 January
-2026)"""
 X0_BETA_BPB = Reported(-0.0007, "bits per byte", "karpathy2026log", "22 January 2026")
 """what a first beta of 0.96 for x0's scalars did at depth 20"""
 

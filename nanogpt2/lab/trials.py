@@ -239,6 +239,8 @@ def study_arguments(
     *,
     folder: str,
     stages: Sequence[str] = ("all", "summary"),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    characters: int = Protocol.characters,
 ) -> tuple[argparse.Namespace, Results, Callable[[Sequence[Trial]], None]]:
     """What ``python -m nanogpt2.studies.KEY`` was given, its results, and what trains trials.
 
@@ -250,7 +252,7 @@ def study_arguments(
     )
     parser.add_argument("--data", type=named_path, help="folder of parquet shards of English text")
     parser.add_argument("--stage", choices=stages, default="all", help="all of it, or a part")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*seeds])
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
     parser.add_argument("--out", type=named_path, help=f"book/results/{folder} by default")
     parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
@@ -263,7 +265,8 @@ def study_arguments(
     results.folder.mkdir(parents=True, exist_ok=True)
 
     def run(trials: Sequence[Trial]) -> None:
-        run_trials(trials, Protocol(at.data), results, at.jobs, at.pause_file, tell)
+        protocol = Protocol(at.data, characters)
+        run_trials(trials, protocol, results, at.jobs, at.pause_file, tell)
 
     return at, results, run
 

@@ -16,6 +16,7 @@ from nanogpt2.depth import Dial, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.trials import Results
 from nanogpt2.recipes import YARDSTICK
+from nanogpt2.reported import CHINCHILLA_PARAMETERS, CHINCHILLA_TOKENS
 from nanogpt2.studies.scaling_laws.__main__ import main
 from nanogpt2.studies.scaling_laws.fits import (
     Law,
@@ -25,7 +26,27 @@ from nanogpt2.studies.scaling_laws.fits import (
     exponent,
     fit_law,
     tokens_to_reach,
+    valley,
 )
+from nanogpt2.studies.scaling_laws.measures import (
+    NOT_YET,
+    UNBRACKETED,
+    batch_rows,
+    count_rows,
+    extrapolated_rows,
+    foretold,
+    held,
+    interval,
+    points_in,
+    printed_law,
+    rate_rows,
+    ratio_spread,
+    reported_rows,
+    shrinking,
+    valley_rows,
+    waste_rows,
+)
+from nanogpt2.studies.scaling_laws.pictures import grid_frames, parabola, rate_frames
 from nanogpt2.studies.scaling_laws.plan import (
     BATCH_DEPTHS,
     BUDGETS,
@@ -33,7 +54,7 @@ from nanogpt2.studies.scaling_laws.plan import (
     MOST_TOKENS,
     Plan,
 )
-from nanogpt2.studies.scaling_laws.summary import summarize
+from nanogpt2.studies.scaling_laws.summary import COUNTS, summarize
 
 PLAN = Plan()
 CHINCHILLA = Law(1.69, 406.4, 0.34, 410.7, 0.28)
@@ -62,6 +83,32 @@ def test_a_bowl_is_found_where_it_is_and_refused_where_it_is_not_bracketed(best,
         bowl(x, [low - bend * (at - best) ** 2 for at in x])
     with pytest.raises(UserError, match="widen"):
         bowl(x, [low + bend * (at - best - 9) ** 2 for at in x])
+
+
+@given(st.floats(0.1, 0.8), st.floats(0.1, 0.8), st.floats(1e12, 1e24), st.floats(0.2, 5))
+def test_the_best_size_is_the_lowest_and_what_another_costs_is_paid_back(alpha, beta, C, off):
+    law = Law(1.0, 300.0, alpha, 500.0, beta)
+    N, D = law.best(C)
+    assert pytest.approx(C) == 6 * N * D
+    assert law(N, D) <= law(N * off, D / off) * (1 + 1e-12)
+    larger = C * law.compute_factor(off)  # at the ratio that goes with that size
+    there, tokens = law.best(larger)
+    assert law(there * off, tokens / off) == pytest.approx(law(N, D), rel=1e-6)
+
+
+def test_the_printed_law_of_chinchilla_would_not_build_chinchilla_and_the_refit_would():
+    N, D = CHINCHILLA_PARAMETERS, CHINCHILLA_TOKENS
+    assert printed_law("hoffmann2022training").best(6 * N * D)[0] < N / 2
+    assert printed_law("besiroglu2024chinchilla").best(6 * N * D)[0] == pytest.approx(N, rel=0.1)
+
+
+def test_a_lopsided_valley_is_judged_near_its_lowest_run_alone():
+    x = [0.0, 1.0, 2.0, 3.0, 4.0, 9.0]
+    y = [(at - 2.2) ** 2 for at in x[:-1]] + [500.0]
+    assert valley(x, y) == pytest.approx((2.2, 0.0), abs=1e-9)
+    doubled = valley(x + x, [v + 0.1 for v in y] + [v - 0.1 for v in y])
+    assert doubled == pytest.approx((2.2, 0.0), abs=1e-9), "runs at one place are averaged"
+    assert valley(x, y, reach=9) != pytest.approx((2.2, 0.0), abs=0.1)
 
 
 @given(st.floats(100, 1e5), st.floats(1e4, 1e9))
@@ -137,7 +184,7 @@ def folder(tmp_path_factory) -> Path:
             made = dial(recipe=recipe)
             match part:
                 case "grid":
-                    law = Law(0.5, 60.0, 0.34, 250.0, 0.36)
+                    law = Law(0.5, 60.0, 0.34, 60.0, 0.36)
                     bpb = law(made.scaling_parameters, made.tokens)
                 case "batch":
                     bpb = _learned(made)
@@ -160,13 +207,14 @@ def _learned(made: Dial) -> float:
 
 
 def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
-    found = summarize(PLAN, folder)
+    main(["--stage", "summary", "--out", str(folder)])
+    found = json.loads(Path(capsys.readouterr().out.strip()).read_text())["results"]
     assert (found["done"], found["planned"]) == (len(PLAN.trials), len(PLAN.trials))
     law = found["laws"]["matrices and head"]
     assert Law(**law["law"]).alpha == pytest.approx(law["alpha"]["value"], abs=1e-3)
     assert law["alpha"]["value"] == pytest.approx(0.34, abs=0.03)
     assert law["exponent"]["value"] == pytest.approx(0.36 / 0.70, abs=0.01)
-    flops, sizes, tokens = zip(*law["optima"], strict=True)
+    flops, sizes, tokens, _ = zip(*law["optima"], strict=True)
     assert law["N_growth"]["value"] == pytest.approx(exponent(flops, sizes))
     assert law["ratio"]["value"] == pytest.approx(np.exp(np.mean(np.log(np.divide(tokens, sizes)))))
     for depth in BATCH_DEPTHS:
@@ -175,9 +223,18 @@ def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
         assert told["critical"]["value"] == pytest.approx(3000, rel=0.05)
     assert found["rates"]["muon.lr"]["exponent"] == pytest.approx(0.0, abs=1e-6)
     assert found["rates"]["matrices_adamw.lr"]["exponent"] == pytest.approx(-1.0, abs=1e-6)
-    main(["--stage", "summary", "--out", str(folder)])
-    kept = json.loads(Path(capsys.readouterr().out.strip()).read_text())
-    assert kept["results"]["done"] == found["done"]
+    assert set(found["laws"]) == set(COUNTS) == set(ratio_spread(found))
+    rows = valley_rows(found, "matrices and head")
+    assert [row[0] for row in rows] == [f"{C:.0e}" for C in BUDGETS]
+    assert [row[1] for row in rows if row[1] != UNBRACKETED] == list(sizes)
+    for _, measured, said, apart in foretold(points_in(found)):
+        assert abs(apart) < 0.01 and said - measured == pytest.approx(apart)
+    figure, told = grid_frames(found)(BUDGETS[2], "matrices and head")
+    assert "Lowest at" in told and len(figure.axes[0].lines) == 3
+    assert {row[0]: row[-1] for row in rate_rows(found)} == {
+        "muon.lr": "+0.00",
+        "matrices_adamw.lr": "-1.00",
+    }
 
 
 def test_an_empty_record_says_nothing(tmp_path):
@@ -185,8 +242,41 @@ def test_an_empty_record_says_nothing(tmp_path):
     found = summarize(PLAN, tmp_path / "scaling_laws")
     assert (found["done"], found["laws"], found["batches"]) == (0, {}, {})
     assert all(not told["best"] for told in found["rates"].values())
+    for rows in (valley_rows(found, "matrices and head"), count_rows(found), batch_rows(found),
+                 rate_rows(found), waste_rows(found, (0.5, 2.0))):  # fmt: skip
+        assert [row[0] for row in rows] == [NOT_YET]
+    assert foretold(points_in(found)) == [] and ratio_spread(found) == {}
+    assert held(found) == NOT_YET
+    for frame in (grid_frames(found)(BUDGETS[0], "all parameters"), rate_frames(found)("Muon")):
+        assert NOT_YET in frame[1]
 
 
 def test_without_text_the_command_says_what_to_give(tmp_path):
     with pytest.raises(UserError, match="--data DIR"):
         main(["--out", str(tmp_path / "scaling_laws")])
+
+
+def test_an_interval_says_what_it_has_and_what_it_lacks():
+    assert interval({"value": 0.5, "low": 0.4, "high": 0.61}) == "0.50 (0.40 to 0.61)"
+    assert "too few" in interval({"value": 0.5, "low": None, "high": None})
+    assert interval(None) == UNBRACKETED
+    assert interval(None, missing=NOT_YET) == NOT_YET
+
+
+def test_runs_near_the_best_alone_leave_a_law_loose():
+    law = printed_law("besiroglu2024chinchilla")
+    near, wide = extrapolated_rows(law, 0.006, (1.5, 4.0), 1e23, draws=8)
+    assert float(near[-1]) > float(wide[-1]) >= 1
+
+
+def test_a_picture_without_a_valley_says_so():
+    _, told = parabola([1e5, 2e5, 4e5], [1.0, 1.2, 1.5])
+    assert "No best size" in told
+
+
+def test_what_was_reported_of_the_valleys_agrees_with_itself():
+    for C, ratio, N, D, _ in reported_rows():
+        assert pytest.approx(ratio) == D / N
+        assert pytest.approx(float(C), rel=0.01) == 6 * N * D
+    power, start = shrinking({d: 3 * d**-1.5 for d in (2, 5, 9)})
+    assert (power, start) == pytest.approx((-1.5, 3.0))

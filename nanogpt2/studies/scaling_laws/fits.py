@@ -41,6 +41,21 @@ class Law:
         """a in N_best ~ C^a, where C ~ N D: beta / (alpha + beta)."""
         return self.beta / (self.alpha + self.beta)
 
+    def best(self, C: float) -> tuple[float, float]:
+        """(N, D) of the lowest loss that C = 6 N D FLOPs can buy (2203.15556, equation 4)."""
+        scale = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+        N = scale * (C / 6) ** self.exponent
+        return N, C / (6 * N)
+
+    def compute_factor(self, off: float) -> float:
+        """Compute that a model of ``off`` times the best size needs to end as low as the best.
+
+        As a multiple, trained on tokens / ``off`` and both enlarged along C ~ N D; of no budget,
+        because the excess over E falls as a power of C.
+        """
+        excess = self.exponent * off**-self.alpha + (1 - self.exponent) * off**self.beta
+        return float(excess ** ((self.alpha + self.beta) / (self.alpha * self.beta)))
+
 
 def fit_law(
     N: Sequence[float], D: Sequence[float], bpb: Sequence[float], near: Law | None = None
@@ -79,7 +94,8 @@ def fit_law(
     if near:
         a, b = np.log(near.A) - near.alpha * middle_N, np.log(near.B) - near.beta * middle_D
         starts = [(np.log(near.E), a, near.alpha, b, near.beta)]
-    ends = [minimize(error, start, method="L-BFGS-B", jac=True) for start in starts]
+    # BFGS is plain numpy; L-BFGS-B lets two threads wait for each other over five numbers
+    ends = [minimize(error, start, method="BFGS", jac=True) for start in starts]
     e, a, alpha, b, beta = map(float, min(ends, key=lambda end: float(end.fun)).x)
     A, B = np.exp(a + alpha * middle_N), np.exp(b + beta * middle_D)
     return Law(float(np.exp(e)), float(A), alpha, float(B), beta)
@@ -98,6 +114,19 @@ def bowl(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     if bend <= 0 or not min(x) <= (best := middle - slope / (2 * bend)) <= max(x):
         raise UserError("the lowest point is not between the first and the last; widen the search")
     return best, height - slope**2 / (4 * bend)
+
+
+def valley(x: Sequence[float], y: Sequence[float], reach: int = 2) -> tuple[float, float]:
+    """``bowl`` of the lowest run and ``reach`` places on each side; runs at one x are averaged.
+
+    Far from its lowest point no valley is a parabola. Raises what ``bowl`` raises.
+    """
+    places = sorted(set(x))
+    at = {place: [v for u, v in zip(x, y, strict=True) if u == place] for place in places}
+    means = [sum(at[place]) / len(at[place]) for place in places]
+    lowest = min(range(len(means)), key=means.__getitem__, default=0)
+    near = slice(max(0, lowest - reach), lowest + reach + 1)
+    return bowl(places[near], means[near])
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nanogpt2.depth import REFERENCE_WIDTH, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
@@ -19,11 +21,11 @@ from nanogpt2.studies.scaling_laws.fits import (
     Floats,
     Law,
     bootstrapped,
-    bowl,
     critical_batch,
     exponent,
     fit_law,
     tokens_to_reach,
+    valley,
 )
 from nanogpt2.studies.scaling_laws.plan import BATCH_DEPTHS, BUDGETS, RATES, WIDTHS, Plan
 
@@ -48,22 +50,21 @@ class Point:
     bpb: float
 
 
-def optima(points: Sequence[Point], way: str) -> list[tuple[float, float, float]]:
-    """(FLOPs, N, D) of each budget's lowest point, where it is bracketed.
+def optima(points: Sequence[Point], way: str) -> list[tuple[float, float, float, float]]:
+    """(FLOPs, N, D, bits per byte) of each budget's lowest point, where it is bracketed.
 
-    The parabola is in log N; the tokens that go with its lowest point come from a line through
-    log D against log N, which a budget ties together.
+    The parabola is in log N; the tokens that go with its lowest point are read between neighbours.
     """
     found = []
     for budget in BUDGETS:
-        at = [point for point in points if point.budget == budget]
+        at = sorted((p for p in points if p.budget == budget), key=lambda p: p.N[way])
         sizes = [math.log(point.N[way]) for point in at]
         try:
-            best, _ = bowl(sizes, [point.bpb for point in at])
+            best, bpb = valley(sizes, [point.bpb for point in at])
         except UserError:
             continue
-        slope, start = statistics.linear_regression(sizes, [math.log(p.tokens) for p in at])
-        found.append((budget, math.exp(best), math.exp(start + slope * best)))
+        D = math.exp(np.interp(best, sizes, [math.log(point.tokens) for point in at]))
+        found.append((budget, math.exp(best), D, bpb))
     return found
 
 
@@ -77,7 +78,7 @@ def ratio(points: Sequence[Point], way: str) -> Floats:
     """Best tokens a parameter: geometric mean over budgets. UserError where none is bracketed."""
     if not (best := optima(points, way)):
         raise UserError("no budget's best size is bracketed; record more sizes")
-    return (statistics.geometric_mean([D / N for _, N, D in best]),)
+    return (statistics.geometric_mean([D / N for _, N, D, _ in best]),)
 
 
 def told(
@@ -170,13 +171,9 @@ def rates(found: Mapping[tuple[str, int, float], Sequence[Entry]]) -> dict[str, 
                 for (name, at, value), entries in found.items()
                 if (name, at) == (setting, width) and entries
             ]
-            tried[str(width)] = ends
-            # the three around the lowest: far from it a bowl is no parabola
-            ends.sort()
-            lowest = min(range(len(ends)), key=lambda i: ends[i][1], default=0)
-            near = ends[max(0, lowest - 1) : lowest + 2]
+            tried[str(width)] = sorted(ends)
             try:
-                x, _ = bowl([math.log(rate) for rate, _ in near], [bpb for _, bpb in near])
+                x, _ = valley([math.log(rate) for rate, _ in ends], [bpb for _, bpb in ends], 1)
             except UserError:
                 continue
             best[width] = math.exp(x)

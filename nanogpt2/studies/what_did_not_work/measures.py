@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from nanogpt2.lab.records import Record
-from nanogpt2.reported import LEADERBOARD, RESIDUAL_SCALARS_BPB, SCALING_BPB
+from nanogpt2.reported import LEADERBOARD, RESIDUAL_SCALARS_BPB, VALLEYS
 from nanogpt2.reporting.statistics import Comparison, compare, seeds_needed, verdicts
 from nanogpt2.studies.what_did_not_work.plan import IDEAS, Idea
 
@@ -80,8 +80,8 @@ def _agree(sides: Sequence[tuple[float, float]]) -> float:
 
 def exponent() -> float:
     """k of L ~ C^-k, by the two ends of the series that was reported."""
-    (less, high), (more, low) = SCALING_BPB.items()
-    return math.log(high / low) / math.log(more / less)
+    less, more = min(VALLEYS), max(VALLEYS)
+    return math.log(VALLEYS[less].bpb / VALLEYS[more].bpb) / math.log(more / less)
 
 
 def time_worth(slower: float) -> float:
