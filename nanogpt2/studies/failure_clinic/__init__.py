@@ -12,4 +12,4 @@ from nanogpt2.studies.failure_clinic.pictures import (
     summary,
     ward,
 )
-from nanogpt2.studies.failure_clinic.signs import healthy_spread, signatures
+from nanogpt2.studies.failure_clinic.signs import distance, healthy_spread, signatures
