@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
 from nanogpt2.errors import UserError
 from nanogpt2.machines import GB, Machine
-from nanogpt2.memory import LOGIT_BYTES, Memory, memory_per_rank
+from nanogpt2.memory import LOGIT_BYTES, Memory, memory_of_process, memory_per_rank
 from nanogpt2.recipes import Recipe
 
 USABLE = 0.92
@@ -39,14 +39,18 @@ class Room:
     def memory(self, at: Dial, rows: int, recompute: bool = False) -> Memory:
         """Of a device that takes ``rows`` rows a pass."""
         half, tables = self.precision != "fp32", self.precision in ("bf16", "fp8")
+        recompute, ranks = recompute or self.recompute, self.machine.devices
+        if self.machine.is_processor:
+            tokens = at.batch_tokens // ranks
+            return memory_of_process(at.model, self.recipe, ranks, rows, tokens, half, recompute)
         return memory_per_rank(
             at.model,
             self.recipe,
-            self.machine.devices,
+            ranks,
             rows,
             half,
             tables and self.machine.is_gpu,
-            recompute or self.recompute,
+            recompute,
             LOGIT_BYTES["compiled" if self.compiled else "eager"]
             if self.precision == "fp8" or self.holds_logits(at, rows)
             else 0,

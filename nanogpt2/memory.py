@@ -2,8 +2,10 @@
 
 Kept for the whole run, and exact: parameters, gradients and optimizer state under ZeRO-2
 (Rajbhandari et al., arXiv 1910.02054). Borrowed within a step, and estimated: activations
-(Korthikanti et al., arXiv 2205.05198), the loss, and what the optimizer's step needs. On the disk:
-shards and checkpoints. No torch. Chapters: where_the_time_goes, zero2, speedrun.
+(Korthikanti et al., arXiv 2205.05198), the loss, and what the optimizer's step needs. Of a GPU that
+is all; on a processor the whole process counts, and what its heap wastes. On the disk: shards and
+checkpoints. ``python -m benchmarks.planner`` compares. No torch.
+Chapters: where_the_time_goes, zero2, speedrun.
 """
 
 from __future__ import annotations
@@ -22,13 +24,19 @@ ACTIVATION_BYTES = 34
 KEPT_INPUTS = 3
 """values per token, layer and channel that stay with ``recompute``: the stream after a layer, the
 same times the layer's scalars, and what it takes of a value embedding"""
-LOSS_ROWS = 512
-"""rows of logits that the chunked loss holds at a time"""
+LOSS_LOGITS, LEAST_LOSS_ROWS = 2**24, 128
+"""logits that the chunked loss holds at a time, of so many rows at least"""
 LOGIT_BYTES = {"compiled": 5, "eager": 15}
 """per logit, of the loss that holds all of them, forward and backward in 16 bits: what the peak of
 ``python -m benchmarks.loss`` is over its number of logits"""
 STEP_BYTES = 20
 """per parameter of the largest share of a stack of matrices, for copies and products of the step"""
+PROCESS_BYTES = 450_000_000
+"""of a training process on a processor: Python, torch, tokenizer, text read ahead; with torch 2.13
+on Linux"""
+HEAP = {"fp32": 1.4, "half": 1.55, "recompute": 2.4}
+"""what the heap takes over what lives in it: between tensors that stay, those that went leave holes
+which the next, of the same size and aligned, do not fit (glibc 2.36, by ``mallinfo2``)"""
 SHARD_BYTES = int(reported.SHARD_BYTES)
 TOKENS_PER_SHARD = {
     "fineweb-edu": int(
@@ -50,15 +58,23 @@ class Memory:
     """shaped like the parameters, and whole on every rank until the step reduces them"""
     optimizer: int
     """this rank's share: AdamW's two moments, Muon's momentum and second moment, all fp32"""
+    # estimates
     activations: int
-    """estimate, while the backward pass runs"""
+    """while the backward pass runs"""
     step: int
-    """estimate, while the optimizer steps; the activations are gone by then"""
+    """while the optimizer steps; the activations are gone by then"""
+    copies: int = 0
+    """parameters and optimizer's share as they are being saved; a GPU's are in the host's memory"""
+    heap: int = 0
+    """lost between tensors; a GPU's ``fitting.USABLE`` stands for it"""
+    process: int = 0
+    """the program itself, where it lies in the same memory"""
 
     @property
     def peak(self) -> int:
         """The most that is held at one time."""
-        return self.parameters + self.gradients + self.optimizer + max(self.activations, self.step)
+        kept = self.parameters + self.gradients + self.optimizer + self.copies
+        return kept + max(self.activations, self.step) + self.heap + self.process
 
 
 def matrix_shapes(model: GPTConfig) -> dict[tuple[int, int], int]:
@@ -126,10 +142,46 @@ def activation_bytes(
     blocks = ACTIVATION_BYTES * bytes_per_value // 2 * tokens * whole * model.n_embd
     if recompute:
         blocks += KEPT_INPUTS * bytes_per_value * tokens * model.n_layer * model.n_embd
-    loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * min(tokens, LOSS_ROWS))
+    loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * loss_rows(model, tokens))
     if logit_bytes:
         loss = model.padded_vocab_size * (bytes_per_value * model.n_embd + logit_bytes * tokens)
     return blocks + loss + 2 * bytes_per_value * tokens * model.n_embd
+
+
+def loss_rows(model: GPTConfig, tokens: int) -> int:
+    """Rows of logits that the chunked loss holds at a time."""
+    return min(tokens, max(LEAST_LOSS_ROWS, LOSS_LOGITS // model.vocab_size))
+
+
+def eager_layer_bytes(model: GPTConfig, bytes_per_value: int) -> int:
+    """Of a token and a layer, kept for a backward pass of which no compiler fuses anything.
+
+    What the operations of ``nanogpt2.model`` need again, counted one by one.
+    """
+    width, half = model.n_embd, bytes_per_value < 4
+    values = 4 * width  # what goes into attention and MLP, before their norm and after it
+    values += 4 * width  # queries, keys, values, and what attention makes of them
+    values += (width + model.kv_dim) * model.qk_norm  # the first two before their norm
+    values += width * model.residual_scalars  # what the layer's scalar is multiplied with
+    values += {"relu2": 2, "gelu": 2, "swiglu": 4}[model.activation] * model.mlp_dim
+    kept = bytes_per_value * values
+    if model.value_embeddings:  # gated, in every second layer
+        kept += bytes_per_value * model.kv_dim // 2
+    if half and model.norm == "rms":  # which takes the root in fp32, and keeps that copy
+        kept += (4 - bytes_per_value) * (2 * width + (width + model.kv_dim) * model.qk_norm)
+    return kept
+
+
+def eager_bytes(model: GPTConfig, rows: int, bytes_per_value: int, recompute: bool = False) -> int:
+    """``activation_bytes`` on a processor: nothing is fused, and the loss is chunked."""
+    tokens, head = rows * model.sequence_len, model.padded_vocab_size * model.n_embd
+    value = bytes_per_value * tokens * model.n_embd  # of each token and channel
+    layer = tokens * eager_layer_bytes(model, bytes_per_value)
+    kept = KEPT_INPUTS * value if recompute else layer
+    logits = bytes_per_value * loss_rows(model, tokens) * model.padded_vocab_size
+    loss = logits + value + (4 if bytes_per_value == 4 else 8) * head  # its gradient in fp32
+    back = 2 * bytes_per_value * tokens * model.mlp_dim + value + 8 * head
+    return model.n_layer * kept + 2 * value + max(loss, back + layer * recompute)
 
 
 def step_bytes(model: GPTConfig, recipe: Recipe, ranks: int) -> int:
@@ -171,6 +223,35 @@ def memory_per_rank(
         optimizer=optimizer_bytes(model, recipe, ranks),
         activations=activation_bytes(model, rows, 2 if half else 4, recompute, logit_bytes),
         step=step_bytes(model, recipe, ranks),
+    )
+
+
+def memory_of_process(
+    model: GPTConfig, recipe: Recipe, ranks: int, rows: int, tokens: int, half: bool, again: bool
+) -> Memory:
+    """Bytes of the fullest of ``ranks`` processes that train on a processor.
+
+    Args:
+        model, recipe, ranks, rows, half: as ``memory_per_rank`` takes them.
+        tokens: of a rank in a step; tables much longer than that have thin gradients.
+        again: forward passes are done twice (``recompute``).
+    """
+    parameters, optimizer = parameter_bytes(model, False), optimizer_bytes(model, recipe, ranks)
+    counts, gradients = parameter_counts(model), parameters
+    if ranks == 1 and tokens < model.padded_vocab_size / 2:  # only the rows that were read
+        tables = counts["value_embeddings"] + (0 if model.tied_head else counts["wte"])
+        gradients -= int(4 * tables * (1 - tokens / model.padded_vocab_size))
+    activations = eager_bytes(model, rows, 2 if half else 4, again)
+    waste = HEAP["recompute" if again else "half" if half else "fp32"] - 1
+    return Memory(
+        parameters=parameters,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        step=step_bytes(model, recipe, ranks),
+        copies=parameters + optimizer,
+        heap=int(waste * (gradients + activations)),
+        process=PROCESS_BYTES,
     )
 
 

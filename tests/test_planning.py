@@ -38,7 +38,7 @@ from nanogpt2.machines import (
     processor_has_bf16,
     this_machine,
 )
-from nanogpt2.memory import memory_per_rank, optimizer_bytes, parameter_bytes
+from nanogpt2.memory import loss_rows, memory_per_rank, optimizer_bytes, parameter_bytes
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim.groups import parameter_groups
 from nanogpt2.optim.sharded import stacks_of
@@ -317,6 +317,28 @@ def test_all_logits_are_counted_where_the_loss_holds_them():
     assert made.memory.activations - chunked == pytest.approx(5 * logits, rel=0.1)
     assert eager.memory.activations - made.memory.activations == 10 * logits
     assert plan("laptop", None, processor()).memory.activations < logits
+
+
+def test_the_chunks_of_the_planned_loss_are_those_of_the_kernel():
+    from nanogpt2.kernels.fast.chunked_loss import chunk_rows
+
+    for vocab_size in (512, 4096, 32_768, 50_257, 262_144):
+        model = replace(get_recipe("run1").model, vocab_size=vocab_size)
+        assert loss_rows(model, 10**6) == chunk_rows(vocab_size)
+    assert loss_rows(model, 100) == 100
+
+
+def test_a_processors_memory_is_that_of_a_whole_process():
+    """Two ranks share what the optimizer keeps; what a save copies lies in the same memory."""
+    recipe, machine = get_recipe("laptop"), processor()
+    one, two = (plan(recipe, None, machine.with_devices(n)).memory for n in (1, 2))
+    assert one.copies == one.parameters + one.optimizer and two.optimizer < one.optimizer
+    assert one.process == two.process > 10 * one.parameters
+    held = one.parameters + one.gradients + one.optimizer + one.copies + one.heap + one.process
+    assert one.peak == held + one.activations
+    assert plan("run1", None, NODE).memory.process == plan("run1", None, NODE).memory.copies == 0
+    long = plan(get_recipe("laptop", vocab_size=32_768), None, machine).memory
+    assert long.gradients < long.parameters / 2, "of tables only the rows that a step read"
 
 
 def test_a_larger_card_takes_more_rows_than_the_recipe_names():

@@ -1,6 +1,7 @@
 """The whole model: against the reference, against torch's own modules, and switch by switch."""
 
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 from nanogpt2 import GPT, GPTConfig
 from nanogpt2.depth import flops_per_token, model_at, parameter_counts
 from nanogpt2.errors import UserError
-from nanogpt2.memory import activation_bytes
+from nanogpt2.kernels.backends import probe
+from nanogpt2.memory import activation_bytes, eager_bytes, eager_layer_bytes
 from nanogpt2.recipes import RECIPES
 
 SMALL = {"sequence_len": 12, "vocab_size": 100, "n_layer": 2, "n_head": 2, "n_embd": 32}
@@ -76,7 +78,6 @@ def kept_bytes(model, tokens):
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    model.hidden(tokens)  # the first call also tries its attention on a small case
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         hidden = model.hidden(tokens)
     assert hidden.requires_grad, "held until here, so that no memory was used twice"
@@ -96,6 +97,63 @@ def test_the_plan_knows_what_a_layer_keeps(recompute):
         planned.append(activation_bytes(config, 4, 4, recompute))
     layers = (measured[1] - measured[0]) / (planned[1] - planned[0])
     assert 0.75 < layers < 1.25  # a compiler keeps less than this
+
+
+SWITCHES = {
+    "run1": {},
+    "gpt2": {
+        "norm": "layer", "activation": "gelu", "qk_norm": False, "residual_scalars": False,
+        "value_embeddings": False,
+    },
+    "swiglu": {"activation": "swiglu", "value_embeddings": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_what_a_layer_keeps_without_a_compiler_is_counted_one_by_one(switches, dtype):
+    tokens = torch.randint(0, 100, (4, 64), generator=torch.Generator().manual_seed(0))
+    measured = []
+    for layers in (4, 8):
+        model = GPT(small(n_layer=layers, sequence_len=64, n_embd=128, **switches)).train()
+        model.compute_dtype = dtype
+        measured.append(kept_bytes(model, tokens))
+    planned = 4 * tokens.numel() * eager_layer_bytes(model.config, dtype.itemsize)
+    # beside what is counted: a number for each row of a norm, and for each head
+    assert planned < measured[1] - measured[0] < 1.04 * planned
+
+
+def peak_bytes(work):
+    """The most that ``work`` had allocated at one time, by torch's own account."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as told:
+        work()
+    events = told.profiler.kineto_results.events()
+    sizes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate(size for _, size in sizes))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_peak_of_a_pass_is_what_is_planned_for_a_processor(dtype, recompute):
+    config = small(sequence_len=128, n_layer=4, n_embd=128, vocab_size=512)
+    model = GPT(config).train()
+    model.compute_dtype, model.recompute = dtype, recompute
+    tokens = torch.randint(512, (16, 129), generator=torch.Generator().manual_seed(0))
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    model(inputs, targets).backward()  # what is found out once is found out
+    model.zero_grad()
+    planned = eager_bytes(config, 16, dtype.itemsize, recompute)
+    assert 0.8 < planned / peak_bytes(lambda: model(inputs, targets).backward()) < 1.25
+
+
+def test_a_model_that_recomputes_learns_at_its_first_call():
+    """When attention is tried on a small case, within a block whose tensors are counted."""
+    probe.cache_clear()
+    model = GPT(small()).train()
+    model.recompute = True
+    tokens = torch.zeros(1, 13, dtype=torch.long)
+    model(tokens[:, :-1], tokens[:, 1:]).backward()
 
 
 class TorchGPT2(nn.Module):

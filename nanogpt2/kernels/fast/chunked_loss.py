@@ -54,10 +54,11 @@ def _chunked(
         share = 1 / (targets != IGNORE).sum().to(losses.dtype)
     weight = head.to(hidden.dtype)
     rows = chunk_rows(len(head))
+    room = hidden.new_empty(min(rows, len(hidden)), len(head))  # of one chunk after the other
     band = max(1, BAND // len(head)) if hidden.device.type == "cpu" else rows
     for start in range(0, len(hidden), rows):
         chunk = slice(start, start + rows)
-        logits = hidden[chunk] @ weight.T
+        logits = torch.mm(hidden[chunk], weight.T, out=room[: len(hidden[chunk])])
         bands = (x.split(band) for x in (logits, targets[chunk], losses[chunk]))
         for z, labels, nats in zip(*bands, strict=True):
             nats.copy_(_token_losses(z, labels, softcap, share if learns else None))
