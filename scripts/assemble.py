@@ -16,7 +16,7 @@ from nanogpt2.export import web
 from nanogpt2.files import read_json
 from nanogpt2.lab.page import static
 from nanogpt2.lab.panel import MEGABYTES
-from scripts import facts, ladder, lines, pages, rooms, welcome
+from scripts import facts, ladder, lines, pages, planned, rooms, welcome
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, EXECUTED, ROOT, SOURCE, chapters, notebooks
 from scripts.sources import name_sources
@@ -194,6 +194,7 @@ def _generate(
     pages.write(folder, "reported.md", facts.reported_table())
     pages.write(folder, "execution.md", pages.execution_table())
     pages.write(folder, "environment.md", pages.environment_table())
+    pages.write(folder, "planner.md", planned.planner_part())
     pages.write(folder, "results.md", pages.results_page(url, branch))
     pages.write(folder, "chapters.md", rooms.chapter_table(known))
     pages.write(folder, "play.md", pages.play_part())

@@ -118,3 +118,30 @@ def test_a_part_of_a_rehearsal_runs_as_a_process_of_its_own(tmp_path: Path) -> N
     run("benchmarks.gpu", *rehearsal, str(path))
     rows = json.loads(path.read_text())
     assert any("matrices=adamw: step" in row["what"] and row["value"] > 0 for row in rows)
+
+
+TINY = """
+import sys
+from pathlib import Path
+from benchmarks.planner import measure
+
+asked = {"tiny": "depth=2 sequence_len=64 vocab_size=512 batch_tokens=256 device_batch_size=4"}
+measure(asked, Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_the_planner_is_held_against_a_run(tmp_path: Path) -> None:
+    """What it plans for a processor is near what the kernel counts; what is recorded stays."""
+    work, folder = tmp_path / "work", tmp_path / "results"
+    work.mkdir()
+    words = [sys.executable, "-c", TINY, str(work), str(folder)]
+    folder.mkdir()
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0 and told.stdout.startswith("1/1 tiny"), told.stderr
+    record = folder / "benchmarks-planner.json"
+    before = record.read_bytes()
+    found = json.loads(before)["results"]["runs"]["tiny"]
+    assert 0.75 < found["GB planned"] / found["GB measured"] < 4 / 3
+    assert found["s planned"] > 0 and found["s measured"] > 0
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0 and not told.stdout and record.read_bytes() == before
