@@ -31,5 +31,5 @@ def test_a_record_is_planned_with_what_the_one_before_it_reached() -> None:
 def test_the_page_shows_every_run_that_is_recorded() -> None:
     text = planned.planner_part()
     runs = planned.recorded("benchmarks-planner").results["runs"]
-    assert len(runs) == 6 and all(f"| {name} |" in text for name in runs)
+    assert runs and all(f"| {name} |" in text for name in runs)
     assert text.count("| run1 d24, 16 x 2048 tokens, bf16 |") == 1
