@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 
 from nanogpt2.costs import RECORD_DEVICES, record_mfu
@@ -47,7 +46,7 @@ def of_records() -> Iterator[list[str]]:
     """Rows: hours by the utilization of the record before, then as it is known now; dollars."""
     node = machine_of("H100", RECORD_DEVICES)
     records = [recipe for recipe in RECIPES.values() if recipe.record]
-    for before, recipe in pairwise([None, *records]):
+    for before, recipe in zip([None, *records], records, strict=False):
         made, told = plan(recipe, None, node), recipe.record
         assert told and made.seconds and made.dollars
         ahead = ["", ""]
