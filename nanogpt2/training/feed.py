@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nanogpt2.data.loader import MixedLoader, TokenLoader, ahead
 from nanogpt2.depth import Batch
+from nanogpt2.errors import UserError
 from nanogpt2.training.ranks import Ranks
 
 STEPS_TO_FIT = 3
@@ -100,6 +101,14 @@ class Feed:
         if not isinstance(error, OutOfMemoryElsewhere):
             self.ranks.sum([1.0])  # what the others ask before their update
         return True
+
+    def out_of_memory(self, step: int, newest: str) -> UserError:
+        """What to say after ``step`` where smaller passes are not taken by themselves."""
+        cure = "recompute=on" + (f" or device_batch_size={self.smaller}" if self.smaller else "")
+        return UserError(
+            f"after step {step:,} the memory of {self.ranks.device} ran out; set {cure}, with "
+            f"which the same is learned, or choose a smaller depth; {newest}"
+        )
 
     @property
     def _cuts_now(self) -> bool:

@@ -126,6 +126,13 @@ def choose(asked: Run, after: int, spent: float, tokens_per_second: float) -> Le
     )
 
 
+def set_length(asked: Run, after: int, spent: float, tokens_per_second: float) -> Length:
+    """``choose``, and ``write`` it down before the next step."""
+    made = choose(asked, after, spent, tokens_per_second)
+    write(asked, made)
+    return made
+
+
 def write(asked: Run, length: Length | None) -> None:
     """Leave it in the run's folder, with what the run is; None: take away another run's."""
     if length is None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 
-from nanogpt2.errors import explain
+from nanogpt2.errors import UserError, explain
 from nanogpt2.files import atomic_write
 from nanogpt2.machines import find_accelerator
 
@@ -60,11 +60,24 @@ def peak_resident(status: Path = Path("/proc/self/status")) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def gone_wrong(loss: float, norm: float, vocab_size: int) -> str | None:
-    """What is wrong with a step's loss or its gradient's norm; None where nothing is."""
+def require_sound(
+    step: int, loss: float, norm: float, vocab_size: int, newest: Callable[[], str]
+) -> None:
+    """Raise UserError where a step's loss or its gradient's norm has gone wrong.
+
+    Before the step is saved: what is on disk stays good, and ``newest`` says what that is.
+    """
     if not loss < 2 * math.log(vocab_size):  # twice the loss of knowing nothing
-        return f"the loss exploded to {loss:.3g}" if math.isfinite(loss) else f"the loss is {loss}"
-    return None if math.isfinite(norm) else f"the gradient's norm is {norm}"
+        finite = math.isfinite(loss)
+        what = f"the loss exploded to {loss:.3g}" if finite else f"the loss is {loss}"
+    elif not math.isfinite(norm):
+        what = f"the gradient's norm is {norm}"
+    else:
+        return
+    raise UserError(
+        f"step {step}: {what}; {newest()}; try smaller rates (muon.lr, wte.lr), a warm-up "
+        "(warmup_steps=100), or precision fp32"
+    )
 
 
 class MetricsFile:

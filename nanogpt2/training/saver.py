@@ -78,6 +78,11 @@ class Saver:
             self.wait()
         return self.newest
 
+    def said(self) -> str:
+        """Which checkpoint is left, for the end of a sentence."""
+        newest = self.settle()
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+
     def save(
         self,
         step: int,

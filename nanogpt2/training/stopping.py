@@ -1,15 +1,18 @@
-"""SIGINT and SIGTERM as requests: finish the step, save, end cleanly."""
+"""SIGINT and SIGTERM as requests: finish the step, save, end cleanly; and what ranks agree on."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nanogpt2.errors import StopRequested
+from nanogpt2.training.settings import StopReason
+
+STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 
 class Stopper:
@@ -43,6 +46,11 @@ class Stopper:
         if self._interrupts:
             raise StopRequested
 
+    def requests(self, late: bool) -> list[float]:
+        """1 for the reason, of ``STOP_REASONS``, that this rank has; ``late``: its time is up."""
+        asked = self.requested or ("max_seconds" if late else None)
+        return [float(asked == reason) for reason in STOP_REASONS]
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """A part of the run that may be dropped half-way (an evaluation): StopRequested ends it."""
@@ -53,3 +61,8 @@ class Stopper:
             yield
         finally:
             self._interrupts = False
+
+
+def agreed(requests: Sequence[float]) -> StopReason | None:
+    """The first reason that a rank has, by the sum of all ranks' ``requests``."""
+    return next((r for r, n in zip(STOP_REASONS, requests, strict=True) if n), None)

@@ -11,10 +11,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from nanogpt2.data.loader import load_text
 from nanogpt2.data.source import Text
 from nanogpt2.depth import shape_batch
-from nanogpt2.errors import StopRequested, UserError, run_command
+from nanogpt2.errors import StopRequested, run_command
 from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
 from nanogpt2.optim import apply_schedules
@@ -36,9 +36,9 @@ from nanogpt2.training.length import FIRST_STEPS, Length
 from nanogpt2.training.metrics import (
     MetricsFile,
     Speed,
-    gone_wrong,
     peak_flops,
     peak_memory,
+    require_sound,
     scores,
 )
 from nanogpt2.training.onward import identity_of
@@ -55,11 +55,9 @@ from nanogpt2.training.settings import (
 )
 from nanogpt2.training.setup import build_learner, load_tokenizer
 from nanogpt2.training.start import Start, find_start
-from nanogpt2.training.stopping import Stopper
+from nanogpt2.training.stopping import Stopper, agreed
 
 __all__ = ["StepReport", "TrainResult", "train"]
-
-STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 
 def train(
@@ -163,7 +161,7 @@ class Trainer:
                 if self.reason is None:
                     self._train()
             except torch.OutOfMemoryError:
-                raise self._out_of_memory() from None
+                raise self.feed.out_of_memory(self.step, self.saver.said()) from None
             self.saver.wait()
         return self._finish()
 
@@ -267,33 +265,14 @@ class Trainer:
         self.feed.gradients_are_there()
         apply_schedules(optimizer, self.recipe, step, self.steps)
 
-    def _out_of_memory(self) -> UserError:
-        """What to say where smaller passes are not taken by themselves."""
-        rows = self.feed.smaller
-        cure = "recompute=on" + (f" or device_batch_size={rows}" if rows else "")
-        return UserError(
-            f"after step {self.step:,} the memory of {self.ranks.device} ran out; set {cure}, with "
-            f"which the same is learned, or choose a smaller depth; {self._newest()}"
-        )
-
-    def _newest(self) -> str:
-        newest = self.saver.settle()
-        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
-
     def _may_set_length(self) -> bool:
         """Whether it is to be set, and enough steps are left to measure the speed by."""
         return self.start.sets_length and self.step + FIRST_STEPS <= self.steps
 
     def _set_length(self) -> Length:
-        """By the speed that rank 0 has seen; written down before the next step."""
-
-        def choose() -> dict[str, Any]:
-            speed = self.speed.mean or 0.0
-            made = by_clock.choose(self.asked, self.step, self.speed.seconds, speed)
-            by_clock.write(self.asked, made)
-            return asdict(made)
-
-        length = Length(**self.ranks.share(choose))
+        """By the speed that rank 0 has seen."""
+        seen = self.asked, self.step, self.speed.seconds, self.speed.mean or 0.0
+        length = Length(**self.ranks.share(lambda: asdict(by_clock.set_length(*seen))))
         self.tell(length.why)
         return length
 
@@ -313,14 +292,11 @@ class Trainer:
         total, norm2, saving, *asked = self.ranks.sum([loss, square, busy, *self._requests()])
         self.norm = torch.tensor([norm2]).sqrt().item()
         self.saving = bool(saving)
-        self.reason = _reason(asked)
+        self.reason = agreed(asked)
         return total / self.ranks.world_size
 
     def _requests(self) -> list[float]:
-        """1 for the reason, of ``STOP_REASONS``, that this rank has to stop."""
-        late = self.speed.seconds >= (self.loop.max_seconds or math.inf)
-        requested = self.stopper.requested or ("max_seconds" if late else None)
-        return [float(requested == reason) for reason in STOP_REASONS]
+        return self.stopper.requests(self.speed.seconds >= (self.loop.max_seconds or math.inf))
 
     def _stop(self) -> bool:
         """Whether a rank was told to stop: asked between the batches of a measurement."""
@@ -331,7 +307,7 @@ class Trainer:
         self.speed.add(time.perf_counter() - self.began)
         self.step, loss, norm = point["step"], point["loss"], self.norm
         self.feed.step_done()
-        self._check(loss, norm)
+        require_sound(self.step, loss, norm, self.config.vocab_size, self.saver.said)
         rate = self.batch.tokens / self.speed.last
         report = StepReport(
             step=self.step,
@@ -347,16 +323,6 @@ class Trainer:
             loss_scale=self.learner.scaling.scale if self.learner.scaling else None,
         )
         return asdict(report)
-
-    def _check(self, loss: float, norm: float) -> None:
-        """Stop a run that has gone wrong. Before it is saved: what is on disk stays good."""
-        what = gone_wrong(loss, norm, self.config.vocab_size)
-        if what is None:
-            return
-        raise UserError(
-            f"step {self.step}: {what}; {self._newest()}; try smaller rates (muon.lr, wte.lr), a "
-            "warm-up (warmup_steps=100), or precision fp32"
-        )
 
     def _mfu(self, tokens_per_second: float | None) -> float | None:
         if self.peak is None or tokens_per_second is None:
@@ -413,7 +379,7 @@ class Trainer:
                 if self.loop.core_every and self._due(self.loop.core_every):
                     found["core"] = self.evaluation.core(self.model, self._stop)
         except StopRequested:
-            self.reason = _reason(self.ranks.sum(self._requests()))
+            self.reason = agreed(self.ranks.sum(self._requests()))
         except Exception:
             if alone and self.saved != self.step:
                 self._save(point | found)
@@ -476,10 +442,6 @@ class Trainer:
             self.metrics.close()
             write_json(self.asked.out / "training.json", asdict(result))
         return result
-
-
-def _reason(asked: Sequence[float]) -> StopReason | None:
-    return next((r for r, n in zip(STOP_REASONS, asked, strict=True) if n), None)
 
 
 if __name__ == "__main__":
