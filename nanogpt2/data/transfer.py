@@ -143,12 +143,14 @@ def persist(
             return attempt()
         except OfflineModeIsEnabled as error:
             raise UserError(str(error)) from None
+        except httpx.UnsupportedProtocol as error:  # an address without http
+            raise _unaskable(url, error) from None
         except (Broken, httpx.HTTPError) as error:
             reason, asked = _reason(error, url)
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
             if explain(error) is not None:  # said already, or of our own disk
                 raise
-            raise UserError(f"{url} cannot be asked for ({error}); {SETTINGS}") from None
+            raise _unaskable(url, error) from None
         failures = 1 if held() > furthest else failures + 1
         furthest = max(furthest, held())
         if failures >= ATTEMPTS:
@@ -159,6 +161,10 @@ def persist(
         pause = FIRST_WAIT * 2 ** (failures - 1) * random.uniform(0.5, 1.0)
         stop.wait(min(max(pause, asked), LONGEST_WAIT))
     raise Stopped
+
+
+def _unaskable(url: str, error: Exception) -> UserError:
+    return UserError(f"{url} cannot be asked for ({error}); {SETTINGS}")
 
 
 def _reason(error: Exception, url: str) -> tuple[str, float]:

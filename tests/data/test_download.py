@@ -215,6 +215,7 @@ def test_a_killed_process_is_continued_by_the_next(tmp_path: Path) -> None:
         ("HF_HUB_OFFLINE=1", "offline mode is enabled. To disable it"),
         ("ALL_PROXY=strange://x", "Unknown scheme for proxy.*check what is set for the network"),
         ("HF_TOKEN=\xe9", "cannot be asked for .*HF_TOKEN"),
+        ("HF_ENDPOINT=nonsense", "nonsense/datasets.* cannot be asked for .*HF_ENDPOINT"),
     ],
 )
 def test_what_is_set_for_the_network_is_named(tmp_path: Path, set_: str, words: str) -> None:
