@@ -200,8 +200,9 @@ def rate_rows(results: Mapping[str, Any]) -> list[list[Any]]:
             continue
         best = [f"{told['best'][w]:.4f}" if w in told["best"] else UNBRACKETED
                 for w in told["tried"]]  # fmt: skip
-        power = UNBRACKETED if told["exponent"] is None else f"{told['exponent']:+.2f}"
-        rows.append([setting, *best, power])
+        power = told["exponent"]
+        said = UNBRACKETED if power is None else f"{round(power, 2) + 0:+.2f}"  # never -0.00
+        rows.append([setting, *best, said])
     return rows_or_none(rows, 5)
 
 

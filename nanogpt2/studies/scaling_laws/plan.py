@@ -23,10 +23,10 @@ MOST_TOKENS = 10_000_000
 """a longer run would read its text again, and text read twice is worth less than new text"""
 BATCHES = (1024, 2048, 4096, 8192, 16384)
 """tokens a step"""
-BATCH_DEPTHS = (2, 4)
+BATCH_DEPTHS = (1, 3)
 LENGTHS = (0.5, 1.0, 2.0)
 """parts of the yardstick's tokens; what reaches a wanted loss is read between them"""
-WIDTHS = (64, 128, 192)
+WIDTHS = (32, 64, 128)
 WIDTH_DEPTH = 4
 RATES = {
     "muon.lr": tuple(0.02 * 2**i for i in range(-2, 3)),
