@@ -75,6 +75,13 @@ def test_a_law_of_five_numbers_wants_five_places():
         fit_law([1e5] * 9, [1e6] * 9, [1.0] * 9)
 
 
+@pytest.mark.parametrize("first", [2.1, 3.0, 8.0])
+def test_runs_that_fall_by_a_step_hold_no_exponent(first):
+    N = [N for N in (1e5, 1.1e5, 1.21e5) for _ in range(3)]
+    with pytest.raises(UserError, match="leave the exponents open"):
+        fit_law(N, [1e6, 2e6, 4e6] * 3, [first] * 3 + [2.0] * 6)
+
+
 @given(st.floats(-3, 3), st.floats(0.1, 5), st.floats(-2, 2))
 def test_a_bowl_is_found_where_it_is_and_refused_where_it_is_not_bracketed(best, bend, low):
     x = [best - 1, best - 0.3, best + 0.2, best + 1.5]

@@ -63,7 +63,8 @@ def fit_law(
     """Least Huber error of log L (Chinchilla's third approach), from several starts or one law.
 
     Over logarithms of the coefficients, so that none is negative; UserError with fewer than five
-    different (N, D), which five numbers would fit whatever the runs say.
+    different (N, D), which five numbers would fit whatever the runs say, or where nothing in the
+    runs holds an exponent.
     """
     from scipy.optimize import minimize
     from scipy.special import huber, logsumexp, softmax
@@ -97,7 +98,10 @@ def fit_law(
     # BFGS is plain numpy; L-BFGS-B lets two threads wait for each other over five numbers
     ends = [minimize(error, start, method="BFGS", jac=True) for start in starts]
     e, a, alpha, b, beta = map(float, min(ends, key=lambda end: float(end.fun)).x)
-    A, B = np.exp(a + alpha * middle_N), np.exp(b + beta * middle_D)
+    with np.errstate(over="ignore"):
+        A, B = np.exp(a + alpha * middle_N), np.exp(b + beta * middle_D)
+    if not (np.isfinite(A) and np.isfinite(B)):
+        raise UserError("these runs leave the exponents open; record more sizes and budgets")
     return Law(float(np.exp(e)), float(A), alpha, float(B), beta)
 
 
