@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -84,6 +84,11 @@ def machine() -> str:
     return (
         f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     )
+
+
+def processors(machines: Iterable[str]) -> str:
+    """Where trials ran, for a record, which names torch by itself."""
+    return "; ".join(sorted({each.rsplit(", torch ", 1)[0] for each in machines}))
 
 
 def train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:

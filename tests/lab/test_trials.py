@@ -19,7 +19,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab import trials
 from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.text import Text, text_of
-from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials, train
+from nanogpt2.lab.trials import Protocol, Results, Trial, processors, run_trials, train
 from nanogpt2.recipes import YARDSTICK, get_recipe
 
 TINY = get_recipe(
@@ -164,3 +164,8 @@ def test_a_trial_may_change_the_code_for_its_run_and_is_another_trial_then(text:
 def narrow() -> Patch:
     """No token sees another."""
     return patched("nanogpt2.model.attention.attention", lambda q, k, v, window, backend: v)
+
+
+def test_a_record_names_each_processor_once_and_torch_not_at_all():
+    told = ["A, AVX2, torch 2.13.0+cpu", "B, AVX512, torch 2.13.0+cpu", "A, AVX2, torch 2.14.0"]
+    assert processors(told) == "A, AVX2; B, AVX512"

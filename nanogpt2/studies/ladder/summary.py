@@ -11,7 +11,7 @@ from typing import Any
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Entry, Results, Trial, ended, paired
+from nanogpt2.lab.trials import Entry, Results, Trial, ended, paired, processors
 from nanogpt2.reporting.statistics import compute_to_reach
 from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
 from nanogpt2.studies.ladder.sweep import searched
@@ -132,6 +132,6 @@ def record_summary(plan: Plan, folder: Path) -> Path:
         results=results,
         note=f"{results['done']} of {results['planned']} runs; tokens are those of one run, "
         "seconds those of all and of a core",
-        device="; ".join(results["machines"]),
+        device=processors(results["machines"]),
         folder=folder.parent,
     )

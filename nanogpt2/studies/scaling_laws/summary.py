@@ -15,7 +15,7 @@ import numpy as np
 from nanogpt2.depth import REFERENCE_WIDTH, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Results
+from nanogpt2.lab.trials import Results, processors
 from nanogpt2.recipes import Recipe
 from nanogpt2.studies.scaling_laws.fits import (
     Floats,
@@ -241,6 +241,6 @@ def record_summary(plan: Plan, folder: Path) -> Path:
         results=results,
         note=f"{results['done']} of {results['planned']} runs; tokens and seconds (of a core) are "
         "those of all",
-        device="; ".join(results["machines"]),
+        device=processors(results["machines"]),
         folder=folder.parent,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Results, Trial, ended, paired
+from nanogpt2.lab.trials import Results, Trial, ended, paired, processors
 from nanogpt2.rungs import TOP, Ladder
 from nanogpt2.studies.what_did_not_work.plan import IDEAS, trial, trials
 
@@ -60,6 +60,6 @@ def record_summary(seeds: Sequence[int], folder: Path) -> Path:
         results=results,
         note=f"{results['done']} of {results['planned']} runs; tokens are those of one run, "
         "seconds those of all and of a core",
-        device="; ".join(results["machines"]),
+        device=processors(results["machines"]),
         folder=folder.parent,
     )
