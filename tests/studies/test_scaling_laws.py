@@ -232,7 +232,7 @@ def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
     assert found["rates"]["matrices_adamw.lr"]["exponent"] == pytest.approx(-1.0, abs=1e-6)
     assert set(found["laws"]) == set(COUNTS) == set(ratio_spread(found))
     rows = valley_rows(found, "matrices and head")
-    assert [row[0] for row in rows] == [f"{C:.0e}" for C in BUDGETS]
+    assert [row[0] for row in rows] == [f"{C:.2g}" for C in BUDGETS]
     assert [row[1] for row in rows if row[1] != UNBRACKETED] == list(sizes)
     for _, measured, said, apart in foretold(points_in(found)):
         assert abs(apart) < 0.01 and said - measured == pytest.approx(apart)

@@ -87,9 +87,9 @@ def valley_rows(results: Mapping[str, Any], way: str) -> list[list[Any]]:
     for C in sorted({point.budget for point in points_in(results)}):
         if C in found:
             N, D, bpb = found[C]
-            rows.append([f"{C:.0e}", N, D, f"{D / N:.1f}", f"{bpb:.4f}"])
+            rows.append([f"{C:.2g}", N, D, f"{D / N:.1f}", f"{bpb:.4f}"])
         else:
-            rows.append([f"{C:.0e}", UNBRACKETED, "", "", ""])
+            rows.append([f"{C:.2g}", UNBRACKETED, "", "", ""])
     return rows_or_none(rows, 5)
 
 
