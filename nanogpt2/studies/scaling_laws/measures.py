@@ -207,6 +207,6 @@ def rate_rows(results: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def shrinking(effects: Mapping[int, float]) -> tuple[float, float]:
-    """(k, effect at depth 1) of |effect| ~ depth^k, by least squares of the logarithms."""
+    """(k, size at depth 1) of an effect whose size goes as depth^k, by least squares of logs."""
     k, start = np.polyfit(np.log([*effects]), np.log(np.abs([*effects.values()])), 1)
     return float(k), float(np.exp(start))
