@@ -206,7 +206,7 @@ def growth_lines(results: Mapping[str, Any], caption: str = "") -> Html:
         axes.set_yticks(range(len(ours) + len(theirs)), [name for name, _ in [*ours, *theirs]])
         axes.axvline(0.5, color=INK, alpha=0.4, lw=1, ls="-")
         axes.invert_yaxis()
-        axes.set(xlim=(-0.02, 1.02), xlabel="a, where best N ~ $C^a$")
+        axes.set(xlabel="a, where best N ~ $C^a$")
     alt = "Exponents of the best size, this chapter's with intervals and others': " + "; ".join(
         said
     )
