@@ -155,6 +155,7 @@ def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
         axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
         axes.set_yticks(range(len(found)), [worth.title for worth in found])
         axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("bits per byte with it minus without (left: a gain)")
     told = "; ".join(f"{w.title} {w.found.difference:+.4f} ({w.found.interval})" for w in found)
     alt = f"A point and an interval for each technique: {told or 'none is recorded yet'}."
