@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-import re
-import statistics
 from importlib import metadata
 from pathlib import Path
 
 from nanogpt2.export import web
 from nanogpt2.files import read_json
 from nanogpt2.lab.records import Record, recorded
-from nanogpt2.reporting.figures import COLOURS, figure, style, svg
+from nanogpt2.reporting.figures import figure, style, svg
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, RESULTS, document, notebooks
 
@@ -163,47 +161,27 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def curve_lines(entry: Record) -> dict[str, list[tuple[float, float]]]:
-    """Lines of the record's curve: held-out bits per byte, else the loss; means over seeds."""
-    keys = [k for point in entry.curve for k in point if k.startswith(("bpb", "val_bpb"))]
-    wanted = list(dict.fromkeys(keys)) or ["loss"]
-    found: dict[str, dict[float, list[float]]] = {}
-    for point in entry.curve:
-        for key in wanted:
-            if key in point and point.get("step"):
-                name = re.sub(r"[ _]seed[ _]?\d+$", "", key)
-                name = re.sub(r"^bpb[ _]", "", name)
-                found.setdefault(name, {}).setdefault(point["step"], []).append(point[key])
-    lines = {
-        name: [(step, statistics.fmean(values)) for step, values in steps.items()]
-        for name, steps in found.items()
-    }
-    return {name: points for name, points in lines.items() if len(points) > 1}
+def curve(entry: Record) -> tuple[str, list[tuple[float, float]]]:
+    """What the record followed by step, and its points: held-out bits per byte, else the loss."""
+    for name, key in (("bits per byte", "val_bpb"), ("loss, nats per token", "loss")):
+        points = [(p["step"], p[key]) for p in entry.curve if p.get("step") and key in p]
+        if len(points) > 1:
+            return name, points
+    return "", []
 
 
 def _curve(entry: Record) -> str:
-    """The record's curves as SVG; of many, those that end lowest, highest and the first."""
-    lines = curve_lines(entry)
-    if not lines:
+    """The record's curve as SVG; empty where it has none."""
+    name, points = curve(entry)
+    if not points:
         return ""
-    if len(lines) > len(COLOURS):
-        ranked = sorted(lines, key=lambda name: lines[name][-1][1])
-        shown = [next(iter(lines)), ranked[0], ranked[1], ranked[-2], ranked[-1]]
-        lines = {name: lines[name] for name in dict.fromkeys(shown)}
     fig, axes = figure(6.4, 2.8)
-    is_loss = list(lines) == ["loss"]
     with style():
-        for points in lines.values():
-            axes.plot(*zip(*points, strict=True))
-        axes.set(xlabel="step", ylabel="loss, nats per token" if is_loss else "bits per byte")
-        if len(lines) > 1:
-            fig.legend(axes.lines, list(lines), loc="outside upper left", ncols=2, fontsize=9)
-    ends = "; ".join(
-        f"{name} {points[0][1]:.4g} at step {points[0][0]:g}, {points[-1][1]:.4g} at step "
-        f"{points[-1][0]:g}"
-        for name, points in lines.items()
-    )
-    return f'<div class="ng ng-figure">{svg(fig, f"{entry.name} by step: {ends}")}</div>'
+        axes.plot(*zip(*points, strict=True))
+        axes.set(xlabel="step", ylabel=name)
+    (first, before), (last, after) = points[0], points[-1]
+    ends = f"{before:.4g} at step {first:g}, {after:.4g} at step {last:g}"
+    return f'<div class="ng ng-figure">{svg(fig, f"{entry.name}, {name}: {ends}")}</div>'
 
 
 def play_part() -> str:

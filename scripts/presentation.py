@@ -13,8 +13,8 @@ import re
 
 FOLDED, REMOVED = "hide-input", "remove-input"
 SHOWS = {
-    "bars", "changes_table", "claim", "claims", "curves", "explore", "heatmap", "lines", "show",
-    "table",
+    "bars", "claim", "claims", "curves", "explore", "heatmap", "lines", "show",
+    "table", "variations_table",
 }  # fmt: skip
 """functions of ``nanogpt2.lab`` that only put something on the page"""
 ASKS = {"panel", "predict", "quiz"}

@@ -5,7 +5,6 @@ exercises, recorded runs, numbers with badges, and small training runs that chap
 it works in a live notebook and in the built page, which has no kernel and no network.
 """
 
-from nanogpt2.lab.changes import changes_table
 from nanogpt2.lab.claims import claim, claims, table
 from nanogpt2.lab.drawing import show
 from nanogpt2.lab.exercises import check, compare_values
@@ -24,5 +23,6 @@ from nanogpt2.lab.small_run import (
     small_run,
     small_runs,
 )
+from nanogpt2.lab.variations import variations_table
 from nanogpt2.reporting.figures import figure, style
 from nanogpt2.reporting.statistics import compare

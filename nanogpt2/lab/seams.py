@@ -35,7 +35,6 @@ SEAMS = (
     "nanogpt2.model.norm.rms_norm",
     "nanogpt2.optim.muon.neuron_axis",
     "nanogpt2.optim.muon.shape_factor",
-    "nanogpt2.optim.muon.variance_scale",
     "nanogpt2.optim.parameter_groups",
     "nanogpt2.optim.polar_express.COEFFICIENTS",
     "nanogpt2.optim.sharded.Stack.update",

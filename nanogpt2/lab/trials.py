@@ -147,7 +147,7 @@ def _train(trial: Trial, text: Text, held_out_rows: int) -> dict[str, Any]:
         "curve": curve,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": made.tokens,
-        "flops": made.total_flops,
+        "flops": model.flops_per_token() * made.tokens,  # as the code is within this run
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "held_out_tokens": held_out_rows * T,
@@ -244,13 +244,14 @@ def study_arguments(
     *,
     folder: str,
     stages: Sequence[str] = ("all", "summary"),
+    untrained: Iterable[str] = (),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     characters: int = Protocol.characters,
 ) -> tuple[argparse.Namespace, Results, Callable[[Sequence[Trial]], None]]:
     """What ``python -m nanogpt2.studies.KEY`` was given, its results, and what trains trials.
 
     ``folder`` of ``book/results`` holds the results unless ``--out`` names another. UserError where
-    there is training to do and no text to train on.
+    there is training to do and no text to train on: in all stages but "summary" and ``untrained``.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m nanogpt2.studies.{key}", description=description
@@ -262,7 +263,7 @@ def study_arguments(
     parser.add_argument("--out", type=named_path, help=f"book/results/{folder} by default")
     parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
     at = parser.parse_args(argv)
-    if at.data is None and at.stage != "summary":
+    if at.data is None and at.stage not in ("summary", *untrained):
         raise UserError(
             "there is no text to train on; give a folder of parquet shards (--data DIR)"
         )

@@ -169,9 +169,13 @@ def test_the_foot_of_the_ladder_is_the_chapters_model() -> None:
     assert foot == GPTConfig.gpt2(**{name: getattr(foot, name) for name in sizes})
 
 
-def test_shapes_that_are_compared_have_equal_matrices() -> None:
-    sizes = {
-        parameter_counts(lab.small_config(value_embeddings=False, **switches))["matrices"]
-        for switches in changes.CHANGES.values()
-    }
-    assert sizes == {12 * 4 * 96**2}
+def test_shapes_that_are_compared_have_equal_matrices_and_decay() -> None:
+    shapes = [dial(recipe=v.trial("", 0).recipe) for v in changes.VARIATIONS.values()]
+    assert [(at.n_layer, at.n_embd, at.n_head) for at in shapes] == [
+        (1, 256, 4), (16, 64, 1), (4, 128, 1),
+    ]  # fmt: skip
+    top = dial(recipe=Ladder().top)
+    for at in shapes:
+        assert 12 * at.n_layer * at.n_embd**2 == 12 * top.n_layer * top.n_embd**2
+        assert at.weight_decay == pytest.approx(top.weight_decay)
+        assert at.tokens == top.tokens

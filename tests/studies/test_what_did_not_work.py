@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,9 @@ import torch
 from nanogpt2 import lab
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import SPECIAL_TOKENS
-from nanogpt2.errors import UserError
-from nanogpt2.lab.records import digest, results_folder
 from nanogpt2.lab.trials import Results
 from nanogpt2.lab.variants import DyT, dynamic_tanh
+from nanogpt2.lab.variations import record_summary, trials
 from nanogpt2.model.gpt import GPT
 from nanogpt2.model.norm import Norm
 from nanogpt2.optim import build_optimizer
@@ -22,10 +20,8 @@ from nanogpt2.recipes import LAPTOP
 from nanogpt2.reported import LEADERBOARD, SOURCES
 from nanogpt2.rungs import Ladder
 from nanogpt2.studies.what_did_not_work import ideas, measures, pictures
-from nanogpt2.studies.what_did_not_work.__main__ import main
 from nanogpt2.studies.what_did_not_work.listed import ENDED_BY, LISTED
-from nanogpt2.studies.what_did_not_work.plan import IDEAS, trials
-from nanogpt2.studies.what_did_not_work.summary import record_summary, summarize
+from nanogpt2.studies.what_did_not_work.plan import IDEAS
 
 CONFIG = GPTConfig(
     n_layer=2, n_head=2, n_kv_head=2, n_embd=32, sequence_len=24, vocab_size=300,
@@ -149,7 +145,7 @@ def test_a_table_of_pairs_is_empty_at_first_and_knows_this_token_and_the_one_bef
 
 
 def test_runs_share_the_ladders_top_and_its_swiglu() -> None:
-    made = {(trial.name, trial.seed): trial for trial in trials(SEEDS)}
+    made = {(trial.name, trial.seed): trial for trial in trials(IDEAS, SEEDS)}
     assert len({trial.identity for trial in made.values()}) == len(made) == 2 * (1 + len(IDEAS))
     ladder = Ladder()
     assert made["top", 1].recipe == ladder.top
@@ -161,7 +157,7 @@ def results_of(folder: Path) -> Results:
     """Runs of which each idea's number is its place in the list, in thousandths of a bit."""
     results = Results(folder)
     folder.mkdir()
-    for trial in trials(SEEDS):
+    for trial in trials(IDEAS, SEEDS):
         key = trial.name.removeprefix("with-")
         off = [*IDEAS].index(key) + 1 if key in IDEAS else 0
         bpb = 2 + 0.1 * trial.seed + 0.001 * off * (1 + 0.01 * trial.seed)
@@ -174,33 +170,12 @@ def results_of(folder: Path) -> Results:
     return results
 
 
-def test_a_summary_pairs_each_idea_with_the_top_of_its_seed(tmp_path: Path) -> None:
-    results = results_of(tmp_path / "ladder")
-    found = summarize(SEEDS, results.folder)
-    assert (found["done"], found["planned"]) == (16, 16)
-    assert list(found["ideas"]) == list(IDEAS)
-    for place, told in enumerate(found["ideas"].values(), 1):
-        gaps = [a - b for a, b in zip(told["bpb_with"], told["bpb_without"], strict=True)]
-        assert gaps == pytest.approx([0.001 * place, 0.00101 * place])
-    kept = lab.recorded("what_did_not_work", record_summary(SEEDS, results.folder).parent)
-    assert kept.results == json.loads(json.dumps(found))
-
-
-def test_a_seed_counts_once_however_many_machines_ran_it(tmp_path: Path) -> None:
-    results = results_of(tmp_path / "ladder")
-    for entry in results.all():
-        path = results.folder / f"{entry['name']}.{entry['seed']}.other.json"
-        body = {**entry, "machine": "two", "bpb": entry["bpb"] + 1}
-        path.write_text(json.dumps({**body, "sha256": digest(body)}))
-    found = summarize(SEEDS, results.folder)
-    assert found["machines"] == ["one", "two"]
-    assert all(told["seeds"] == [0, 1] for told in found["ideas"].values())
-
-
 def test_the_record_is_told_as_it_is(tmp_path: Path) -> None:
     """Gains of 1, 2, ... thousandths without noise: all worse, in time by as many percent."""
     folder = results_of(tmp_path / "ladder").folder
-    kept = lab.recorded("what_did_not_work", record_summary(SEEDS, folder).parent)
+    kept = lab.recorded(
+        "what_did_not_work", record_summary("what_did_not_work", IDEAS, SEEDS, folder).parent
+    )
     found = measures.tried(kept)
     assert [worth.sign for worth in found.values()] == ["+"] * len(IDEAS)
     assert [worth.seconds for worth in found.values()] == pytest.approx(
@@ -236,18 +211,3 @@ def test_the_list_says_of_each_idea_what_ended_it_and_where_from() -> None:
     assert f"{len(LISTED)} ideas go in" in told and "0 come out" in told
     listed = pictures.listed_table()
     assert listed.html.count("<button") == 8 and listed.html.count("<tr>") == len(LISTED) + 1
-
-
-def test_without_text_the_command_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--data DIR"):
-        main(["--out", str(tmp_path)])
-
-
-RECORDED = results_folder() / "what_did_not_work.json"
-
-
-@pytest.mark.skipif(not RECORDED.exists(), reason="no run is recorded yet")
-def test_the_recorded_summary_is_that_of_the_recorded_runs() -> None:
-    kept = lab.recorded("what_did_not_work")
-    found = summarize(kept.configuration["seeds"], results_folder() / "ladder")
-    assert json.loads(json.dumps(found)) == kept.results

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from nanogpt2.depth import dial
@@ -59,7 +60,8 @@ class Found:
 
 
 def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict[str, Any]:
-    """A technique's numbers by seed: bits per byte with it and without, ratios of compute.
+    """A technique's numbers by seed: bits per byte with it and without, ratios of compute; and
+    the mean training loss of both by step.
 
     A ratio is over the top's own curve of compute: FLOPs (or seconds of a core) that the top would
     need to end where the run with the technique ended, over what that run took; the same for the
@@ -86,7 +88,22 @@ def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict
         },
         **ratios,
         "extrapolated": outside,
+        "curve": {
+            "step": [point["step"] for point in pairs[0][0]["curve"]],
+            **{
+                name: [_mean_loss(points) for points in zip(*curves, strict=True)]
+                for name, curves in zip(
+                    ("with", "without"),
+                    ([entry["curve"] for entry in side] for side in zip(*pairs, strict=True)),
+                    strict=True,
+                )
+            },
+        },
     }
+
+
+def _mean_loss(points: Sequence[Entry]) -> float:
+    return round(fmean(point["loss"] for point in points), 4)
 
 
 def summarize(plan: Plan, folder: Path) -> dict[str, Any]:

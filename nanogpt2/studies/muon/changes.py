@@ -48,12 +48,6 @@ def shapes_swapped() -> Iterator[None]:
         yield
 
 
-def no_variance_reduction() -> Patch:
-    """Muon without NorMuon's step."""
-    one = torch.ones(1, 1, 1)
-    return patched("nanogpt2.optim.muon.variance_scale", lambda x, *_: one.to(x.device))
-
-
 def longest_row(inner: bool, outer: float, dtype: torch.dtype, rows: int = 200) -> str:
     """Median and largest length of orthogonalized random single rows of 32, as "median / worst".
 

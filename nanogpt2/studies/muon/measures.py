@@ -158,11 +158,6 @@ def verdict(muon: Sequence[float], adamw: Sequence[float], full: int) -> int:
     return 1 if found.difference > 0 else 3
 
 
-def output_spectrum(runs: Sequence[SmallRun]) -> Tensor:
-    """Mean spectrum of the trained output projections over layers and runs."""
-    return torch.stack([weight_spectra(r, OUTPUTS) for r in runs]).mean(0)
-
-
 def output_stable_rank(run: SmallRun) -> float:
     """Mean stable rank of the trained output projections."""
     named = run.model().named_parameters()

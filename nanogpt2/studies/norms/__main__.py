@@ -1,7 +1,10 @@
-"""Record the small model against one change of its norms at a time."""
+"""The yardstick with other norms: trained, or gone on with."""
 
-from nanogpt2.lab.changes import record_changes
-from nanogpt2.studies.norms.changes import CHANGES, WITHIN
+from nanogpt2.errors import run_command
+from nanogpt2.lab.variations import record_variations
+from nanogpt2.studies.norms.changes import VARIATIONS
+
+WHAT = "Train other norms than RMSNorm without parameters; goes on where it ended."
 
 if __name__ == "__main__":
-    record_changes("norms", CHANGES, WITHIN, what="The book's small model and one change at a time")
+    run_command(lambda: record_variations("norms", WHAT, VARIATIONS))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.variants import dynamic_tanh
+from nanogpt2.lab.variations import Variation
 
 
 def over_time() -> Patch:
@@ -20,16 +18,21 @@ def over_time() -> Patch:
     return patched("nanogpt2.model.norm.rms_norm", wrong)
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "a learned gain on every norm": {"norm_learnable": True},
-    "LayerNorm, without gain and shift": {"norm": "layer"},
-    "LayerNorm, with gain and shift": {"norm": "layer", "norm_learnable": True},
-    "DyT in place of every norm but QK-norm": {},
-    "no norm after the embedding": {"embedding_norm": False},
-    "no QK-norm": {"qk_norm": False},
-    "no softcap": {"logit_softcap": 0.0},
-    "a tied head": {"tied_head": True, "wte_std": 0.02},
-    "GELU in place of squared ReLU": {"activation": "gelu"},
-}
-"""What is compared with the book's baseline, one change each."""
-WITHIN: dict[str, Callable[[], Patch]] = {"DyT in place of every norm but QK-norm": dynamic_tanh}
+VARIATIONS = {
+    "gains": Variation(
+        "a learned gain on every norm", "0", "nearly all gains fold into the matrices",
+        {"norm_learnable": True},
+    ),
+    "centred": Variation(
+        "LayerNorm, without gain and shift", "0", "one direction less of many", {"norm": "layer"}
+    ),
+    "layer_norm": Variation(
+        "LayerNorm, with gain and shift", "0", "comparable by the paper on RMSNorm",
+        {"norm": "layer", "norm_learnable": True},
+    ),
+    "dyt": Variation(
+        "DyT in place of every norm but QK-norm", "+",
+        "a fixed alpha cannot follow a stream that grows", within=dynamic_tanh,
+    ),
+}  # fmt: skip
+"""other norms than RMSNorm without parameters"""

@@ -1,8 +1,10 @@
-"""Record other shapes of the small model."""
+"""Other shapes of the yardstick: trained, or gone on with."""
 
-from nanogpt2.lab.changes import record_changes
-from nanogpt2.studies.plain_gpt.changes import CHANGES
+from nanogpt2.errors import run_command
+from nanogpt2.lab.variations import record_variations
+from nanogpt2.studies.plain_gpt.changes import VARIATIONS
+
+WHAT = "Train other shapes of the yardstick; goes on where it ended."
 
 if __name__ == "__main__":
-    what = "Depth against width at equal matrices, and one head in place of three"
-    record_changes("plain_gpt", CHANGES, {}, what=what)
+    run_command(lambda: record_variations("plain_gpt", WHAT, VARIATIONS))

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from nanogpt2.lab.probing import attending
 from nanogpt2.lab.seams import Patch, patched
+from nanogpt2.lab.variations import Variation
 from nanogpt2.model.gpt import GPT
+from nanogpt2.rungs import Ladder
 
 STARTS: dict[str, Callable[[int, int], float]] = {
     "zero": lambda width, depth: 0.0,
@@ -37,6 +39,15 @@ def outputs_start(name: str) -> Patch:
     return patched("nanogpt2.model.gpt.GPT.init_weights", start)
 
 
+def _shape(title: str, expected: str, because: str, depth: int) -> Variation:
+    """So many layers with as many parameters in their matrices, and the same weight decay."""
+    top = Ladder().top
+    width = math.isqrt(top.depth * (top.aspect * top.depth) ** 2 // depth)
+    decay = top.muon.weight_decay * (depth / top.depth) ** 2  # the rule of depth undone
+    settings = {"depth": depth, "aspect": width // depth, "muon.weight_decay": decay}
+    return Variation(title, expected, because, settings)
+
+
 def heads_cut_across() -> Any:
     """Failure: (B, T, C) is read as (B, H, T, D) in memory's order, without moving an axis."""
 
@@ -48,9 +59,17 @@ def heads_cut_across() -> Any:
     return attending(wrong)
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "1 layer, 192 wide": {"n_layer": 1, "n_embd": 192, "n_head": 6, "n_kv_head": 6},
-    "9 layers, 64 wide": {"n_layer": 9, "n_embd": 64, "n_head": 2, "n_kv_head": 2},
-    "one head of 96": {"n_head": 1, "n_kv_head": 1},
-}
-"""What is compared with the book's baseline: 4 layers, 96 wide, three heads of 32."""
+VARIATIONS = {
+    "one_layer": _shape(
+        "1 layer, 256 wide", "+", "what attention finds, no second layer can use", depth=1
+    ),
+    "sixteen_layers": _shape(
+        "16 layers, 64 wide", "+", "a narrow stream; the rates were searched at four layers",
+        depth=16,
+    ),
+    "one_head": Variation(
+        "one head of 128", "0", "as many parameters, and few patterns to tell apart",
+        {"head_dim": 128},
+    ),
+}  # fmt: skip
+"""other shapes than 4 layers, 128 wide, two heads of 64"""

@@ -1,23 +1,22 @@
-"""Record learned against rotary positions, and what both windows read beyond the trained length."""
+"""Record what models read beyond the length that they were trained at."""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from pathlib import Path
 
-from nanogpt2.lab.changes import record_changes
+from nanogpt2.lab.short_runs import record_short_runs, run_study
 from nanogpt2.lab.small_run import small_config, small_runs
-from nanogpt2.studies.rotary_positions.changes import CHANGES
 from nanogpt2.studies.rotary_positions.measures import reading_further
 
+WHAT = "Rows read that are four times as long as those of the training, every window full"
 
-def _further(at: argparse.Namespace) -> tuple[dict[str, Any], float]:
-    """Every layer with the full window: all of them meet distances that were never trained."""
-    config = small_config(at.depth, window_pattern="L")
-    runs = small_runs(config, at.seeds, steps=at.steps, device=at.device)
-    return {"bpb_by_position": reading_further(runs)}, sum(run.seconds for run in runs)
+
+def record_further() -> Path:
+    """Every layer has the full window, so that all of them meet distances never trained."""
+    runs = small_runs(small_config(window_pattern="L"), steps=240)
+    results = {"bpb_by_position": reading_further(runs)}
+    return record_short_runs("rotary_positions", WHAT, runs, results)
 
 
 if __name__ == "__main__":
-    what = "Learned against rotary positions"
-    record_changes("rotary_positions", CHANGES, {}, what=what, more=_further)
+    run_study("rotary_positions", WHAT, record_further)

@@ -1,19 +1,15 @@
-"""Changed models of the chapter on rotary positions: learned positions, and turns gone wrong."""
+"""Changed models of the chapter on rotary positions: turns gone wrong."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.model.rope import rotate
-
-CHANGES: dict[str, dict[str, Any]] = {"learned positions": {"positions": "learned"}}
-"""What is compared with the book's baseline, whose positions are rotary."""
 
 
 def rotate_neighbours(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

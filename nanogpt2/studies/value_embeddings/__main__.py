@@ -1,28 +1,31 @@
-"""Record value embeddings and residual scalars, on and off, and what a longer run has learned."""
+"""Other value embeddings on the yardstick; ``--stage reading``: what trained tables say."""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from pathlib import Path
 
-from nanogpt2.lab.changes import record_changes
+from nanogpt2.errors import run_command
+from nanogpt2.lab.short_runs import record_short_runs
 from nanogpt2.lab.small_data import small_data
-from nanogpt2.lab.small_run import small_config, small_run
-from nanogpt2.studies.value_embeddings.changes import CHANGES, WITHIN
+from nanogpt2.lab.small_run import small_run
+from nanogpt2.lab.variations import record_variations
+from nanogpt2.studies.value_embeddings.changes import VARIATIONS
 from nanogpt2.studies.value_embeddings.measures import reading
 
+WHAT = "Train the yardstick with other value embeddings; goes on where it ended."
 STEPS = 960
-"""of the run that is read out"""
+"""of the run that is read out: long enough for the rows of common tokens to be learned"""
 
 
-def _reading(at: argparse.Namespace) -> tuple[dict[str, Any], float]:
-    config = small_config(at.depth)
-    run = small_run(config, seed=at.seeds[0], steps=at.reading_steps, device=at.device)
-    return {"reading": reading(run, small_data(config.vocab_size))}, run.seconds
+def record_reading() -> Path:
+    """One model's tables, gates and scalars, read out; the record's path."""
+    run = small_run(steps=STEPS)
+    results = {"reading": reading(run, small_data(run.config.vocab_size))}
+    what, options = "One run, longer than the live ones, read out", " --stage reading"
+    return record_short_runs("value_embeddings", what, [run], results, options)
 
 
 if __name__ == "__main__":
-    what = "Value embeddings and residual scalars switched off; one longer run read out"
-    record_changes(
-        "value_embeddings", CHANGES, WITHIN, what=what, more=_reading, reading_steps=STEPS
+    run_command(
+        lambda: record_variations("value_embeddings", WHAT, VARIATIONS, reading=record_reading)
     )

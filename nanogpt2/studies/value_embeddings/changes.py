@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.variants import bigram_rows
+from nanogpt2.lab.variations import Variation
 from nanogpt2.model.value_embeddings import add_value_embedding, value_tables
 
 
@@ -60,15 +58,14 @@ def gates_open() -> Patch:
     return patched("nanogpt2.model.attention.add_value_embedding", ungated)
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "no value embeddings": {"value_embeddings": False},
-    "no residual scalars": {"residual_scalars": False},
-    "neither": {"value_embeddings": False, "residual_scalars": False},
-    "value embeddings without gates": {},
-    "value tables read by pairs": {},
-}
-"""What is compared with the book's baseline."""
-WITHIN: dict[str, Callable[[], Patch]] = {
-    "value embeddings without gates": gates_open,
-    "value tables read by pairs": bigram_tables,
-}
+VARIATIONS = {
+    "no_gates": Variation(
+        "value embeddings without gates", "0",
+        "held at their means, trained gates keep most of the benefit", within=gates_open,
+    ),
+    "pair_tables": Variation(
+        "value tables read by pairs", "-", "tables of pairs won at d12, and our model is smaller",
+        within=bigram_tables,
+    ),
+}  # fmt: skip
+"""other value embeddings than a gated table read by the token"""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from nanogpt2.lab.records import Record
+from nanogpt2.lab.variations import effects
 from nanogpt2.reported import LEADERBOARD, RESIDUAL_SCALARS_BPB, VALLEYS
-from nanogpt2.reporting.statistics import Comparison, compare, seeds_needed, verdicts
+from nanogpt2.reporting.statistics import Comparison, seeds_needed, verdicts
 from nanogpt2.studies.what_did_not_work.plan import IDEAS, Idea
 
 
@@ -42,8 +43,7 @@ class Worth:
 
 def tried(kept: Record) -> dict[str, Worth]:
     """Key -> what was found; of the ideas that have been run."""
-    told = kept.results["ideas"]
-    found = {key: compare(at["bpb_with"], at["bpb_without"]) for key, at in told.items()}
+    told, found = kept.results["found"], effects(kept)
     said = verdicts(found)
 
     def slower(key: str) -> float:
@@ -68,7 +68,7 @@ def one_seed(kept: Record) -> dict[str, tuple[float, float]]:
                 if i != j
             ]),
         )
-        for key, at in kept.results["ideas"].items()
+        for key, at in kept.results["found"].items()
         if len(at["seeds"]) > 1
     }  # fmt: skip
 

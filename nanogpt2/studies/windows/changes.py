@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from nanogpt2.config import GPTConfig
 from nanogpt2.lab.probing import attending
 from nanogpt2.lab.seams import Patch, patched
+from nanogpt2.lab.variations import Variation
 
 
 def leaking_mask() -> Patch:
@@ -41,15 +41,26 @@ def last_layer_short() -> Patch:
     return patched("nanogpt2.config.GPTConfig.window_sizes", short)
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "full windows everywhere": {"window_pattern": "L"},
-    "short windows of T/4": {"short_window_divisor": 4},
-    "short windows of T/16": {"short_window_divisor": 16},
-    "T/16, the last layer too": {"short_window_divisor": 16},
-    "T/2, the last layer too": {},
-}
-"""What is compared with the book's baseline: SSSL, short windows of T/2."""
-WITHIN: dict[str, Callable[[], Patch]] = {
-    "T/16, the last layer too": last_layer_short,
-    "T/2, the last layer too": last_layer_short,
-}
+VARIATIONS = {
+    "windows_third": Variation(
+        "short windows of T/3", "0", "half a row cost nothing in short runs",
+        {"short_window_divisor": 3},
+    ),
+    "windows_quarter": Variation(
+        "short windows of T/4", "0", "half a row cost nothing in short runs",
+        {"short_window_divisor": 4},
+    ),
+    "windows_sixteenth": Variation(
+        "short windows of T/16", "+", "less than a sentence; one layer alone sees more",
+        {"short_window_divisor": 16},
+    ),
+    "sixteenth_last_too": Variation(
+        "T/16, the last layer too", "+", "no layer sees more than a sentence",
+        {"short_window_divisor": 16}, last_layer_short,
+    ),
+    "half_last_too": Variation(
+        "T/2, the last layer too", "+", "no layer sees the whole row at once",
+        within=last_layer_short,
+    ),
+}  # fmt: skip
+"""other windows than SSSL with short ones of T/2"""
