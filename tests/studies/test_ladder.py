@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from nanogpt2 import lab
+from nanogpt2.depth import dial
 from nanogpt2.lab.records import Record, results_folder
 from nanogpt2.lab.trials import Results
-from nanogpt2.recipes import YARDSTICK, Recipe
+from nanogpt2.recipes import YARDSTICK, Recipe, differences
 from nanogpt2.rungs import TUNED, Ladder
 from nanogpt2.studies import ladder
-from nanogpt2.studies.ladder.expectations import EXPECTATIONS
+from nanogpt2.studies.ladder.expectations import DEEPER, EXPECTATIONS
 from nanogpt2.studies.ladder.pictures import worths
 from nanogpt2.studies.ladder.plan import FIRST, Plan
 from nanogpt2.studies.ladder.summary import record_summary, summarize
@@ -64,13 +65,14 @@ def test_a_search_passes_over_what_diverged() -> None:
 
 def test_the_plan_has_seeds_of_each_part_before_the_next_and_every_pair_in_it() -> None:
     identities = [trial.identity for trial in PLAN.trials]
-    for pairs in PLAN.pairs.values():
+    for part, pairs in PLAN.pairs.items():
         for pair in pairs:
-            for seed in PLAN.seeds:
+            for seed in PLAN.seeds[:FIRST] if part == "deeper" else PLAN.seeds:
                 for recipe in (pair.with_it, pair.without_it):
                     assert replace(PLAN.top(seed), recipe=recipe).identity in identities
-    parts = [t.name.partition("-")[0] for t in PLAN.trials if t.seed < FIRST and "-" in t.name]
-    assert list(dict.fromkeys(parts)) == ["without", "top", "up", "with"]
+    first = [t for t in PLAN.trials if t.seed < FIRST and "-" in t.name]
+    parts = ["deeper" if t.recipe.depth > 4 else t.name.partition("-")[0] for t in first]
+    assert list(dict.fromkeys(parts)) == ["without", "top", "up", "with", "deeper"]
     assert {trial.seed for trial in PLAN.trials} == set(range(10))
     names = {(trial.name, trial.seed) for trial in PLAN.trials}
     assert all((t.against, t.seed) in names for t in PLAN.trials if t.against)
@@ -80,6 +82,16 @@ def test_every_technique_was_expected_to_do_something() -> None:
     keys = {pair.key for pairs in PLAN.pairs.values() for pair in pairs}
     assert keys == set(EXPECTATIONS)
     assert {expected.sign for expected in EXPECTATIONS.values()} == {"-", "0", "+"}
+    assert {pair.key for pair in PLAN.pairs["deeper"]} == set(DEEPER)
+
+
+def test_the_larger_yardstick_is_the_small_one_with_more_layers() -> None:
+    small = {pair.key: pair for pair in PLAN.pairs["without"]}
+    for large in PLAN.pairs["deeper"]:
+        for side in ("with_it", "without_it"):
+            ours, theirs = getattr(large, side), getattr(small[large.key], side)
+            assert set(differences(theirs, ours)) == {"depth"}
+            assert dial(recipe=ours).tokens == dial(recipe=theirs).tokens
 
 
 def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
@@ -100,8 +112,12 @@ def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
         trial = replace(PLAN.top(seed), recipe=pair.without_it, name="without")
         machine = "two" if seed == 3 else "one"
         results.write(trial, entry_of(trial, law(YARDSTICK.iterations / 1.5, seed), machine))
+    for seed in range(3):
+        top, without, *_ = PLAN.deeper(seed)
+        results.write(top, entry_of(top, 1.0))
+        results.write(without, entry_of(without, 1.25))
     found = summarize(PLAN, results.folder)
-    assert (found["done"], found["planned"]) == (4 * 5 + 4, len(PLAN.trials))
+    assert (found["done"], found["planned"]) == (4 * 5 + 4 + 3 * 2, len(PLAN.trials))
     assert list(found["noise"]) == ["0", "1", "2", "3"]
     told = found["effects"]["without"][pair.key]
     assert told["seeds"] == [0, 1, 2], "the fourth was run on another machine than its baseline"
@@ -117,6 +133,8 @@ def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
     shown = ladder.worth_table(kept, "without").text
     assert "1.50 (1.50 to 1.50)" in shown and "better" in shown
     assert "-" in ladder.expected_table(kept, "without").text
+    assert found["effects"]["deeper"][pair.key]["flops"] == [], "no curve of compute at that depth"
+    assert f"{sum(expected) / 3:+.4f} | -0.2500" in ladder.deeper_table(kept).text
     assert "rotary positions" in ladder.worth_picture(kept, "without").text
     assert f"runs planned: {len(PLAN.trials)}" in ladder.progress(kept).text
     assert "151" in ladder.seeds_table(kept).text
@@ -128,7 +146,8 @@ def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
     for part in ("without", "up", "later"):
         for shown in (ladder.worth_table, ladder.expected_table, ladder.worth_picture):
             assert shown(kept, part).html
-    assert ladder.sweep_table(kept).html and ladder.seeds_table(kept).html
+    for shown in (ladder.deeper_table, ladder.sweep_table, ladder.seeds_table):
+        assert shown(kept).html
     assert "runs recorded: 0" in ladder.progress(kept).text
 
 

@@ -66,3 +66,18 @@ EXPECTATIONS = {
     "swiglu": Expectation("+", "reported worse per step at d12 and d24"),
 }
 """key of a rung or of a later change -> what was expected"""
+
+DEEPER = {
+    "rope": "-",
+    "rmsnorm": "0",
+    "qk_norm": "-",
+    "muon": "-",
+    "polar_express": "0",
+    "normuon": "0",
+    "cautious": "0",
+    "value_embeddings": "-",
+    "residual_scalars": "-",
+    "windows": "-",
+}
+"""key of a rung -> sign that was expected at depth 6 of three seeds, when depth 4 was known: as
+there where that was large, none where it was small; for the scalars as reported at depth 8"""

@@ -24,8 +24,9 @@ from nanogpt2.reporting.statistics import (
     verdicts,
 )
 from nanogpt2.rungs import Ladder
+from nanogpt2.studies.ladder import expectations
 from nanogpt2.studies.ladder.expectations import EXPECTATIONS, Expectation
-from nanogpt2.studies.ladder.plan import Plan
+from nanogpt2.studies.ladder.plan import DEEPER, Plan
 
 NOTHING = Effect("", "not reported by itself")
 UNITS = {"flops": "FLOPs", "cpu_seconds": "seconds"}
@@ -137,6 +138,20 @@ def expected_table(kept: Record, part: str, caption: str = "") -> Html:
         )
     headers = ["technique", "expected", "because", "found", "as expected"]
     headers += ["reported at d8 to d26", "as reported"]
+    return table(headers, rows, "recorded", kept, caption=caption)
+
+
+def deeper_table(kept: Record, caption: str = "") -> Html:
+    """The larger yardstick's differences beside those of the small one, and what was expected."""
+    small, large = worths(kept, "without"), worths(kept, "deeper")
+    said = verdicts({key: worth.found for key, worth in large.items()})
+    rows = [
+        [w.title, f"{small[key].found.difference:+.4f}", f"{w.found.difference:+.4f}"]
+        + [w.found.interval, str(w.found.seeds), said[key], expectations.DEEPER[key], w.sign]
+        for key, w in large.items()
+    ]
+    headers = ["technique", "depth 4", f"depth {DEEPER}", "95% interval", "seeds", "verdict"]
+    headers += ["expected", "found"]
     return table(headers, rows, "recorded", kept, caption=caption)
 
 

@@ -14,6 +14,10 @@ NOISE_SEEDS = range(10)
 """of the top alone: how far apart two runs of the same recipe end"""
 FIRST = 3
 """seeds with which an interval begins to mean something"""
+DEEPER = 6
+"""layers of a second, larger yardstick, for the techniques that chapters open with"""
+AT_BOTH = ("rope", "rmsnorm", "qk_norm", "muon", "polar_express", "normuon", "cautious",
+           "value_embeddings", "residual_scalars", "windows")  # fmt: skip
 BUDGETS = (0.125, 0.25, 0.5, 2.0)
 """parts of the top's steps: what it reaches with less and with more compute"""
 
@@ -38,7 +42,7 @@ class Plan:
     @cached_property
     def pairs(self) -> dict[str, list[Pair]]:
         """Name of a table -> its comparisons."""
-        top, climbed = self.ladder.top, self.ladder.climbed
+        top, climbed, deeper = self.ladder.top, self.ladder.climbed, self._deeper_ladder
         titles = {rung.key: rung.title for rung in self.ladder.rungs}
         return {
             "without": [Pair(k, titles[k], top, self.ladder.without(k)) for k in titles],
@@ -50,6 +54,7 @@ class Plan:
                 Pair(key, key.replace("_", " "), recipe, top)
                 for key, recipe in self.ladder.later.items()
             ],
+            "deeper": [Pair(k, titles[k], deeper.top, deeper.without(k)) for k in AT_BOTH],
         }
 
     @cached_property
@@ -59,6 +64,7 @@ class Plan:
         parts = (self._without_one, self.reference, self._up, self._later)
         found = [trial for part in parts for seed in first for trial in part(seed)]
         found += [trial for seed in rest for part in parts for trial in part(seed)]
+        found += [trial for seed in first for trial in self.deeper(seed)]
         found += [self.top(seed) for seed in NOISE_SEEDS]
         return list({(trial.name, trial.seed): trial for trial in found}.values())
 
@@ -71,6 +77,20 @@ class Plan:
         top = self.ladder.top
         recipes = {p: get_recipe(top, iterations=round(p * (top.iterations or 0))) for p in BUDGETS}
         return [self.top(seed), *(Trial(f"top-x{p:g}", r, seed) for p, r in recipes.items())]
+
+    @cached_property
+    def _deeper_ladder(self) -> Ladder:
+        base = get_recipe(self.ladder.base, depth=DEEPER)
+        return Ladder(self.ladder.tuned, base)
+
+    def deeper(self, seed: int) -> list[Trial]:
+        """The larger top, and one technique less: as many tokens, and the rates of the small."""
+        top = f"{TOP}-d{DEEPER}"
+        less = [
+            Trial(f"without-{pair.key}-d{DEEPER}", pair.without_it, seed, top)
+            for pair in self.pairs["deeper"]
+        ]
+        return [Trial(top, self._deeper_ladder.top, seed), *less]
 
     def _without_one(self, seed: int) -> list[Trial]:
         pairs = self.pairs["without"]

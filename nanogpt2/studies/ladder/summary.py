@@ -70,6 +70,8 @@ def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict
     ratios: dict[str, Any] = {"flops": [], "cpu_seconds": []}
     outside = False
     for with_it, without_it in pairs:
+        if pair.with_it.depth != found.plan.ladder.top.depth:
+            break  # the curve of compute is that of the small top
         for unit, found_ratios in ratios.items():
             worth = found.compute(unit, with_it["seed"], with_it["machine"])
             try:
