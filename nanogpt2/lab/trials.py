@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
@@ -290,23 +291,22 @@ def run_trials(
     pause_file: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> None:
-    """Train those that are pending, ``jobs`` at a time; wait while ``pause_file`` exists."""
+    """Train those that are pending, ``jobs`` at a time; none begins while ``pause_file`` exists."""
     pending = results.pending(trials)
     tell(f"{len(trials) - len(pending)} of {len(trials)} trials are done, {len(pending)} to go")
     if not pending:
         return
-    began, ended = time.monotonic(), 0
+    began, ended, waiting = time.monotonic(), 0, deque(pending)
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare) as pool:
         running: dict[Future[dict[str, Any]], Trial] = {}
-        waiting = iter(pending)
-        while True:
-            while len(running) < jobs:
-                _wait_for(pause_file)
-                if (trial := next(waiting, None)) is None:
-                    break
+        while waiting or running:
+            paused = pause_file is not None and pause_file.exists()
+            while waiting and len(running) < jobs and not paused:
+                trial = waiting.popleft()
                 running[pool.submit(_run, trial, protocol)] = trial
             if not running:
-                return
+                time.sleep(2)
+                continue
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 trial, result = running.pop(future), future.result()
                 results.write(trial, result)
@@ -317,11 +317,6 @@ def run_trials(
                     f"{result['bpb'] or math.inf:.4f} bits per byte, "
                     f"{result['cpu_seconds']:.0f} s; {left / 3600:.1f} hours to go"
                 )
-
-
-def _wait_for(pause_file: Path | None) -> None:
-    while pause_file is not None and pause_file.exists():
-        time.sleep(2)
 
 
 def _prepare() -> None:

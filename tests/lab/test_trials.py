@@ -93,6 +93,29 @@ def test_an_interrupted_list_goes_on_and_nothing_is_trained_twice(
     assert kept.stat().st_size < 5000
 
 
+def test_while_it_is_paused_what_runs_is_kept_and_nothing_begins(
+    tmp_path: Path, data: Path
+) -> None:
+    pause, said = tmp_path / "pause", list[str]()
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if line.startswith("1/3"):
+            pause.touch()
+
+    asked = [Trial("base", TINY, seed) for seed in range(3)]
+    at = (asked, Protocol(data, 5000, 8), Results(tmp_path), 2, pause, tell)
+    running = threading.Thread(target=run_trials, args=at)
+    running.start()
+    while len(list(tmp_path.glob("base.*.json"))) < 2:
+        assert running.is_alive()
+        time.sleep(0.05)
+    assert pause.exists() and running.is_alive()
+    pause.unlink()
+    running.join()
+    assert len(list(tmp_path.glob("base.*.json"))) == 3 and said[-1].startswith("3/3")
+
+
 def test_a_killed_list_leaves_no_process_behind_and_goes_on(tmp_path: Path, data: Path) -> None:
     code = f"""
 from pathlib import Path
