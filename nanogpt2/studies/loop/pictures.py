@@ -13,10 +13,11 @@ from nanogpt2.lab.page import Html
 from nanogpt2.lab.small_run import SmallRun
 from nanogpt2.optim.schedules import learning_rate, muon_momentum, weight_decay
 from nanogpt2.recipes import get_recipe
+from nanogpt2.reported import LEADERBOARD
 from nanogpt2.reporting.figures import COLOURS, legend, plotting, style
 from nanogpt2.studies.loop.measures import valley
 
-RECORDS = ("run1", "run2", "run3", "run4", "run5", "run6")
+RECORDS = tuple(LEADERBOARD)
 LONGEST = dial(recipe="run1").iterations
 POINTS = 400
 """of each curve of a schedule"""

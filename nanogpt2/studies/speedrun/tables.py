@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from nanogpt2.costs import RECORD_DEVICES, record_mfu
+from nanogpt2.costs import record_mfu
 from nanogpt2.depth import dial
 from nanogpt2.machines import GB, machine_of
 from nanogpt2.planning import plan
-from nanogpt2.recipes import get_recipe
+from nanogpt2.recipes import differences, get_recipe
 from nanogpt2.reported import (
     GPT3_PARAMETERS,
     GPT3_TOKENS,
+    LEADERBOARD,
     NODE_DOLLARS_PER_HOUR,
     RUN1_SECONDS,
     SOURCES,
 )
 
-RECORDS = ("run1", "run2", "run3", "run4", "run5", "run6")
+RECORDS = tuple(LEADERBOARD)
 PRICES = (
     (
         NODE_DOLLARS_PER_HOUR.date,
@@ -34,13 +35,11 @@ PRICES = (
 """(when, whose, dollars an hour for 8xH100, where it was read)"""
 
 
-def plan_rows(
-    machines: Sequence[tuple[str, int]], recipe: str = "run1", depth: int | None = None
-) -> list[list[str]]:
+def plan_rows(machines: Sequence[tuple[str, int]], depth: int | None = None) -> list[list[str]]:
     """Rows: machine, does it fit, rows a pass, passes a step, GB, days or hours, dollars."""
     rows = []
     for kind, devices in machines:
-        found = plan(recipe, depth, machine_of(kind, devices))
+        found = plan("run1", depth, machine_of(kind, devices))
         hours = (found.seconds or 0) / 3600
         rows.append(
             [
@@ -72,10 +71,8 @@ def price_rows() -> list[list[str]]:
 def leaderboard_rows() -> list[list[Any]]:
     """Rows: record, of how many runs, steps, FLOPs, hours, dollars, part of the peak, CORE."""
     rows = []
-    for name in RECORDS:
-        recipe = get_recipe(name)
-        at, told = dial(recipe=recipe), recipe.record
-        assert told is not None
+    for name, told in LEADERBOARD.items():
+        at = dial(recipe=name)
         rows.append(
             [
                 name,
@@ -93,19 +90,9 @@ def leaderboard_rows() -> list[list[Any]]:
 
 def changes_of(name: str) -> list[str]:
     """How a record's recipe differs from the one before it, field by field."""
-    before = get_recipe(RECORDS[RECORDS.index(name) - 1]).to_dict()
-    return list(_differences(before, get_recipe(name).to_dict()))
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    for key, value in new.items():
-        if key in ("name", "summary", "record"):
-            continue
-        where, was = f"{path}{key}", old.get(key)
-        if isinstance(value, dict) and isinstance(was, dict):
-            yield from _differences(was, value, f"{where}.")
-        elif value != was:
-            yield f"{where} {was} → {value}"
+    before = get_recipe(RECORDS[RECORDS.index(name) - 1])
+    found = differences(before, get_recipe(name))
+    return [f"{setting} {was} → {now}" for setting, (was, now) in found.items()]
 
 
 def change_rows() -> list[list[str]]:
@@ -113,18 +100,11 @@ def change_rows() -> list[list[str]]:
     return [[name, "; ".join(changes_of(name))] for name in RECORDS[1:]]
 
 
-def peak_share(name: str) -> float:
-    """FLOP/s of a record on each GPU."""
-    told = get_recipe(name).record
-    assert told is not None
-    return dial(recipe=get_recipe(name)).total_flops / (told.hours * 3600 * RECORD_DEVICES)
-
-
-def gpt3_hours(low: float = 0.5, high: float = 1.0) -> tuple[float, float]:
+def gpt3_hours() -> tuple[float, float]:
     """Hours of the 8xH100 node for GPT-3's FLOPs, six for each pair of parameter and token.
 
-    At run 1's speed times ``high``, and times ``low``: models that do not fit a node run slower.
+    At run 1's speed, and at half of it: models that do not fit a node run slower.
     """
-    flops = 6 * GPT3_PARAMETERS * GPT3_TOKENS
-    speed = peak_share("run1") * RECORD_DEVICES
-    return flops / (speed * high) / 3600, flops / (speed * low) / 3600
+    times = 6 * GPT3_PARAMETERS * GPT3_TOKENS / dial(recipe="run1").total_flops
+    hours = times * LEADERBOARD["run1"].hours
+    return hours, 2 * hours
