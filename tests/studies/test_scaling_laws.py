@@ -142,8 +142,8 @@ def test_bootstrapped_intervals_hold_the_truth_about_as_often_as_they_say():
     held = 0
     for _ in range(100):
         runs = [random_.gauss(5.0, 1.0) for _ in range(40)]
-        (found,) = bootstrapped(runs, lambda drawn: (sum(drawn) / len(drawn),))
-        held += found.low <= 5.0 <= found.high
+        found = bootstrapped(runs, "mean", numbers=lambda drawn: (sum(drawn) / len(drawn),))
+        held += found["mean"]["low"] <= 5.0 <= found["mean"]["high"]
     assert 85 <= held <= 100
 
 

@@ -8,6 +8,7 @@ drawn with replacement, and the law is fitted to each draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -125,12 +126,19 @@ def valley(x: Sequence[float], y: Sequence[float], reach: int = 2) -> tuple[floa
 
     Far from its lowest point no valley is a parabola. Raises what ``bowl`` raises.
     """
+    return bowl(*near_lowest(x, y, reach))
+
+
+def near_lowest(
+    x: Sequence[float], y: Sequence[float], reach: int = 2
+) -> tuple[list[float], list[float]]:
+    """The (x, y) that ``valley`` takes."""
     places = sorted(set(x))
     at = {place: [v for u, v in zip(x, y, strict=True) if u == place] for place in places}
     means = [sum(at[place]) / len(at[place]) for place in places]
     lowest = min(range(len(means)), key=means.__getitem__, default=0)
     near = slice(max(0, lowest - reach), lowest + reach + 1)
-    return bowl(places[near], means[near])
+    return places[near], means[near]
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
@@ -166,40 +174,27 @@ def tokens_to_reach(wanted: float, tokens: Sequence[float], bpb: Sequence[float]
     return float(np.exp(np.interp(-wanted, -y, x)))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with the middle 95% of its bootstrap draws."""
-
-    value: float
-    low: float
-    high: float
-    draws: int
-    """that gave a number"""
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
-
-
 def bootstrapped(
-    runs: Sequence[Run], numbers: Callable[[Sequence[Run]], Floats], draws: int = DRAWS
-) -> list[Estimate]:
-    """Each of the ``numbers`` of the runs, with its spread over runs drawn with replacement.
+    runs: Sequence[Run], *names: str, numbers: Callable[[Sequence[Run]], Floats]
+) -> dict[str, dict[str, float | None] | None]:
+    """Name -> one of the ``numbers`` of the runs, and the middle 95% of it over draws of runs.
 
-    A draw that the law cannot be fitted to (UserError) is passed over. Without any draw the
-    interval is infinite. Raises what ``numbers(runs)`` raises.
+    Runs are drawn with replacement; ``draws`` says how many draws gave a number. None where the
+    runs do not give one yet (UserError); no interval where no draw does.
     """
-    values, random = numbers(runs), np.random.default_rng(0)
-    found = []
-    for _ in range(draws):
+    try:
+        values = numbers(runs)
+    except UserError:
+        return dict.fromkeys(names)
+    random, found = np.random.default_rng(0), []
+    for _ in range(DRAWS):
         drawn = [runs[i] for i in random.integers(0, len(runs), len(runs))]
-        try:
+        with suppress(UserError):
             found.append(numbers(drawn))
-        except UserError:
-            continue
-    if not found:
-        return [Estimate(value, -np.inf, np.inf, 0) for value in values]
-    lows, highs = np.percentile(found, [2.5, 97.5], axis=0)
-    return [
-        Estimate(value, float(low), float(high), len(found))
-        for value, low, high in zip(values, lows, highs, strict=True)
-    ]
+    ends: Any = [(None, None)] * len(names)
+    if found:
+        ends = np.percentile(found, [2.5, 97.5], axis=0).T.tolist()
+    return {
+        name: {"value": value, "low": low, "high": high, "draws": len(found)}
+        for name, value, (low, high) in zip(names, values, ends, strict=True)
+    }

@@ -18,12 +18,13 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab.drawing import show
 from nanogpt2.lab.page import Html
 from nanogpt2.reporting.figures import COLOURS, INK, legend, plotting
-from nanogpt2.studies.scaling_laws.fits import critical_batch, valley
+from nanogpt2.studies.scaling_laws.fits import critical_batch, near_lowest, valley
 from nanogpt2.studies.scaling_laws.measures import NOT_YET, points_in, printed_law
 from nanogpt2.studies.scaling_laws.plan import Plan
 from nanogpt2.studies.scaling_laws.summary import Point
 
-RECORDS = ("run1", "run2", "run3", "run4", "run5", "run6")
+SIZES = {"a quarter": 1 / 4, "half": 1 / 2, "best": 1.0, "double": 2.0, "fourfold": 4.0}
+"""of a model, against the best"""
 
 
 def map_of_runs(caption: str = "") -> Html:
@@ -50,7 +51,7 @@ def map_of_runs(caption: str = "") -> Html:
         axes.scatter(N, D, s=26, marker="^", color=COLOURS[2], zorder=3)
         axes.text(N[-1] * 1.6, D[0], "best of each budget,\nrun 1's model", color=COLOURS[2],
                   fontsize=11, va="top")  # fmt: skip
-        runs = [dial(recipe=name) for name in RECORDS]
+        runs = [dial(recipe=name) for name in reported.LEADERBOARD]
         axes.scatter([m.scaling_parameters for m in runs], [m.tokens for m in runs], s=26,
                      marker="s", color=COLOURS[1], zorder=3)  # fmt: skip
         axes.text(runs[0].scaling_parameters * 1.9, runs[0].tokens, "the six records",
@@ -74,7 +75,7 @@ def map_of_runs(caption: str = "") -> Html:
 
 def valley_frame(FLOPs: float, size: str) -> tuple[Figure, str]:
     """One budget, spent on models of many sizes, by a reported law; a frame for ``explore``."""
-    law, off = printed_law("besiroglu2024chinchilla"), _factor(size)
+    law, off = printed_law("besiroglu2024chinchilla"), SIZES[size]
     N, D = law.best(FLOPs)
     x = N * np.geomspace(1 / 50, 50, 80)
     short, small = law.B / (FLOPs / 6 / x) ** law.beta, law.A / x**law.alpha
@@ -101,11 +102,6 @@ def valley_frame(FLOPs: float, size: str) -> tuple[Figure, str]:
     return fig, f"A valley over the number of parameters. {told}"
 
 
-def _factor(size: str) -> float:
-    """A size in words, against the best."""
-    return {"a quarter": 1 / 4, "half": 1 / 2, "best": 1.0, "double": 2.0, "fourfold": 4.0}[size]
-
-
 def parabola(sizes: Sequence[float], bpb: Sequence[float], N: str = "") -> tuple[Figure, str]:
     """Runs of one budget and the parabola around the lowest, with what it says.
 
@@ -124,10 +120,9 @@ def parabola(sizes: Sequence[float], bpb: Sequence[float], N: str = "") -> tuple
         except UserError as error:
             said = f"No best size: {error}."
         else:
-            lowest = min(range(len(x)), key=bpb.__getitem__)
-            used = slice(max(0, lowest - 2), lowest + 3)
-            curve = np.polyfit(x[used], bpb[used], 2)
-            line = np.linspace(x[used][0], x[used][-1], 50)
+            used, means = near_lowest(x, bpb)
+            curve = np.polyfit(used, means, 2)
+            line = np.linspace(used[0], used[-1], 50)
             axes.plot(np.exp(line), np.polyval(curve, line), color=COLOURS[1], ls="-")
             axes.plot([math.exp(best)], [low], "D", color=COLOURS[3], ls="none")
             said = f"Lowest at {math.exp(best):,.0f} parameters, {low:.4f} bits per byte."

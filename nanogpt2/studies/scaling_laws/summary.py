@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from nanogpt2.depth import REFERENCE_WIDTH, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Results, processors
+from nanogpt2.lab.trials import Entry, Results, processors
 from nanogpt2.recipes import Recipe
 from nanogpt2.studies.scaling_laws.fits import (
     Floats,
@@ -35,7 +35,6 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
     "matrices alone": ("matrices",),
 }
 """way of counting N -> kinds of ``Dial.parameters``: the run's, everything, Kaplan's"""
-Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,6 @@ def ratio(points: Sequence[Point], way: str) -> Floats:
     return (statistics.geometric_mean([D / N for _, N, D, _ in best]),)
 
 
-def told(
-    runs: Sequence[Any], *names: str, numbers: Callable[[Sequence[Any]], Floats]
-) -> dict[str, Any]:
-    """Name -> estimate for the record; None where the runs do not give one yet."""
-    try:
-        found = bootstrapped(runs, numbers)
-    except UserError:
-        return dict.fromkeys(names)
-    return {
-        name: {k: v if math.isfinite(v) else None for k, v in asdict(estimate).items()}
-        for name, estimate in zip(names, found, strict=True)
-    }
-
-
 def law_of(points: Sequence[Point], way: str, near: Law | None = None) -> Law:
     """The law fitted to the points."""
     N, D, bpb = zip(*((p.N[way], p.tokens, p.bpb) for p in points), strict=True)
@@ -117,10 +102,10 @@ def laws(points: Sequence[Point]) -> dict[str, Any]:
         names = ("E", "alpha", "beta", "exponent")
         found[way] = {
             "law": asdict(whole),
-            **told(points, *names, numbers=partial(numbers, way=way, near=whole)),
-            **told(points, "N_growth", numbers=partial(growth, way=way, of=1)),
-            **told(points, "D_growth", numbers=partial(growth, way=way, of=2)),
-            **told(points, "ratio", numbers=partial(ratio, way=way)),
+            **bootstrapped(points, *names, numbers=partial(numbers, way=way, near=whole)),
+            **bootstrapped(points, "N_growth", numbers=partial(growth, way=way, of=1)),
+            **bootstrapped(points, "D_growth", numbers=partial(growth, way=way, of=2)),
+            **bootstrapped(points, "ratio", numbers=partial(ratio, way=way)),
             "optima": optima(points, way),
         }
     return found
@@ -147,7 +132,7 @@ def batches(found: Mapping[tuple[int, int, float], Sequence[Entry]]) -> dict[str
         by_depth[str(depth)] = {
             "wanted": wanted,
             "tokens": needed,
-            **told(
+            **bootstrapped(
                 list(needed.items()),
                 "critical",
                 numbers=lambda runs: critical_batch(*zip(*runs, strict=True))[:1],
