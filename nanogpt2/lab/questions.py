@@ -33,25 +33,17 @@ class Prediction(Html):
         return Html(part("reveal", body, REVEAL, key=self.key, answer=index), text)
 
 
-def predict(
-    question: str, choices: Sequence[str], answer: int | str | None = None, why: str = ""
-) -> Prediction:
-    """A question whose answer stays hidden until the reader commits to a choice.
+def predict(question: str, choices: Sequence[str]) -> Prediction:
+    """A question to commit to; the page measures its answer, shown by ``Prediction.reveal``.
 
     Args:
         question: also the name under which the choice is kept.
         choices: two or more.
-        answer: the right choice, or its index. None: the page measures it later and shows it with
-            ``Prediction.reveal``.
-        why: what explains the answer, shown with it.
     """
     listed = _checked(question, choices)
-    index = None if answer is None else _index(answer, listed)
-    key = _key(question, listed)
-    shown = {"question": question, "choices": listed, "answer": index, "why": why}
-    body = rendered("predict", name=fresh_name(), **shown)
-    said, known = list(map(plain, listed)), "" if index is None else index
-    html = part("predict", body, PREDICT, key=key, answer=known, choices=said)
+    key, said = _key(question, listed), list(map(plain, listed))
+    body = rendered("predict", name=fresh_name(), question=question, choices=listed)
+    html = part("predict", body, PREDICT, key=key, choices=said)
     return Prediction(html, f"Predict: {plain(question)} ({' | '.join(said)})", key, listed)
 
 

@@ -16,9 +16,9 @@ OF_THE_BROWSER = """() => {
   const seen = letters(document.querySelector("article").innerText);
   const told = [...document.querySelectorAll(".ng-quiz")]
     .flatMap((box) => JSON.parse(box.dataset.whys).map(words));
-  for (const after of document.querySelectorAll(".ng-predict .ng-after, .ng-reveal .ng-after")) {
+  for (const after of document.querySelectorAll(".ng-reveal .ng-after")) {
     const why = after.cloneNode(true);
-    for (const label of why.querySelectorAll("strong, .ng-said")) label.remove();
+    for (const label of why.querySelectorAll("strong")) label.remove();
     told.push(why.textContent);
   }
   for (const cause of document.querySelectorAll(".ng-case template.ng-cause"))
@@ -43,9 +43,9 @@ def shown_answers(page: Any) -> list[str]:
         for box in page.select(".ng-quiz")
         for why in json.loads(box["data-whys"])
     ]
-    for after in page.select(".ng-predict .ng-after, .ng-reveal .ng-after"):
+    for after in page.select(".ng-reveal .ng-after"):
         why = BeautifulSoup(str(after), "html.parser")
-        for label in why.select("strong, .ng-said"):  # "Measured: three." is not in the code
+        for label in why.select("strong"):  # "Measured: three." is not in the code
             label.decompose()
         told.append(why.get_text())
     told += [  # select and get_text leave out what stands in a template

@@ -43,7 +43,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bet = lab.predict("Which is more?", ["one", "two"])
     parts = [
         bet,
-        lab.predict("Known at once?", ["yes", "no"], "no", "Because."),
         lab.explore(frame, turns=[1, 2, 3], base=[10, 20]),
         lab.explore(frame, turns=[1, 2], base=[10, 20]),
         bet.reveal("two", "It was measured."),
@@ -144,14 +143,14 @@ def test_a_prediction_is_kept_and_revealed(page: Any) -> None:
     assert "Measured" not in later.inner_text() and box.locator("input").first.is_enabled()
 
 
-def test_a_known_answer_waits_for_the_commitment(page: Any) -> None:
-    box = page.locator(".ng-predict").nth(1)
-    assert "Because" not in box.inner_text()
+def test_a_prediction_is_made_by_keys_alone(page: Any) -> None:
+    box = page.locator(".ng-predict").first
     box.locator("input").first.focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert "You predicted this." in box.inner_text() and "Because." in box.inner_text()
+    assert "Kept: two" in box.inner_text()
+    assert "You predicted this." in page.locator(".ng-reveal").inner_text()
 
 
 def test_a_quiz_marks_and_lets_try_again(page: Any) -> None:

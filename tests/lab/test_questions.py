@@ -29,7 +29,8 @@ def test_radio_groups_do_not_mix() -> None:
 
 
 def test_text_is_escaped_and_marked_up() -> None:
-    html = lab.predict("Is `a < b` *really* so?", ["<b>", "no"], 1, "since a & b").html
+    bet = lab.predict("Is `a < b` *really* so?", ["<b>", "no"])
+    html = bet.html + bet.reveal(1, "since a & b").html
     assert "<code>a &lt; b</code> <em>really</em>" in html
     assert "&lt;b&gt;" in html and "<b>" not in html and "a &amp; b" in html
 
@@ -37,7 +38,7 @@ def test_text_is_escaped_and_marked_up() -> None:
 @pytest.mark.parametrize("choices, answer", [(["a"], 0), (["a", "a"], 0), (["a", "b"], "c")])
 def test_impossible_questions_are_refused(choices: list[str], answer: int | str) -> None:
     with pytest.raises(UserError):
-        lab.predict("Q", choices, answer)
+        lab.predict("Q", choices).reveal(answer, "why")
 
 
 def test_a_quiz_explains_every_choice() -> None:
