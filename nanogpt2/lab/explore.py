@@ -29,13 +29,10 @@ SCRIPT = script("explore")
 class Explorer(Html):
     """What ``explore`` returns; a live notebook shows it as ipywidgets."""
 
-    def __init__(self, html: str, text: str, build_widget: Callable[[], Any]) -> None:
+    def __init__(self, html: str, text: str, widget: Callable[[], Any]) -> None:
         super().__init__(html, text)
-        self._build_widget = build_widget
-
-    def widget(self) -> Any:
-        """The ipywidgets form."""
-        return self._build_widget()
+        self.widget = widget
+        """makes the ipywidgets form"""
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         bundle: dict[str, Any] = {"text/plain": self.text, "text/html": self.html}

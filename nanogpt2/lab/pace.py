@@ -14,6 +14,7 @@ import time
 import torch
 
 from nanogpt2.lab.small_run import small_config, small_recipe
+from nanogpt2.lab.timing import torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.training.fit import fit
@@ -31,13 +32,10 @@ def steps_per_second(steps: int = 12) -> float:
     optimizer = build_optimizer(model, recipe, dtype=torch.float32)
     tokens = torch.arange(8 * (config.sequence_len + 1)).view(8, -1) % config.vocab_size
     batches = [(tokens[:, :-1], tokens[:, 1:])] * steps
-    threads, times = torch.get_num_threads(), [time.perf_counter()]
-    torch.set_num_threads(1)
-    try:
+    times = [time.perf_counter()]
+    with torch_threads(1):
         clock = [lambda point: times.append(time.perf_counter())]
         fit(model, optimizer, batches, steps, recipe, callbacks=clock)
-    finally:
-        torch.set_num_threads(threads)
     return 1 / statistics.median(b - a for a, b in zip(times, times[1:], strict=False))
 
 

@@ -32,11 +32,10 @@ def lines(
     caption: str = "",
     log_x: bool = False,
     log_y: bool = False,
-    width: float = 5.6,
     height: float = 2.9,
 ) -> Html:
     """One line for each entry of ``ys`` over the same ``x``."""
-    with plotting(width, height) as (fig, axes):
+    with plotting(height=height) as (fig, axes):
         for name, y in ys.items():
             axes.plot(_numbers(x), _numbers(y), label=name)
         _finish(axes, x_label, y_label, log_x, log_y, len(ys) > 1)
@@ -84,16 +83,12 @@ def heatmap(
 ) -> Html:
     """A matrix as colours, with its scale; diverging maps are centred on zero."""
     numbers = _numbers(values)
-    limit = float(abs(numbers).max()) if diverging else None
+    look: dict[str, Any] = {"cmap": SEQUENTIAL}
+    if diverging:
+        limit = float(abs(numbers).max())
+        look = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
     with plotting(4.6, 3.5) as (fig, axes):
-        picture = axes.imshow(
-            numbers,
-            cmap=DIVERGING if diverging else SEQUENTIAL,
-            vmin=None if limit is None else -limit,
-            vmax=limit,
-            interpolation="none",
-            aspect="auto",
-        )
+        picture = axes.imshow(numbers, interpolation="none", aspect="auto", **look)
         axes.grid(False)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
@@ -132,10 +127,7 @@ def _numbers(values: Any) -> Any:
 
 
 def _finish(axes: Any, x_label: str, y_label: str, log_x: bool, log_y: bool, several: bool) -> None:
-    axes.set(xlabel=x_label, ylabel=y_label)
-    if log_x:
-        axes.set_xscale("log")
-    if log_y:
-        axes.set_yscale("log")
+    scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log_y else "linear"}
+    axes.set(xlabel=x_label, ylabel=y_label, **scales)
     if several:
         legend(axes.figure)
