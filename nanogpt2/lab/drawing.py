@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -20,12 +20,12 @@ PAINT = tuple(f"var(--ng-c{i})" for i in range(6))
 PAPER = "var(--pst-color-background,#fff)"
 
 
-def drawing(body: str, height: float, shown: float = WIDTH) -> str:
-    """``body`` as an SVG element, ``shown`` pixels wide where there is room; a frame for
+def drawing(parts: Iterable[str], height: float, shown: float = WIDTH) -> str:
+    """``parts`` as an SVG element, ``shown`` pixels wide where there is room; a frame for
     ``explore``, with alt text beside it."""
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:g}" width="{shown:g}" '
-        f'xmlns="http://www.w3.org/2000/svg">{body}</svg>'
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
 
 
@@ -120,6 +120,6 @@ def cells(
     return "".join(drawn)
 
 
-def opening(body: str, height: float, alt: str, caption: str = "") -> Html:
+def opening(parts: Iterable[str], height: float, alt: str, caption: str = "") -> Html:
     """The large drawing that a chapter opens with: what flows where, with shapes and numbers."""
-    return show(drawing(body, height, shown=640), alt, caption)
+    return show(drawing(parts, height, shown=640), alt, caption)

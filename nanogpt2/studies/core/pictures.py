@@ -85,7 +85,7 @@ def three_kinds(caption: str = "") -> Html:
     core = np.mean([centered(*pair) for pair in EXAMPLE])
     drawn += [box(410, 83, 130, "their mean", f"{core:.3f}", PAINT[0]),
               words(10, 166, "three tasks here, 22 in CORE", size=15)]  # fmt: skip
-    table = drawing("".join(drawn), 176)
+    table = drawing(drawn, 176)
     alt = (
         f"{'. '.join(told)}. Below, accuracies of three tasks, chance taken out of each, and the "
         f"mean of what is left: {core:.3f}."

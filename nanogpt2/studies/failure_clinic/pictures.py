@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nanogpt2.lab.claims import table
-from nanogpt2.lab.drawing import PAINT, arrow, box, circle, drawing, opening, path, show, words
+from nanogpt2.lab.claims import claims, table
+from nanogpt2.lab.drawing import PAINT, arrow, box, circle, opening, path, show, words
 from nanogpt2.lab.page import Html, inline
 from nanogpt2.lab.questions import case as case_box
-from nanogpt2.reporting.figures import COLOURS, legend, style, svg
+from nanogpt2.reporting.figures import COLOURS, legend, plotting, svg
 from nanogpt2.studies.failure_clinic.cases import CAUSES, SEEDS, Patient
 from nanogpt2.studies.failure_clinic.measures import MENU, PROMPT, Measurement
 from nanogpt2.studies.failure_clinic.runs import Training, train
@@ -48,13 +48,12 @@ def ward(caption: str = "") -> Html:
     body.append(arrow((16, last), (6, last), (6, 28), (15, 28)))
     told = "; ".join(f"{name}: {asked}" for name, asked in STATIONS)
     alt = f"The stations of a training below each other, a question beside each. {told}"
-    return opening("".join(body), last + 28, alt, caption)
+    return opening(body, last + 28, alt, caption)
 
 
 def sight(patient: Patient) -> Html:
     """What one sees of a case before anything is measured."""
-    parts = [SIGHTS[name](patient) for name in patient.case.sight]
-    return Html("".join(p.html for p in parts), "\n".join(p.text for p in parts))
+    return claims(*(SIGHTS[name](patient) for name in patient.case.sight))
 
 
 def _loss(patient: Patient) -> Html:
@@ -74,9 +73,7 @@ def _ends(patient: Patient) -> str:
 
 
 def _loss_figure(run: Training, well: Training) -> Figure:
-    with style():
-        fig = Figure(figsize=(5.6, 2.7))
-        axes = fig.subplots()
+    with plotting(height=2.7) as (fig, axes):
         axes.plot(well.series("loss"), ":", color=COLOURS[5], label="healthy")
         axes.plot(run.series("loss"), "-", color=COLOURS[0], label="training")
         held = [*zip(*run.held_out, strict=True)]
@@ -88,9 +85,7 @@ def _loss_figure(run: Training, well: Training) -> Figure:
 
 
 def _norm(patient: Patient) -> Html:
-    with style():
-        fig = Figure(figsize=(5.6, 2.2))
-        axes = fig.subplots()
+    with plotting(height=2.2) as (fig, axes):
         pairs = (("healthy", patient.healthy, ":", 5), ("this training", patient.training, "-", 0))
         for name, run, dash, colour in pairs:
             axes.plot(run.series("norm"), dash, color=COLOURS[colour], label=name)
@@ -183,7 +178,7 @@ def signature_matrix(
         f"A matrix of {len(found)} signs by {len(patients)} cases. Signs that stand out, case by "
         f"case: {', '.join(map(str, lit))}. The ringed ones tell."
     )
-    return show(drawing("".join(drawn), 40 + 24 * len(found), shown=640), alt, caption)
+    return opening(drawn, 40 + 24 * len(found), alt, caption)
 
 
 def witnesses(patient: Patient) -> list[Measurement]:

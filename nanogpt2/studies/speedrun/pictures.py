@@ -45,4 +45,4 @@ def pipeline(caption: str = "", devices: int = 8, device_rows: int = 16) -> Html
         + "; ".join(f"{name}, {below}, {note}" for name, below, note in ways)
         + f". Rows, ranks and step repeat {at.iterations:,} times."
     )
-    return opening("".join(drawn), 594, alt, caption)
+    return opening(drawn, 594, alt, caption)

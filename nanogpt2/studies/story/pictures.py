@@ -34,7 +34,7 @@ def squares(caption: str = "") -> Html:
         drawn.append(words(at, 334, f"${bill.dollars:,.0f}", "middle" if i == 0 else "start"))
         x += max(side, 54) + 8
     alt = f"Four squares with areas as the dollars that one score cost. {'; '.join(told)}."
-    return opening("".join(drawn), 344, alt, caption)
+    return opening(drawn, 344, alt, caption)
 
 
 def fall_frame(of_the_peak_in_2019: float, one_TPU_v3_was: str, until: str) -> tuple[Figure, str]:
@@ -121,4 +121,4 @@ def stages(caption: str = "") -> Html:
     alt = (
         "Documents are split into tokens, packed into rows, trained on by a model, and it is asked."
     )
-    return show(drawing("".join(drawn), 320), alt, caption)
+    return show(drawing(drawn, 320), alt, caption)

@@ -127,6 +127,6 @@ def format_frames(tensors: dict[str, Tensor]) -> Callable[..., tuple[str, str]]:
             f"Magnitudes of the {tensor} in powers of two, scale {scale}: {told}. {format} holds "
             f"2^{normal:.0f} to 2^{top + 1:.0f} in full, and a little below it with fewer digits."
         )
-        return drawing("".join(body), 220), alt
+        return drawing(body, 220), alt
 
     return frame
