@@ -66,24 +66,23 @@ def followed(steps: int, seed: int = 0, word: str = " the") -> dict[str, Any]:
         found["change"].append(float(head[at].detach() - before["lm_head.weight"][at]))
         found["value"].append(float(head[at].detach()))
         found["norm"].append(float(optimizer.gradient_square().sqrt()))
-        for kind, (change, size) in _by_kind(model, before).items():
-            moved[kind].append(change / size)
+        for kind, share in _moved(model, before).items():
+            moved[kind].append(share)
 
     batches = (data.batch(step, ROWS, model.config.sequence_len, seed) for step in range(steps))
     fit(model, optimizer, batches, steps, look, callbacks=(after,))
     return {**found, "moved": dict(moved)}
 
 
-def _by_kind(model: GPT, before: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """rms of the change since ``before``, and of the parameters now, by kind."""
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+def _moved(model: GPT, before: dict[str, Tensor]) -> dict[str, float]:
+    """rms of the change since ``before`` over that of the parameters now, by kind."""
+    changes: dict[str, list[Tensor]] = defaultdict(list)
+    values: dict[str, list[Tensor]] = defaultdict(list)
     for name, p in model.named_parameters():
         kind = name if "lambdas" in name else parameter_kind(name, p.ndim)
-        parts[kind].append((p.detach() - before[name], p.detach()))
-    return {
-        kind: (_rms([d for d, _ in pairs]), _rms([p for _, p in pairs]))
-        for kind, pairs in parts.items()
-    }
+        changes[kind].append(p.detach() - before[name])
+        values[kind].append(p.detach())
+    return {kind: _rms(changes[kind]) / _rms(values[kind]) for kind in values}
 
 
 def _rms(tensors: Sequence[Tensor]) -> float:
@@ -118,30 +117,29 @@ def rate_rows(depth: int, recipe: str | Recipe) -> list[list[Any]]:
     return [rows[kind] for kind in written]
 
 
-def noise(model: GPT, pieces: int = 64, rows: int = 1, seed: int = 0) -> dict[str, Any]:
+def noise(model: GPT, pieces: int = 64) -> dict[str, Any]:
     """How much of a small batch's gradient is noise (McCandlish et al., arXiv 1812.06162).
 
-    ``pieces`` gradients of ``rows`` rows each, averaged in ever larger groups. Returns ``rows`` and
+    ``pieces`` gradients of a row each, averaged in ever larger groups. Returns ``rows`` and
     ``squares`` (mean squared length of the averages), ``signal`` and ``spread`` (squared length of
     the true gradient, variance of one row's), and ``critical``, their ratio, in tokens.
     """
     data, length = small_data(model.config.vocab_size), model.config.sequence_len
     gradients = []
     for piece in range(pieces):
-        loss = model(*data.batch(piece, rows, length, seed))
+        loss = model(*data.batch(piece, 1, length, seed=0))
         parts = torch.autograd.grad(loss, list(model.parameters()))
         gradients.append(torch.cat([part.flatten() for part in parts]))
     averages, sizes, squares = torch.stack(gradients), [], []
     while len(averages) > 1:
-        sizes.append(pieces // len(averages) * rows)
+        sizes.append(pieces // len(averages))
         squares.append(float(averages.square().sum(1).mean()))
         averages = (averages[::2] + averages[1::2]) / 2
-    sizes.append(pieces * rows)
+    sizes.append(pieces)
     squares.append(float(averages.square().sum()))
     # E|g_b|^2 = signal + spread / b at the smallest and at the largest batch, solved for both
-    few, many = sizes[0], sizes[-1]
-    spread = (squares[0] - squares[-1]) / (1 / few - 1 / many)
-    signal = squares[-1] - spread / many
+    spread = (squares[0] - squares[-1]) / (1 - 1 / pieces)
+    signal = squares[-1] - spread / pieces
     critical = spread / signal * length if signal > 0 else float("inf")
     return {"rows": sizes, "squares": squares, "signal": signal, "spread": spread,
             "critical": critical}  # fmt: skip

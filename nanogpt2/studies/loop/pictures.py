@@ -56,7 +56,7 @@ def step_picture(caption: str = "") -> Html:
         "rates; the optimizer moves every parameter; the gradients are forgotten; and again, "
         f"{found.iterations:,} times."
     )
-    return show(drawing("".join(body), 436), alt, caption)
+    return show(drawing(body, 436), alt, caption)
 
 
 def schedule_frame(record: str) -> tuple[Figure, str]:

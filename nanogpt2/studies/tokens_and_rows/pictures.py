@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from html import escape
 from itertools import islice
 
@@ -19,7 +18,6 @@ from nanogpt2.studies.tokens_and_rows.layouts import (
     PADDING,
     ROW,
     WAYS,
-    Filling,
     filling,
     floor,
     kept_by_place,
@@ -94,7 +92,7 @@ def opening(caption: str = "") -> Html:
         "fill a row of 9 tokens; the last 2 of the second are cut away. Inputs are the row's first "
         "8 tokens, targets its last 8."
     )
-    return drawing.opening("".join(drawn), 264, alt, caption)
+    return drawing.opening(drawn, 264, alt, caption)
 
 
 def _token(x: float, y: float, text: str, number: int, cut: bool = False) -> list[str]:
@@ -150,14 +148,9 @@ def rows_frame(way: str, row_length: int) -> tuple[Figure, str]:
     return fig, f"{way}, rows of {row_length:,} tokens: {told}."
 
 
-@cache
-def _filled(buffer: int, refill: int) -> Filling:
-    return filling(web_lengths(SIMULATED), ROW, buffer, refill)
-
-
 def buffer_frame(buffer: int, refill: int) -> tuple[Figure, str]:
     """Best fit's buffer silts up; a frame for ``explore``."""
-    found = _filled(buffer, refill)
+    found = filling(web_lengths(SIMULATED), ROW, buffer, refill)
     with plotting(height=2.5) as (fig, axes):
         axes.plot(found.rows, found.long)
         axes.axhline(

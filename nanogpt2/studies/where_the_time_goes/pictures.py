@@ -35,7 +35,7 @@ def _bars(parts: list[Part], most: float, told: str) -> tuple[str, str]:
     for i, name in enumerate(("waits for arithmetic", "waits for memory")):
         body.append(rect(LEFT + 170 * i, y, 14, 14, PAINT[i]))
         body.append(words(LEFT + 170 * i + 20, y + 12, name, size=14))
-    return drawing("".join(body), y + 22), f"{told} {'; '.join(said)}."
+    return drawing(body, y + 22), f"{told} {'; '.join(said)}."
 
 
 def step_frame(depth: int, rows: int, precision: str) -> tuple[str, str]:
@@ -64,15 +64,16 @@ def where_it_went(caption: str) -> Html:
     rest = seconds - sum(part.seconds for part in parts)
     pieces = [(part.name, part.seconds, PAINT[part.bound == "memory"]) for part in parts]
     pieces.append(("under the roofs", rest, "none"))
-    body, y, said = [], 8.0, []
+    body, names, said, y, last = list[str](), list[str](), list[str](), 8.0, 0.0
     for name, taken, fill in pieces:
         high = 400 * taken / seconds
         look = {"stroke": "currentColor", "stroke_opacity": ".5"}
         dashes = {"stroke_dasharray": "4 3"} if fill == "none" else {}
         body.append(rect(70, y, 110, high, fill, **look, **dashes))
+        last = max(y + high / 2 + 5, last + 18)  # never closer than a line to the name above
+        names.append(words(192, last, f"{name}: {1000 * taken:.0f} ms", size=15))
         said.append(f"{name} {1000 * taken:.0f} ms")
         y += high
-    body += _labels([(name, taken) for name, taken, _ in pieces], seconds)
     mark = 8 + 400 * ideal / seconds
     body.append(rect(48, 8, 6, mark - 8, PAINT[3]))
     body.append(words(40, 8 + (mark - 8) / 2, "MFU", "end", 15))
@@ -81,18 +82,7 @@ def where_it_went(caption: str) -> Html:
         f"A strip of {1000 * seconds:.0f} ms, from above: {', '.join(said)}. Beside it a bar of "
         f"{1000 * ideal:.0f} ms: the model's FLOPs at the peak."
     )
-    return show(drawing("".join(body), 420), alt, caption)
-
-
-def _labels(pieces: list[tuple[str, float]], seconds: float) -> list[str]:
-    """Names beside the strip, never closer than a line to each other."""
-    written, y, last = [], 8.0, 0.0
-    for name, taken in pieces:
-        high = 400 * taken / seconds
-        last = max(y + high / 2 + 5, last + 18)
-        y += high
-        written.append(words(192, last, f"{name}: {1000 * taken:.0f} ms", size=15))
-    return written
+    return show(drawing([*body, *names], 420), alt, caption)
 
 
 def memory_frame(depth: int, rows: int, recompute: str) -> tuple[str, str]:
@@ -122,4 +112,4 @@ def memory_frame(depth: int, rows: int, recompute: str) -> tuple[str, str]:
     verdict = "fits" if held.peak < card.memory_bytes else "does not fit"
     told = f"{peak:.1f} GB at the peak: {verdict}"
     body.append(words(20, 18, told))
-    return drawing("".join(body), 190), f"{told}. In GB: {', '.join(said)}."
+    return drawing(body, 190), f"{told}. In GB: {', '.join(said)}."

@@ -66,7 +66,7 @@ def shared_step(caption: str = "") -> Html:
         f"{', '.join(f'{m:g}' for m in means)}. Each rank updates its parameter, from 10 to "
         f"{', '.join(f'{n:g}' for n in new)}, and all-gather gives all four to all."
     )
-    return opening("".join(drawn), 388, alt, caption)
+    return opening(drawn, 388, alt, caption)
 
 
 def after(collective: str, held: Sequence[Sequence[int]]) -> list[list[int | str]]:
@@ -102,7 +102,7 @@ def collective_frame(collective: str) -> tuple[str, str]:
               words(240, 102, collective, "middle")]  # fmt: skip
     listed = "; ".join(f"rank {r}: {', '.join(str(n) for n in row if n != '')}"
                        for r, row in enumerate(found))  # fmt: skip
-    return drawing("".join(drawn), 176), f"After {collective}, {listed}."
+    return drawing(drawn, 176), f"After {collective}, {listed}."
 
 
 def phases_picture(caption: str = "") -> Html:
@@ -110,21 +110,20 @@ def phases_picture(caption: str = "") -> Html:
     buffers = (("head", 2, 1), ("embedding", 2, 1), ("Muon's stack", 4, 3))  # on the wire, at work
     wire, work = 0.0, 0.0
     arrived, bars = [], []
-    for name, travel, _ in buffers:
+    for number, (_, travel, _) in enumerate(buffers, 1):
         wire += travel
         arrived.append(wire)
-        bars.append((0, wire - travel, travel, name, PAINT[1]))
-    for (name, travel, update), at in zip(buffers, arrived, strict=True):
+        bars.append((0, wire - travel, travel, number, PAINT[1]))
+    for number, ((_, travel, update), at) in enumerate(zip(buffers, arrived, strict=True), 1):
         work = max(work, at) + update
-        bars.append((1, work - update, update, name, PAINT[2]))
+        bars.append((1, work - update, update, number, PAINT[2]))
         wire = max(wire, work) + travel
-        bars.append((0, wire - travel, travel, name, PAINT[0]))
+        bars.append((0, wire - travel, travel, number, PAINT[0]))
     unit = 460 / wire
     drawn = [words(10, 20, "on the wire", size=15), words(10, 118, "at work", size=15)]
-    for lane, start, length, name, colour in bars:
+    for lane, start, length, number, colour in bars:
         x, y = 10 + unit * start, 30 + 98 * lane
         drawn.append(rect(x, y, unit * length - 2, 46, colour, fill_opacity=".25", stroke=colour))
-        number = [one[0] for one in buffers].index(name) + 1
         drawn.append(words(x + unit * length / 2 - 1, y + 29, str(number), "middle"))
     signs = ((10, PAINT[1], "reduce"), (100, PAINT[2], "update"), (190, PAINT[0], "gather"))
     for x, colour, name in signs:
@@ -137,7 +136,7 @@ def phases_picture(caption: str = "") -> Html:
         "processor updates that part while the next still travels, and its gather follows. The "
         "last gather alone has nothing beside it."
     )
-    return show(drawing("".join(drawn), 246), alt, caption)
+    return show(drawing(drawn, 246), alt, caption)
 
 
 def ring_parts(step: int, world: int = WORLD) -> list[list[set[int]]]:
@@ -148,9 +147,7 @@ def ring_parts(step: int, world: int = WORLD) -> list[list[set[int]]]:
     held = [[{rank} for _ in range(world)] for rank in range(world)]
     for s in range(step):
         gather = s >= world - 1
-        sent = [(r, (r - s) % world) for r in range(world)]
-        sent = [(r, (r + 1 - (s - world + 1)) % world) for r in range(world)] if gather else sent
-        parts = [(r, c, set(held[r][c])) for r, c in sent]
+        parts = [(r, c, set(held[r][c])) for r in range(world) for c in [(r - s) % world]]
         for r, c, part in parts:
             following = (r + 1) % world
             held[following][c] = part if gather else held[following][c] | part
@@ -180,7 +177,7 @@ def ring_frame(round: int) -> tuple[str, str]:
     )  # fmt: skip
     body.append(words(68, 282, phase))
     alt = f"{phase}: summands in each of four parts. {'; '.join(told)}; complete means 4."
-    return drawing("".join(body), 292), alt
+    return drawing(body, 292), alt
 
 
 def memory_frame(depth: int, ranks: int, tables: str) -> tuple[Figure, str]:
