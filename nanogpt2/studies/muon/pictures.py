@@ -88,7 +88,7 @@ def flattened(caption: str = "") -> Html:
         f"{step[1, 0]:.2f}, {step[1, 1]:.2f}. Below, a step from top to bottom: gradients, "
         "momentum, Polar Express, NorMuon, weights."
     )
-    return opening("".join(drawn), 496, alt, caption)
+    return opening(drawn, 496, alt, caption)
 
 
 def ellipse_frame(stretch: float, steps: int) -> tuple[str, str]:
@@ -121,7 +121,7 @@ def ellipse_frame(stretch: float, steps: int) -> tuple[str, str]:
     shape = "an ellipse" if short >= 0.2 * long else "a thin ellipse"
     shape = "nearly a circle" if short > 0.6 * long else shape
     alt = f"After {steps} steps the unit circle has become {shape}: {told}."
-    return drawing("".join(body), 316), alt
+    return drawing(body, 316), alt
 
 
 def _turn(angle: float) -> Tensor:

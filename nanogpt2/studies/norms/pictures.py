@@ -65,7 +65,7 @@ def two_lengths(caption: str = "") -> Html:
         words(46, 306, "the stream itself goes on, its length untouched", size=15),
     ]
     alt = f"Beside the stream, {'; '.join(told)}. A matrix reads that and adds to the stream."
-    return opening("".join(drawn), 320, alt, caption)
+    return opening(drawn, 320, alt, caption)
 
 
 def norm_frame(times: float, plus: float) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def norm_frame(times: float, plus: float) -> tuple[str, str]:
         f"Eight numbers of rms {size:.3g} as bars. After LayerNorm: {_listed(layer)}. "
         f"After RMSNorm: {_listed(rms)}."
     )
-    return drawing("".join(bodies), 330), alt
+    return drawing(bodies, 330), alt
 
 
 def attention_frame(length: float, qk_norm: str) -> tuple[str, str]:
@@ -150,4 +150,4 @@ def block_picture(caption: str = "") -> Html:
         "norm 2 stands on the branch to attention, norm 3 on queries and keys inside it; norm 4 "
         "on the branch to the MLP; norm 5 before the head. Both branches add to the stream."
     )
-    return show(drawing("".join(drawn), 410), alt, caption)
+    return show(drawing(drawn, 410), alt, caption)

@@ -81,7 +81,7 @@ def flow_picture(text: str, tokens: Sequence[int], caption: str = "") -> Html:
         "L layers attention and then the MLP read the stream through a LayerNorm and add what they "
         "found to it. At the end a LayerNorm, a product with the first table, and a softmax."
     )
-    return show(drawing("".join(body), 720), alt, caption)
+    return show(drawing(body, 720), alt, caption)
 
 
 def scale_frame(recipe: str, depth: int) -> tuple[str, str]:
@@ -111,7 +111,7 @@ def scale_frame(recipe: str, depth: int) -> tuple[str, str]:
     kinds = f"{depth} layers of twelve squares {model.n_embd} wide, {values} value tables"
     alt = f"Depth {depth}, {recipe}: {kinds}, embedding and head, all to one scale. "
     alt += "; ".join(f"{name} {value}" for name, value in told) + "."
-    return drawing("".join(body), top + TALL + 182), alt
+    return drawing(body, top + TALL + 182), alt
 
 
 def _layer(x: float, y: float, side: float) -> str:

@@ -61,7 +61,7 @@ def turning_row(text: str = "the dog bites the man now", caption: str = "") -> H
         "clocks; the fast one has turned by 1 radian a position, the slow one by 0.1. The query "
         "of token 4 meets the key of token 1: their hands differ by 3 and by 0.3 radians."
     )
-    return opening("".join(drawn), 388, alt, caption)
+    return opening(drawn, 388, alt, caption)
 
 
 def phase_clock(key_position: int, distance: int) -> tuple[str, str]:
@@ -86,7 +86,7 @@ def phase_clock(key_position: int, distance: int) -> tuple[str, str]:
         f"Six clocks from fast to slow. Key at position {key_position}, query at {query_position}: "
         f"their hands are {apart} radians apart, and the score is {score:.3f}."
     )
-    return drawing("".join(faces) + words(240, 326, told, "middle", 17), 336), alt
+    return drawing([*faces, words(240, 326, told, "middle", 17)], 336), alt
 
 
 def _face(x: float, y: float, key_angle: float, query_angle: float) -> str:

@@ -208,4 +208,4 @@ def block_path(caption: str = "") -> Html:
         "table; the row times the gate is added to W_v h. The sum is the value that attention "
         "carries to other tokens, and back into the stream."
     )
-    return opening("".join(drawn), 548, alt, caption)
+    return opening(drawn, 548, alt, caption)

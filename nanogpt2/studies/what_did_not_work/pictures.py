@@ -53,7 +53,7 @@ def sieve(caption: str = "") -> Html:
         box(130, last, 240, f"{left} of them stay" if left else "none of these stays"),
     ]
     alt = f"A column of gates. {'. '.join(told)}. {left} come out."
-    return opening("".join(body), last + 28, alt, caption)
+    return opening(body, last + 28, alt, caption)
 
 
 def listed_table(caption: str = "") -> Html:

@@ -63,7 +63,7 @@ def one_query(caption: str = "") -> Html:
         f"{window + 1} keys: its scores become the weights {mixed}, which "
         f"mix the values 10, 20, 30 and 40 to {float(weights @ values):g}."
     )
-    return opening("".join(drawn), 400, alt, caption)
+    return opening(drawn, 400, alt, caption)
 
 
 def mask_frame(window: int) -> tuple[str, str]:
@@ -75,12 +75,12 @@ def mask_frame(window: int) -> tuple[str, str]:
         cells.append(_cell(100 + 22 * key, 26 + 22 * query, 20, fill))
     pairs, causal = int(seen.sum()), 16 * 17 // 2
     told = f"{pairs} of {causal} scores"
-    body = words(100, 16, "keys, oldest first") + words(4, 200, "queries") + "".join(cells)
+    body = [words(100, 16, "keys, oldest first"), words(4, 200, "queries"), *cells]
     alt = (
         f"Window {window}: each of 16 queries sees itself and at most {window} keys before it, "
         f"a band along the diagonal; {told} are needed."
     )
-    return drawing(body + words(100, 398, told), 404), alt
+    return drawing([*body, words(100, 398, told)], 404), alt
 
 
 def reach_frame(pattern: str, window: str, depth: int) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def reach_frame(pattern: str, window: str, depth: int) -> tuple[str, str]:
         told.append(f"{known} after {name}" if level else f"{known} at the input")
     body.append(words(left, 324, "oldest token") + words(left + wide, 324, "last", "end"))
     alt = f"Tokens that the last one can know of, layer by layer: {'; '.join(told)}."
-    return drawing("".join(body), 332), alt
+    return drawing(body, 332), alt
 
 
 def tile_kinds(length: int, window: int, tile: int) -> dict[tuple[int, int], str]:
@@ -134,13 +134,12 @@ def tiles_frame(window: str, tile: int) -> tuple[str, str]:
     told = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     work = (counts["whole"] + counts["edge"]) * tile**2
     need = int(window_mask(TOKENS, TOKENS, left).sum())
-    body = "".join(cells) + words(64, 382, told)
-    body += words(64, 404, f"{work:,} scores computed, {need:,} needed")
+    cells += [words(64, 382, told), words(64, 404, f"{work:,} scores computed, {need:,} needed")]
     alt = (
         f"Window {window}, tiles of {tile} by {tile}: {told}. "
         f"{work:,} scores are computed where {need:,} are needed."
     )
-    return drawing(body, 412), alt
+    return drawing(cells, 412), alt
 
 
 def ring_frame(tokens: int, window: int = 7) -> tuple[str, str]:
@@ -163,7 +162,7 @@ def ring_frame(tokens: int, window: int = 7) -> tuple[str, str]:
         f"{max(0, tokens - slots)} to {tokens - 1}; token {tokens - 1} lies in slot "
         f"{(tokens - 1) % slots}."
     )
-    return drawing("".join(body) + words(6, 18, told), 110), alt
+    return drawing([*body, words(6, 18, told)], 110), alt
 
 
 def _cell(x: float, y: float, size: float, fill: str, opacity: str = "1") -> str:
