@@ -21,9 +21,12 @@ import nanogpt2
 from nanogpt2.data.bundle import find_bundle, kept_bundle
 from nanogpt2.evals.core.bundle import load_tasks, published_scores
 from nanogpt2.evals.core.results import CoreResult
-from nanogpt2.evals.core.statistics import centered, core_of
+from nanogpt2.evals.core.statistics import centered, core_of, standard_error
 from nanogpt2.evals.core.tasks import Kind, Task
 from nanogpt2.reported import GPT2_CORE, GPT2_ITEMS_A_TASK, LEADERBOARD
+
+MOST = 300
+"""examples of a task that are looked for in the corpus"""
 
 
 def core_bundle() -> Path:
@@ -118,11 +121,8 @@ def error_by_formula(
 
     ``counts`` says how many examples each accuracy is of; ``tasks`` have the baselines.
     """
-    parts = [
-        accuracies[t.label] * (1 - accuracies[t.label]) / counts[t.label] / (1 - t.baseline) ** 2
-        for t in tasks
-    ]
-    return math.sqrt(sum(parts)) / len(tasks)
+    parts = (standard_error(accuracies[t.label], counts[t.label]) / (1 - t.baseline) for t in tasks)
+    return math.hypot(*parts) / len(tasks)
 
 
 def margin_rows() -> list[list[Any]]:
@@ -181,21 +181,19 @@ def corpus_grams(length: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def overlaps(task: Task, length: int, most: int = 300) -> list[dict[str, Any]]:
-    """Of the first ``most`` shuffled examples, those with ``length`` words like the corpus."""
-    seen, pool = corpus_grams(length), task.sample(most).pool[:most]
+def overlaps(task: Task, length: int) -> list[dict[str, Any]]:
+    """Of the first ``MOST`` shuffled examples, those with ``length`` words like the corpus."""
+    seen, pool = corpus_grams(length), task.sample(MOST).pool[:MOST]
     return [item for item in pool if grams(item_text(task, item), length) & seen]
 
 
-def overlap_rows(
-    tasks: Sequence[Task], lengths: Sequence[int] = (8, 13), most: int = 300
-) -> list[list[Any]]:
-    """Rows: tasks with any overlap, examples looked at, those with each length in common."""
+def overlap_rows(tasks: Sequence[Task]) -> list[list[Any]]:
+    """Rows: tasks with any overlap, examples looked at, those with 8 and 13 words in common."""
     rows = []
     for task in tasks:
-        found = [len(overlaps(task, length, most)) for length in lengths]
+        found = [len(overlaps(task, length)) for length in (8, 13)]
         if any(found):
-            rows.append([task.label, min(most, len(task.items)), *found])
+            rows.append([task.label, min(MOST, len(task.items)), *found])
     return rows
 
 

@@ -133,12 +133,12 @@ def bootstrap_figure(values: np.ndarray, core: float) -> tuple[Figure, str]:
     return fig, alt
 
 
-def seeds_frame(margin: float, seeds: int, spread: float = SEEDS_CORE_SD) -> tuple[Figure, str]:
+def seeds_frame(margin: float, seeds: int) -> tuple[Figure, str]:
     """What the mean of so many runs may come out as, beside GPT-2's score; for ``explore``."""
-    error = spread / math.sqrt(seeds)
+    error = SEEDS_CORE_SD / math.sqrt(seeds)
     x = np.linspace(GPT2_CORE - 0.015, GPT2_CORE + 0.03, 300)
     y = np.exp(-0.5 * ((x - GPT2_CORE - margin) / error) ** 2)
-    above = certainty(margin, seeds, spread)
+    above = certainty(margin, seeds, SEEDS_CORE_SD)
     with plotting(height=2.3) as (fig, axes):
         axes.plot(x, y)
         axes.fill_between(x, 0, y, where=x > GPT2_CORE, color=COLOURS[0], alpha=0.25)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from nanogpt2 import reported
+from nanogpt2.costs import RECORD_DEVICES
 from nanogpt2.depth import dial
 from nanogpt2.lab.drawing import PAINT, arrow, box, opening, path, words
 from nanogpt2.lab.page import Html
+from nanogpt2.recipes import get_recipe
 
 
-def pipeline(caption: str = "", devices: int = 8, device_rows: int = 16) -> Html:
+def pipeline(caption: str = "") -> Html:
     """The chapter's idea: the whole run from text to score, with its shapes and numbers."""
-    at = dial(24, "run1")
+    at, rows = dial(24, "run1"), get_recipe("run1").device_batch_size
     length = at.model.sequence_len
-    passes = at.batch_tokens // (devices * device_rows * length)
+    passes = at.batch_tokens // (RECORD_DEVICES * rows * length)
     ways = (
         ("documents", "shards of FineWeb-Edu", "fetched once"),
         ("tokens", f"a vocabulary of {at.model.vocab_size:,}", "the tokenizer is trained first"),
-        ("rows", f"({device_rows}, {length:,} + 1) a pass", "documents packed, none padded"),
-        (f"{devices} ranks x {passes} passes", f"{at.batch_tokens:,} tokens",
+        ("rows", f"({rows}, {length:,} + 1) a pass", "documents packed, none padded"),
+        (f"{RECORD_DEVICES} ranks x {passes} passes", f"{at.batch_tokens:,} tokens",
          "forward, backward: gradients"),
         ("one step", "Muon, AdamW, sharded", f"{at.parameters['total'] / 1e9:.2f} billion "
          "parameters"),
