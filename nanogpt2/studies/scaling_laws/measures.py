@@ -82,15 +82,11 @@ def rows_or_none(rows: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]
 
 def valley_rows(results: Mapping[str, Any], way: str) -> list[list[Any]]:
     """Rows: FLOPs, best N, its tokens, tokens a parameter, bits per byte; by one count of N."""
-    found = {C: at for C, *at in results["laws"].get(way, {}).get("optima", [])}
-    rows = []
-    for C in sorted({point.budget for point in points_in(results)}):
-        if C in found:
-            N, D, bpb = found[C]
-            rows.append([f"{C:.2g}", N, D, f"{D / N:.1f}", f"{bpb:.4f}"])
-        else:
-            rows.append([f"{C:.2g}", UNBRACKETED, "", "", ""])
-    return rows_or_none(rows, 5)
+    optima = results["laws"].get(way, {}).get("optima", [])
+    found = {C: [N, D, f"{D / N:.1f}", f"{bpb:.4f}"] for C, N, D, bpb in optima}
+    none = [UNBRACKETED, "", "", ""]
+    budgets = sorted({point.budget for point in points_in(results)})
+    return rows_or_none([[f"{C:.2g}", *found.get(C, none)] for C in budgets], 5)
 
 
 def count_rows(results: Mapping[str, Any]) -> list[list[Any]]:

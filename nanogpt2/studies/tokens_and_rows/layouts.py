@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
+from operator import length_hint
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
@@ -194,21 +195,20 @@ def filling(
 ) -> Filling:
     """What best fit does to its own buffer."""
     held: Buffer[int] = Buffer()
-    read: list[int] = []
     rows: list[int] = []
     share: list[float] = []
     half = sum(lengths) // capacity // 3
-    begin = 0
-    stream = (read.append(length) or length for length in lengths)  # type: ignore[func-returns-value]
+    begin, stream = 0, iter(lengths)
     for count, _ in enumerate(best_fit(stream, capacity, buffer, refill, held)):
-        if len(read) == len(lengths):  # from here on the buffer runs empty
+        left = length_hint(stream)
+        if not left:  # from here on the buffer runs empty
             break
         if count % max(1, half // 20) == 0 and len(held):
             rows.append(count)
             share.append(fmean(len(one.tokens) > capacity for one in held.in_order()))
         if count == half:
-            begin = len(read)
-    return Filling(rows, share, 1 - (count - half) * capacity / sum(read[begin:]))
+            begin = len(lengths) - left
+    return Filling(rows, share, 1 - (count - half) * capacity / sum(lengths[begin:]))
 
 
 def kept_by_place(rows: Iterable[Row], lengths: Sequence[int], edges: Sequence[int]) -> list[float]:
