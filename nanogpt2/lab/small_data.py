@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,26 +104,14 @@ def _make(folder: Path, vocab_size: int) -> None:
         write_embedded_corpus(temporary / "corpus")
         shards = find_shards(temporary / "corpus")
         # every so manieth document, so that the sample is of all the sources
-        texts = _sample([text for shard in shards.train for text in read_documents(shard)])
+        texts = [text for shard in shards.train for text in read_documents(shard)]
+        texts = texts[:: max(1, round(sum(map(len, texts)) / TRAIN_CHARACTERS))]
         tokenizer = Tokenizer.train(texts, vocab_size)
         tokenizer.save(temporary / "tokenizer")
         held_out = [text for shard in shards.held_out for text in read_documents(shard)]
-        for name, documents in (("train", texts), ("val", _cut(held_out, VAL_CHARACTERS))):
+        before = accumulate(map(len, held_out), initial=0)  # characters, until there are enough
+        val = [text for text, size in zip(held_out, before, strict=False) if size < VAL_CHARACTERS]
+        for name, documents in (("train", texts), ("val", val)):
             tokens = tokenizer.encode_batch(documents, prepend_bos=True)
             stream = np.fromiter((t for row in tokens for t in row), dtype=np.uint16)
             np.save(temporary / f"{name}.npy", stream)
-
-
-def _sample(documents: list[str]) -> list[str]:
-    total = sum(map(len, documents))
-    return documents[:: max(1, round(total / TRAIN_CHARACTERS))]
-
-
-def _cut(documents: list[str], characters: int) -> list[str]:
-    kept, length = [], 0
-    for document in documents:
-        if length >= characters:
-            break
-        kept.append(document)
-        length += len(document)
-    return kept

@@ -11,29 +11,29 @@ import pytest
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab import recorded
+from nanogpt2.reported import LEADERBOARD
 from nanogpt2.studies import speedrun as run
 from nanogpt2.studies.speedrun.__main__ import main, record_run
 from nanogpt2.studies.speedrun.rehearsals import steps_done
-from nanogpt2.studies.speedrun.tables import RECORDS, changes_of
 
 
 def test_records_are_recomputed_to_the_digit() -> None:
     rows = {row[0]: row[1:] for row in run.leaderboard_rows()}
     steps = ["16,704", "14,889", "7,226", "6,612", "6,055", "5,568"]
-    assert [rows[name][1] for name in RECORDS] == steps
+    assert [rows[name][1] for name in LEADERBOARD] == steps
     assert rows["run1"][2] == "4.3308e+19" and rows["run1"][4] == "73"
-    assert [rows[name][0] for name in RECORDS[2:4]] == ["one", "mean of 7"]
+    assert [rows[name][0] for name in ("run3", "run4")] == ["one", "mean of 7"]
 
 
 def test_changes_name_fields_that_differ_and_only_those() -> None:
-    changes = changes_of("run3")
-    assert any(change.startswith("ratio 8.5 → 8.25") for change in changes)
-    assert not any(change.startswith("depth") for change in changes)
-    for name in RECORDS[1:]:
-        for change in changes_of(name):
+    changes = {name: told.split("; ") for name, told in run.change_rows()}
+    assert list(changes) == list(LEADERBOARD)[1:]
+    assert any(change.startswith("ratio 8.5 → 8.25") for change in changes["run3"])
+    assert not any(change.startswith("depth") for change in changes["run3"])
+    for told in changes.values():
+        for change in told:
             before, after = change.split(" ", 1)[1].split(" → ")
             assert before != after
-    assert len(run.change_rows()) == 5
 
 
 def test_plans_scale_with_devices() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from nanogpt2.costs import record_mfu
@@ -19,7 +20,6 @@ from nanogpt2.reported import (
     SOURCES,
 )
 
-RECORDS = tuple(LEADERBOARD)
 PRICES = (
     (
         NODE_DOLLARS_PER_HOUR.date,
@@ -88,16 +88,14 @@ def leaderboard_rows() -> list[list[Any]]:
     return rows
 
 
-def changes_of(name: str) -> list[str]:
-    """How a record's recipe differs from the one before it, field by field."""
-    before = get_recipe(RECORDS[RECORDS.index(name) - 1])
-    found = differences(before, get_recipe(name))
-    return [f"{setting} {was} → {now}" for setting, (was, now) in found.items()]
-
-
 def change_rows() -> list[list[str]]:
-    """Rows: record, what its recipe changed."""
-    return [[name, "; ".join(changes_of(name))] for name in RECORDS[1:]]
+    """Rows: record, how its recipe differs from the one before it, field by field."""
+    rows = []
+    for before, name in pairwise(LEADERBOARD):
+        found = differences(get_recipe(before), get_recipe(name))
+        told = [f"{setting} {was} → {now}" for setting, (was, now) in found.items()]
+        rows.append([name, "; ".join(told)])
+    return rows
 
 
 def gpt3_hours() -> tuple[float, float]:
