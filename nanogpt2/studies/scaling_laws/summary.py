@@ -67,10 +67,11 @@ def optima(points: Sequence[Point], way: str) -> list[tuple[float, float, float,
     return found
 
 
-def growth(points: Sequence[Point], way: str, of: int) -> Floats:
-    """Exponent of the best N (``of`` 1) or D (2) against FLOPs."""
+def growth(points: Sequence[Point], way: str) -> Floats:
+    """Exponents of the best N and of the best D against FLOPs."""
     best = optima(points, way)
-    return (exponent([each[0] for each in best], [each[of] for each in best]),)
+    C, N, D = ([each[i] for each in best] for i in range(3))
+    return exponent(C, N), exponent(C, D)
 
 
 def ratio(points: Sequence[Point], way: str) -> Floats:
@@ -103,8 +104,7 @@ def laws(points: Sequence[Point]) -> dict[str, Any]:
         found[way] = {
             "law": asdict(whole),
             **bootstrapped(points, *names, numbers=partial(numbers, way=way, near=whole)),
-            **bootstrapped(points, "N_growth", numbers=partial(growth, way=way, of=1)),
-            **bootstrapped(points, "D_growth", numbers=partial(growth, way=way, of=2)),
+            **bootstrapped(points, "N_growth", "D_growth", numbers=partial(growth, way=way)),
             **bootstrapped(points, "ratio", numbers=partial(ratio, way=way)),
             "optima": optima(points, way),
         }
