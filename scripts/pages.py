@@ -9,7 +9,7 @@ from pathlib import Path
 from nanogpt2.export import web
 from nanogpt2.files import read_json
 from nanogpt2.lab.records import Record, recorded
-from nanogpt2.reporting.figures import figure, style, svg
+from nanogpt2.reporting.figures import plotting, svg
 from scripts.chapters import costs_file
 from scripts.paths import BOOK, RESULTS, document, notebooks
 
@@ -175,8 +175,7 @@ def _curve(entry: Record) -> str:
     name, points = curve(entry)
     if not points:
         return ""
-    fig, axes = figure(6.4, 2.8)
-    with style():
+    with plotting(6.4, 2.8) as (fig, axes):
         axes.plot(*zip(*points, strict=True))
         axes.set(xlabel="step", ylabel=name)
     (first, before), (last, after) = points[0], points[-1]

@@ -24,5 +24,5 @@ from nanogpt2.lab.small_run import (
     small_runs,
 )
 from nanogpt2.lab.variations import variations_table
-from nanogpt2.reporting.figures import figure, style
+from nanogpt2.reporting.figures import plotting
 from nanogpt2.reporting.statistics import compare

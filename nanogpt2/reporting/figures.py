@@ -66,18 +66,17 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings())  # type: ignore[arg-type]
 
 
-def figure(width: float = 5.6, height: float = 2.9) -> tuple[Figure, Any]:
-    """A figure in the book's style, in inches, and its axes."""
+@contextmanager
+def plotting(
+    width: float = 5.6, height: float = 2.9, rows: int = 1
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure, in inches, and its axes, with the book's style for all that is drawn in the block.
+
+    Several ``rows`` of axes lie below each other and share their x.
+    """
     with style():
         fig = Figure(figsize=(width, height))
-        return fig, fig.subplots()
-
-
-@contextmanager
-def plotting(width: float = 5.6, height: float = 2.9) -> Iterator[tuple[Figure, Any]]:
-    """``figure``, with the book's style for all that is drawn on it within the block."""
-    with style():
-        yield figure(width, height)
+        yield fig, fig.subplots(rows, sharex=True)
 
 
 def legend(fig: Figure, ncols: int = 3) -> None:

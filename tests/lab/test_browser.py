@@ -36,8 +36,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def frame(turns: int, base: int) -> tuple[Any, str]:
-        fig, axes = lab.figure(3, 2)
-        axes.plot([0, turns], [0, base])
+        with lab.plotting(3, 2) as (fig, axes):
+            axes.plot([0, turns], [0, base])
         return fig, f"a line to {turns}, {base}"
 
     bet = lab.predict("Which is more?", ["one", "two"])

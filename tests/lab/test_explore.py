@@ -8,7 +8,7 @@ import pytest
 
 from nanogpt2.errors import UserError
 from nanogpt2.lab.explore import MAX_BYTES, explore
-from nanogpt2.reporting.figures import figure
+from nanogpt2.reporting.figures import plotting
 
 
 def words(**values: object) -> tuple[str, str]:
@@ -50,8 +50,8 @@ def test_it_refuses_what_it_cannot_show(values: dict[str, list[int]], said: str)
 def test_it_refuses_a_start_off_the_scale_and_a_silent_frame() -> None:
     with pytest.raises(UserError, match="cannot start"):
         explore(words, start={"a": 7}, a=[1, 2])
-    with pytest.raises(UserError, match="alt text"):
-        explore(lambda a: (figure()[0], ""), a=[1])
+    with pytest.raises(UserError, match="alt text"), plotting() as (fig, _):
+        explore(lambda a: (fig, ""), a=[1])
 
 
 def test_it_refuses_a_heavy_page() -> None:

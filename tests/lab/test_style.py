@@ -88,14 +88,13 @@ def test_ids_are_unique_over_two_equal_figures() -> None:
 
 def test_style_leaves_no_trace() -> None:
     before = dict(matplotlib.rcParams)
-    with lab.style():
+    with lab.plotting():
         assert matplotlib.rcParams["svg.fonttype"] == "none"
     assert dict(matplotlib.rcParams) == before
 
 
 def test_alt_text_is_owed_and_escaped() -> None:
-    fig, _ = lab.figure()
-    with pytest.raises(UserError, match="alt text"):
+    with lab.plotting() as (fig, _), pytest.raises(UserError, match="alt text"):
         lab.show(fig, " ")
     assert 'aria-label="a &lt; b &amp; &quot;c&quot;"' in lab.show(fig, 'a < b & "c"').html
 

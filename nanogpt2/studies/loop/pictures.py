@@ -14,7 +14,7 @@ from nanogpt2.lab.small_run import SmallRun
 from nanogpt2.optim.schedules import learning_rate, muon_momentum, weight_decay
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reported import LEADERBOARD
-from nanogpt2.reporting.figures import COLOURS, legend, plotting, style
+from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.studies.loop.measures import valley
 
 RECORDS = tuple(LEADERBOARD)
@@ -73,12 +73,9 @@ def schedule_frame(record: str) -> tuple[Figure, str]:
         ("its momentum", momentum, (0.84, 0.98)),
         ("its decay", decay, (0, 0.063)),
     )
-    with style():
-        fig = Figure(figsize=(5.6, 4.6))
-        for i, (axes, (name, y, limits)) in enumerate(
-            zip(fig.subplots(3, 1, sharex=True), panels, strict=True)
-        ):
-            axes.plot(steps, y, color=COLOURS[i], linestyle="-")
+    with plotting(height=4.6, rows=3) as (fig, below):
+        for axes, (name, y, limits), colour in zip(below, panels, COLOURS, strict=False):
+            axes.plot(steps, y, color=colour, linestyle="-")
             axes.set(ylabel=name, ylim=limits, xlim=(0, LONGEST))
         axes.set_xlabel("step")
     falls = total - round(recipe.warmdown_ratio * total)
@@ -125,9 +122,7 @@ def valley_frame(rate: float, warm_down: float) -> tuple[Figure, str]:
 def moment_lines(found: dict[str, Any], caption: str = "") -> Html:
     """One number's gradients, AdamW's two averages of them, and the number; from ``followed``."""
     steps = range(1, len(found["gradient"]) + 1)
-    with style():
-        fig = Figure(figsize=(5.6, 4.6))
-        first, second, third = fig.subplots(3, 1, sharex=True)
+    with plotting(height=4.6, rows=3) as (fig, (first, second, third)):
         first.plot(steps, found["gradient"], color=COLOURS[5], linestyle="-", label="gradient")
         first.plot(steps, found["mean"], color=COLOURS[0], linestyle="-", label="mean m")
         first.plot(steps, found["root"], color=COLOURS[1], label="root of v")
