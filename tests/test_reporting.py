@@ -142,29 +142,34 @@ def test_the_report_names_the_command_of_the_page_until_the_page_is_there(run_fo
     assert command not in html
 
 
-def test_core_is_compared_with_gpt2_only_when_there(run_folder):
+def test_core_is_compared_with_gpt2_only_when_there_and_whole(run_folder):
     html = write_report(run_folder)[0].read_text()
     assert "0.256525" not in html
-    tasks = {"hellaswag": {"accuracy": 0.3, "centered": 0.0667, "correct": [1, 0]}}
+    task = {"accuracy": 0.3, "centered": 0.0667, "correct": [1, 0]}
     core = {
-        "label": "CORE, sample of at most 2 examples a task",
+        "label": "CORE",
         "core": 0.2585,
         "core_corrected": 0.2333,
         "standard_error": 0.0071,
-        "tasks": tasks,
+        "sample": False,
+        "protocol": "nanochat",
+        "tasks": {"hellaswag": task} | {f"task {i}": task for i in range(21)},
     }
     (run_folder / "core.json").write_text(json.dumps(core))
     html, markdown = (path.read_text() for path in write_report(run_folder))
     for text in (html, markdown):
         for figure in ("0.2585", "0.0071", "0.0020 above", "0.256525", "0.2333", "0.2309"):
             assert figure in text
-        assert "sample of at most 2" in text and "hellaswag" in text and "0.3000" in text
-    assert 'aria-label="Centered accuracy of 1 tasks as bars' in html and "GPT-2 1.5B" not in html
+        assert "hellaswag" in text and "0.3000" in text
+    assert 'aria-label="Centered accuracy of 22 tasks as bars' in html and "GPT-2 1.5B" not in html
     core["published"] = {"1.5B": {"hellaswag": 0.5}}
+    core |= {"sample": True, "label": "CORE, sample of at most 2 examples a task"}
     (run_folder / "core.json").write_text(json.dumps(core))
-    html = write_report(run_folder)[0].read_text()
+    html, markdown = (path.read_text() for path in write_report(run_folder))
     Page(html)
     assert "GPT-2 1.5B" in html
+    for text in (html, markdown):
+        assert "sample of at most 2" in text and "0.256525" not in text
 
 
 def test_a_run_that_has_only_begun_has_a_report(run_folder):

@@ -6,14 +6,14 @@ A noisy curve is drawn twice, pale as it was measured and firm as its average.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from markupsafe import Markup
 
-from nanogpt2.reporting.figures import COLOURS, DASHES, legend, plotting, svg
+from nanogpt2.reporting.figures import COLOURS, DASHES, INK, legend, plotting, svg
 
 MAX_POINTS = 600
 Point = tuple[float, float]
@@ -115,3 +115,40 @@ def line_chart(
     head = f"<title>{escape(title)}</title>" + (f"<style>{theme}</style>" if theme else "")
     before, after = svg(fig, alt, identity).split(">", 1)
     return Markup(f"{before}>{head}{after}")
+
+
+def core_chart(core: Mapping[str, Any]) -> Markup:
+    """An ``<svg>`` of centered accuracy per task as bars; whiskers are one standard error.
+
+    ``core`` is what ``CoreResult.to_dict`` gives; of its published scores the largest size of GPT-2
+    is marked by diamonds.
+    """
+    from nanogpt2.evals.core.statistics import baseline_of, centered
+
+    tasks, published = core["tasks"], core.get("published")
+    labels = list(tasks)[::-1]
+    values = [tasks[label]["centered"] for label in labels]
+    chance = [baseline_of(tasks[label]["accuracy"], tasks[label]["centered"]) for label in labels]
+    errors = [  # once centered, an accuracy's error is wider
+        tasks[label].get("standard_error", 0.0) / (1 - b)
+        for label, b in zip(labels, chance, strict=True)
+    ]
+    rows = range(len(labels))
+    with plotting(7.2, 0.8 + 0.27 * len(labels)) as (fig, axes):
+        axes.barh(rows, values, xerr=errors, ecolor=INK, label="this model")
+        if published:
+            size, scores = list(published.items())[-1]
+            known = [row for row in rows if labels[row] in scores]
+            marks = [centered(scores[labels[row]], chance[row]) for row in known]
+            axes.plot(marks, known, "D", color=COLOURS[1], ms=4, label=f"GPT-2 {size}")
+            legend(fig)
+        axes.set_yticks(rows, labels)
+        axes.grid(axis="y", visible=False)
+        axes.axvline(0, color=INK, linestyle="-", lw=0.8)
+        axes.set_xlabel("centered accuracy: 0 is guessing, 1 is all right")
+    best, worst = (pick(labels, key=lambda k: tasks[k]["centered"]) for pick in (max, min))
+    alt = (
+        f"Centered accuracy of {len(labels)} tasks as bars, from "
+        f"{tasks[worst]['centered']:+.2f} ({worst}) to {tasks[best]['centered']:+.2f} ({best})"
+    )
+    return Markup(svg(fig, alt, "chart-core"))

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
-from nanogpt2.reported import GPT2_CORE, GPT2_CORE_CORRECTED
+from nanogpt2.reported import GPT2_CORE
 from nanogpt2.reporting.run import Run, load_run
 from nanogpt2.settings import flat
 
@@ -151,20 +150,14 @@ def core_part(run: Run) -> dict[str, Any] | None:
     """CORE and its tasks, with what a careful reader should know of the comparison."""
     if "core" not in run.core:
         return None
-    found = run.core
-    core, error = found["core"], found["standard_error"]
-    side = "above" if core > GPT2_CORE else "below"
-    sentence = (
-        f"{found['label']}: {core:.4f}, with a standard error of {error:.4f}; "
-        f"{abs(core - GPT2_CORE):.4f} {side} the {GPT2_CORE} of GPT-2 (1.5B). "
-        "It is the mean over tasks of accuracy with chance taken out (DCLM, arXiv 2406.11794); "
-        f"with the corrected table of chances it is {found['core_corrected']:.4f}, "
-        f"and GPT-2's {GPT2_CORE_CORRECTED}."
-    )
-    from nanogpt2.evals.core.report import core_figure  # matplotlib, where there is a figure
+    from nanogpt2.evals.core.report import verdict  # torch and matplotlib, where there is a CORE
+    from nanogpt2.reporting.charts import core_chart
 
-    figure = core_figure(found, found.get("published"))
-    return {"sentence": sentence, "tasks": found["tasks"], "figure": Markup(figure)}
+    sentence = (
+        f"{verdict(run.core)} It is the mean over tasks of accuracy with chance taken out "
+        "(DCLM, arXiv 2406.11794)."
+    )
+    return {"sentence": sentence, "tasks": run.core["tasks"], "figure": core_chart(run.core)}
 
 
 def play_part(run: Run) -> dict[str, str]:

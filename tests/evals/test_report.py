@@ -13,10 +13,12 @@ from rich.console import Console
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.evals.core import CoreResult, TaskResult, evaluate_core
 from nanogpt2.evals.core.bundle import published_scores
-from nanogpt2.evals.core.report import baseline_of, core_figure, core_table, verdict
+from nanogpt2.evals.core.report import core_table, verdict
 from nanogpt2.evals.core.results import Outcome, build_result
+from nanogpt2.evals.core.statistics import baseline_of
 from nanogpt2.evals.core.tasks import Task
 from nanogpt2.model.gpt import GPT
+from nanogpt2.reporting.charts import core_chart
 
 
 def text_of(table: object) -> str:
@@ -65,23 +67,22 @@ def test_verdict_of_a_whole_core(gpt2_like: CoreResult) -> None:
         core=0.25851,
         tasks={k: replace(t, available=len(t.correct)) for k, t in gpt2_like.tasks.items()},
     )
-    assert "this is 0.0020 above it, 0.3 standard errors" in verdict(whole)
-    assert "other protocol" in verdict(replace(whole, protocol="dclm"))
+    assert "this is 0.0020 above it, 0.3 standard errors" in verdict(whole.to_dict())
+    assert "other protocol" in verdict(replace(whole, protocol="dclm").to_dict())
 
 
 def test_verdict_of_a_sample_compares_nothing(gpt2_like: CoreResult) -> None:
-    assert "sample of at most 1,000" in verdict(gpt2_like)
-    assert "Not to be compared with a published CORE" in verdict(gpt2_like)
+    assert "sample of at most 1,000" in verdict(gpt2_like.to_dict())
+    assert "Not to be compared with a published CORE" in verdict(gpt2_like.to_dict())
 
 
 def test_figure_is_one_svg_with_a_name(
     small_bundle: Path, tokenizer: Tokenizer, model: GPT
 ) -> None:
     result = evaluate_core(model, tokenizer, small_bundle, max_per_task=6)
-    svg = core_figure(result.to_dict(), {"1.5B": {"choices": 0.5, "words": 0.2}})
+    svg = core_chart(result.to_dict({"1.5B": {"choices": 0.5, "words": 0.2}}))
     root = ET.fromstring(svg)
     assert root.tag.endswith("svg") and root.attrib["role"] == "img"
-    assert root.attrib["width"] == "100%" and "height" not in root.attrib
     assert "http" not in "".join(
         value for node in root.iter() for key, value in node.attrib.items() if key.endswith("href")
     )
@@ -89,4 +90,4 @@ def test_figure_is_one_svg_with_a_name(
 
 def test_figure_of_a_perfect_task() -> None:
     result = CoreResult(1.0, {"easy": TaskResult(1.0, 1.0, [True])})
-    assert core_figure(result.to_dict()).startswith("<svg")
+    assert core_chart(result.to_dict()).startswith("<svg")

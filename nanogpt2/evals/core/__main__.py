@@ -107,7 +107,7 @@ def show(result: CoreResult, published: Scores, out: Path | None) -> None:
         console.print(core_table(result, published, console.width))
     else:  # a file is as wide as the table
         Console(width=200).print(core_table(result, published))
-    print(verdict(result))
+    print(verdict(result.to_dict()))
     if out is not None:
         print(f"every outcome is in {out}")
 

@@ -1,41 +1,19 @@
-"""CORE shown: a table beside GPT-2's four published sizes, and a figure for a web page.
-
-Chapter: core.
-"""
+"""CORE shown: a table beside GPT-2's four published sizes, and what to say of it. Chapter: core."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from nanogpt2.evals.core.results import CoreResult, TaskResult
-from nanogpt2.evals.core.statistics import centered, core_of
-from nanogpt2.reported import GPT2_CORE
-
-LOOK: dict[Any, Any] = {
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("xtick.color", "ytick.color", "axes.labelcolor"), "#777777"),
-    **dict.fromkeys(("axes.titlecolor", "legend.labelcolor"), "#777777"),
-    "axes.titlelocation": "left",
-    **{f"axes.spines.{side}": False for side in ("top", "right", "left")},
-}
-"""of the figure: nothing behind it, and grey words that both light and dark pages show"""
+from nanogpt2.evals.core.results import CORE_TASKS, CoreResult, TaskResult
+from nanogpt2.evals.core.statistics import baseline_of, core_of
+from nanogpt2.reported import GPT2_CORE, GPT2_CORE_CORRECTED
 
 Scores = Mapping[str, Mapping[str, float]]
 """GPT-2 size -> task -> published accuracy"""
-
-
-def baseline_of(accuracy: float, centered: float) -> float:
-    """b of c = (a - b) / (1 - b); an accuracy of 1 tells nothing, and any b centers it.
-
-    So a result needs no bundle to be shown beside others.
-    """
-    return 0.0 if centered == 1 else (accuracy - centered) / (1 - centered)
 
 
 def core_table(result: CoreResult, published: Scores, width: int | None = None) -> Table:
@@ -83,69 +61,23 @@ def _width(columns: list[list[str]]) -> int:
     return 1 + sum(3 + max(map(len, column)) for column in columns)
 
 
-def verdict(result: CoreResult) -> str:
-    """The result in two sentences, with what a careful reader should know of it."""
+def verdict(core: Mapping[str, Any]) -> str:
+    """The result in two sentences, with what a careful reader should know of it.
+
+    ``core`` is what ``CoreResult.to_dict`` gives, or was read from a ``core.json``.
+    """
+    score, error = core["core"], core["standard_error"]
     said = (
-        f"{result.label}: {result.core:.4f}, standard error {result.standard_error:.4f} "
-        f"(bootstrap over examples); {result.core_corrected:.4f} with the corrected baselines."
+        f"{core['label']}: {score:.4f}, standard error {error:.4f} (bootstrap over examples); "
+        f"{core['core_corrected']:.4f} with the corrected baselines."
     )
-    if not result.is_complete or result.is_sample:
+    if core["sample"] or len(core["tasks"]) != CORE_TASKS:
         return said + " Not to be compared with a published CORE."
-    if result.protocol != "nanochat":
+    if core["protocol"] != "nanochat":
         return said + " GPT-2's 0.2565 was measured with the other protocol, nanochat."
-    margin = result.core - GPT2_CORE
+    margin = score - GPT2_CORE
     side = "above" if margin > 0 else "below"
     return said + (
-        f" GPT-2 (1.5B) has {GPT2_CORE}: this is {abs(margin):.4f} {side} it, "
-        f"{abs(margin) / result.standard_error:.1f} standard errors."
+        f" GPT-2 (1.5B) has {GPT2_CORE} ({GPT2_CORE_CORRECTED} corrected): this is "
+        f"{abs(margin):.4f} {side} it, {abs(margin) / error:.1f} standard errors."
     )
-
-
-def core_figure(core: Mapping[str, Any], published: Scores | None = None) -> str:
-    """Bars of centered accuracy per task as one self-contained SVG element for a web page.
-
-    Args:
-        core: what ``CoreResult.to_dict`` gives, or was read from a ``core.json``.
-        published: from ``bundle.published_scores``; its largest size is marked by diamonds.
-
-    Light and dark pages both can show it; whiskers are one standard error.
-    """
-    from matplotlib import rc_context  # the command draws none
-    from matplotlib.figure import Figure
-
-    tasks = core["tasks"]
-    labels = list(tasks)[::-1]
-    values = [tasks[label]["centered"] for label in labels]
-    chance = [baseline_of(tasks[label]["accuracy"], tasks[label]["centered"]) for label in labels]
-    errors = [  # once centered, an accuracy's error is wider
-        tasks[label].get("standard_error", 0.0) / (1 - b)
-        for label, b in zip(labels, chance, strict=True)
-    ]
-    with rc_context(LOOK):
-        figure = Figure(figsize=(7.2, 0.8 + 0.27 * len(labels)), layout="constrained")
-        axes = figure.add_subplot()
-        rows = range(len(labels))
-        axes.barh(rows, values, xerr=errors, color="#4477aa", ecolor="#888888", label="this model")
-        if published:
-            size, scores = list(published.items())[-1]
-            known = [row for row in rows if labels[row] in scores]
-            marks = [centered(scores[labels[row]], chance[row]) for row in known]
-            axes.plot(marks, known, "D", color="#cc6677", ms=4, label=f"GPT-2 {size}")
-            axes.legend(loc="lower right", frameon=False)
-        axes.set_yticks(rows, labels, fontsize=8)
-        axes.axvline(0, color="#888888", lw=0.8)
-        axes.set_xlabel("centered accuracy: 0 is guessing, 1 is all right")
-        axes.set_title(f"{core['label']}: {core['core']:.4f} ± {core['standard_error']:.4f}")
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    best, worst = (pick(labels, key=lambda k: tasks[k]["centered"]) for pick in (max, min))
-    described = (
-        f"Centered accuracy of {len(labels)} tasks as bars, from "
-        f"{tasks[worst]['centered']:+.2f} ({worst}) to {tasks[best]['centered']:+.2f} ({best})"
-    )
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    # no fixed size: the page decides; a name for those who cannot see it
-    svg = re.sub(r' height="[^"]*"', "", svg, count=1)
-    named = f' width="100%" role="img" aria-label="{described}"'
-    return re.sub(r' width="[^"]*"', named, svg, count=1)

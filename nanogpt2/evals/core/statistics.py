@@ -17,6 +17,14 @@ def centered(accuracy: float, baseline: float) -> float:
     return (accuracy - baseline) / (1.0 - baseline)
 
 
+def baseline_of(accuracy: float, centered: float) -> float:
+    """The b of ``centered``; an accuracy of 1 tells nothing, and any b centers it.
+
+    So a result needs no bundle to be shown beside others.
+    """
+    return 0.0 if centered == 1 else (accuracy - centered) / (1 - centered)
+
+
 def standard_error(accuracy: float, count: int) -> float:
     """Binomial standard error of an accuracy over ``count`` examples."""
     return math.sqrt(accuracy * (1.0 - accuracy) / count)
@@ -44,11 +52,10 @@ def paired_error(
     variance = 0.0
     for label, task in first.items():
         apart = np.subtract(task["correct"], second[label]["correct"], dtype=float)
-        chance_left = 1.0  # 1 - b, from either: centered = 1 - (1 - accuracy) / (1 - b)
-        for known in (task, second[label]):
-            if known["accuracy"] < 1:
-                chance_left = (1 - known["accuracy"]) / (1 - known["centered"])
-        variance += float(apart.var(ddof=1)) / len(apart) / chance_left**2 if len(apart) > 1 else 0
+        both = (task, second[label])
+        chance = max(baseline_of(known["accuracy"], known["centered"]) for known in both)
+        if len(apart) > 1:
+            variance += float(apart.var(ddof=1)) / len(apart) / (1 - chance) ** 2
     return math.sqrt(variance) / len(first)
 
 
