@@ -22,10 +22,10 @@ from nanogpt2.data.shards import read_documents
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.export.trained import Trained, load_trained
-from nanogpt2.export.web import held_out_text, run_of, write_model
+from nanogpt2.export.web import held_out_text, write_model
 from nanogpt2.export.web_format import bring, packed
 from nanogpt2.files import atomic_directory, named_path
-from nanogpt2.reporting.run import Run
+from nanogpt2.reporting.run import Run, load_run
 from nanogpt2.training.checkpoint import list_checkpoints, step_of
 from scripts.bigram import Bigram, bigram, count_pairs
 from scripts.paths import BOOK
@@ -82,9 +82,7 @@ def chosen(run: Path) -> list[Path]:
 
 def build(folder: Path, out: Path, bits: int, tokens: int) -> None:
     """Write the book's model of the run in ``folder`` to ``out``."""
-    run, places = run_of(folder), chosen(folder)
-    if run is None:
-        raise UserError(f"{folder} is no run's folder (there is no config.json in it)")
+    run, places = load_run(folder), chosen(folder)
     sets: dict[str, tuple[Trained, int]] = {"final": (load_trained(places[-1]), bits)}
     for path in places[:-1]:
         sets[path.name] = (load_trained(path), EARLIER_BITS)
@@ -92,7 +90,7 @@ def build(folder: Path, out: Path, bits: int, tokens: int) -> None:
     read = run.config["dial"]["batch_tokens"] * step_of(places[-1])
     vocab = final.model.config.vocab_size
     baseline = bigram(count_pairs(documents(run, final.tokenizer), vocab, read), KEPT)
-    batches = held_out_text(run, final, tokens)
+    batches = held_out_text(final, tokens)
     size = bring(out, "bigram", packed(baseline.to_bytes()))
     measured = bits_per_byte_of(baseline, batches, final.tokenizer.token_bytes)
     steps = {"final": step_of(places[-1]), **{p.name: step_of(p) for p in places[:-1]}}
@@ -105,7 +103,7 @@ def build(folder: Path, out: Path, bits: int, tokens: int) -> None:
              f"in {read:,} tokens of the same text: {measured:.4f} bits per byte.",
              "All figures here are printed by `python -m scripts.model RUN`, with the folder of "
              "the run whose record is `book/results/speedrun-model.json`."]  # fmt: skip
-    write_model(out, sets, run, "The book's model", about, tokens, more)
+    write_model(out, sets, "The book's model", about, tokens, more)
 
 
 def main() -> int:

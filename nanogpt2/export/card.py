@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from nanogpt2.export.trained import Trained
-from nanogpt2.reporting.run import Run, load_run
+from nanogpt2.model.gpt import GPT
+from nanogpt2.reporting.report import duration
+from nanogpt2.reporting.run import Run
 
 HEAD = """---
 library_name: transformers
@@ -30,36 +31,32 @@ print(tokenizer.decode(model.generate(**text)[0]))
 
 Every text begins with `<|bos|>`, which the tokenizer adds. For lm-evaluation-harness that is
 `--model_args pretrained=FOLDER,trust_remote_code=True,add_bos_token=True`.
-
 """
 
 
 def model_card(trained: Trained) -> str:
     """Markdown: how to load it, what it is, what it learned from, and what it scored."""
-    run = record_of(trained.checkpoint)
+    run = trained.run
     title = f"nanogpt2 {run.config.get('name', '')}".strip() if run else "A nanogpt2 model"
-    rows = [*facts(trained), *(scores(run) if run else ())]
-    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
+    lines = [HEAD.format(title=title), *table(trained), ""]
     if run is None:
-        lines += ["", "No record of the run lay beside the checkpoint."]
+        lines += ["No record of the run lay beside the checkpoint."]
     else:
-        lines += ["", "It learned from:", ""] + [f"- {line}" for line in run.config["credits"]]
+        lines += ["It learned from:", "", *(f"- {line}" for line in run.config["credits"])]
         lines += ["", "The run, as it was started:", "", f"    {run.config['command']}"]
-    return HEAD.format(title=title) + "\n".join(lines) + "\n"
+    return "\n".join([*lines, ""])
 
 
-def record_of(checkpoint: Path) -> Run | None:
-    """The run that ``checkpoint``, its folder or one of its checkpoints, belongs to."""
-    for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
-        if (folder / "config.json").is_file() and (folder / "metrics.jsonl").is_file():
-            return load_run(folder)
-    return None
+def table(trained: Trained) -> list[str]:
+    """What the model is, how it was trained, and how well, in lines of Markdown."""
+    rows = [*facts(trained.model), *(scores(trained.run) if trained.run else ())]
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
 
 
-def facts(trained: Trained) -> Iterator[tuple[str, str]]:
-    """What the model is."""
-    config = trained.model.config
-    yield "parameters", f"{trained.model.parameter_counts()['total']:,}"
+def facts(model: GPT) -> Iterator[tuple[str, str]]:
+    """What it is."""
+    config = model.config
+    yield "parameters", f"{model.parameter_counts()['total']:,}"
     yield "layers, width, heads", f"{config.n_layer}, {config.n_embd}, {config.n_head}"
     yield "context", f"{config.sequence_len:,} tokens"
     yield "vocabulary", f"{config.vocab_size:,} tokens"
@@ -67,8 +64,13 @@ def facts(trained: Trained) -> Iterator[tuple[str, str]]:
 
 def scores(run: Run) -> Iterator[tuple[str, str]]:
     """How it was trained, and how well."""
+    machine = run.config.get("machine", {})
     if "tokens" in run.training:
         yield "trained on", f"{run.training['tokens']:,} tokens"
+    if seconds := run.points("seconds"):
+        yield "in", f"{duration(seconds[-1][1])}, {seconds[-1][0]:,} steps"
+    if "processor" in machine:
+        yield "by", f"{machine.get('gpus') or machine['processor']}, commit {machine.get('commit')}"
     if "precision" in run.training:
         yield "products in", str(run.training["precision"])
     bpb = run.evaluation.get("val_bpb", run.training.get("val_bpb"))

@@ -6,11 +6,13 @@ Chapter: speedrun.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.model.gpt import GPT
+from nanogpt2.reporting.run import Run, load_run
 from nanogpt2.training.checkpoint import FOR_A_MODEL, find_checkpoint, read_state
 from nanogpt2.training.loading import find_tokenizer, load_model
 from nanogpt2.training.nanochat import is_nanochat, newest
@@ -27,6 +29,14 @@ class Trained:
     tokenizer: Tokenizer
     step: int = 0
     """steps of its training"""
+
+    @cached_property
+    def run(self) -> Run | None:
+        """The record of the run that it comes from; None of a checkpoint that lies alone."""
+        for folder in (self.checkpoint, *self.checkpoint.absolute().parents[:2]):
+            if (folder / "config.json").is_file() and (folder / "metrics.jsonl").is_file():
+                return load_run(folder)
+        return None
 
 
 def load_trained(

@@ -18,6 +18,7 @@ from torch import Tensor
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.evals.held_out import held_out_batches
+from nanogpt2.export.card import table
 from nanogpt2.export.trained import Trained
 from nanogpt2.export.web_format import (
     bring,
@@ -26,7 +27,6 @@ from nanogpt2.export.web_format import (
     rounded,
     write_weights,
 )
-from nanogpt2.reporting.run import Run, load_run
 
 PAGE = resources.files("nanogpt2.export") / "page"
 ENGINE = ("tensors", "tokenizer", "sampling", "model", "session", "worker", "engine")
@@ -39,9 +39,8 @@ MEASURED = 32_768
 
 def write(trained: Trained, folder: Path) -> None:
     """Fill ``folder``: ``index.html``, the engine in ``page/``, the weights in ``model/``."""
-    run = run_of(trained.checkpoint)
-    name = run.config.get("name", "model") if run else "model"
-    write_model(folder / "model", {"final": (trained, BITS)}, run, title=f"A {name} model")
+    name = trained.run.config.get("name", "model") if trained.run else "model"
+    write_model(folder / "model", {"final": (trained, BITS)}, title=f"A {name} model")
     write_page(folder)
 
 
@@ -67,19 +66,9 @@ def megabytes(model: Path) -> str:
     return f"{size / 1e6:.1f}" if size else ""
 
 
-def run_of(checkpoint: Path) -> Run | None:
-    """The record of the run that a checkpoint belongs to; None for one that lies alone."""
-    for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
-        if (folder / "config.json").is_file():
-            try:
-                return load_run(folder)
-            except UserError:
-                return None
-    return None
-
-
-def held_out_text(run: Run | None, trained: Trained, tokens: int) -> list[tuple[Tensor, Tensor]]:
-    """Batches of the text that the run held out; none where it is no longer there."""
+def held_out_text(trained: Trained, tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches of the text that its run held out; none where it is no longer there."""
+    run = trained.run
     if run is None:
         return []
     try:
@@ -96,7 +85,6 @@ def held_out_text(run: Run | None, trained: Trained, tokens: int) -> list[tuple[
 def write_model(
     folder: Path,
     sets: dict[str, tuple[Trained, int]],
-    run: Run | None,
     title: str,
     about: Sequence[str] = (),
     tokens: int = MEASURED,
@@ -107,7 +95,6 @@ def write_model(
     Args:
         folder: where to; made if need be.
         sets: name -> a model and the bits of its numbers; "final" is the one a page begins with.
-        run: the record, for what the card tells.
         title: of the card.
         about: more paragraphs for the card's text.
         tokens: held-out tokens to measure on.
@@ -115,7 +102,7 @@ def write_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = sets["final"][0]
-    batches = held_out_text(run, final, tokens)
+    batches = held_out_text(final, tokens)
     card_sets, facts = {}, {}
     for name, (trained, bits) in sets.items():
         card_sets[name] = write_weights(trained.model, folder, name, bits)
@@ -135,34 +122,20 @@ def write_model(
         **(more or {}),
     }
     bring(folder, "card", card)
-    (folder / "README.md").write_text(card_text(card, run, about), encoding="utf-8")
+    (folder / "README.md").write_text(card_text(final, card, about), encoding="utf-8")
     return card
 
 
-def card_text(card: dict[str, Any], run: Run | None, about: Sequence[str]) -> str:
-    """The model card, made from the run's record: what it is, what it read, how well it does."""
-    config = card["config"]
+def card_text(trained: Trained, card: dict[str, Any], about: Sequence[str]) -> str:
+    """The model card: what it is, what it read, how well it does, and what the rounding costs."""
     lines = [f"# {card['title']}", "", *(f"{text}\n" for text in about)]
     lines += [
-        f"A language model of {card['parameters']:,} parameters: {config['n_layer']} layers, width "
-        f"{config['n_embd']}, {config['n_head']} heads, a vocabulary of {config['vocab_size']:,}, "
-        f"a context of {config['sequence_len']:,} tokens. It continues text; it knows little, "
-        "invents facts, and repeats what its text says of people: use it to look inside.",
+        "A language model that continues text; it knows little, invents facts, and repeats what "
+        "its text says of people: use it to look inside.",
+        "",
+        *table(trained),
         "",
     ]
-    if run and "dial" in run.config:
-        dial, seconds = run.config["dial"], run.points("seconds")
-        machine = {"cores": "?", "processor": "an unknown processor", "commit": "unknown"}
-        machine |= run.config.get("machine", {})
-        took = (
-            f" and {seconds[-1][0]:,} done in {seconds[-1][1] / 60:.0f} minutes" if seconds else ""
-        )
-        lines += [
-            f"Trained by nanogpt2 (recipe `{run.config.get('name')}`, commit {machine['commit']}), "
-            f"{dial['batch_tokens']:,} tokens a step, {dial['iterations']:,} steps planned{took}, "
-            f"on {machine['cores']} cores of {machine['processor']}.",
-            "",
-        ]
     lines += ["| weights | bits | MB | bits per byte, as trained | as rounded here | cost |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     for name, fact in card["facts"].items():

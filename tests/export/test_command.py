@@ -15,8 +15,9 @@ import torch
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import main as measure
-from nanogpt2.export import nanochat
+from nanogpt2.export import nanochat, web
 from nanogpt2.export.__main__ import KINDS, main
+from nanogpt2.export.card import model_card
 from nanogpt2.export.trained import Trained, load_trained
 from nanogpt2.recipes import RECIPES
 from nanogpt2.training.checkpoint import list_checkpoints
@@ -33,6 +34,27 @@ def of_record(name: str) -> Trained:
     config = replace(RECIPES[name].model, **sizes, n_embd=32)
     texts = ["the old harbour keeps a quiet light for boats that come late in the rain"]
     return Trained(Path(), build(config, torch.float32), Tokenizer.train(texts, 300), step=7)
+
+
+def test_both_cards_tell_of_the_run_that_the_checkpoint_lies_in(tmp_path: Path) -> None:
+    machine = {"processor": "a processor", "commit": "abc+"}
+    config = {"name": "laptop", "credits": ["Speeches"], "command": "python", "machine": machine}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 7, "seconds": 90}\n')
+    (tmp_path / "evaluation.json").write_text('{"val_bpb": 1.5}')
+    trained = replace(of_record("run1"), checkpoint=tmp_path / "checkpoints" / "step_000007")
+    web.write(trained, tmp_path)
+    shown = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    for text in (model_card(trained), shown):
+        for line in (
+            "| in | 1 min 30 s, 7 steps |",
+            "| by | a processor, commit abc+ |",
+            "| held-out text | 1.5000 bits per byte |",
+        ):
+            assert line in text
+    assert "- Speeches" in model_card(trained)
+    alone = replace(trained, checkpoint=Path("nowhere"))
+    assert "No record of the run" in model_card(alone)
 
 
 def test_every_kind_has_its_module() -> None:

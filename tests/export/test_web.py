@@ -49,7 +49,7 @@ def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bigram": {"pairs": len(counted.seconds), "bytes": size, "bpb": 3.0},
     }
     sets = {"final": (trained, 8), "early": (earlier, 4)}
-    web.write_model(model, sets, None, "A model", more=more)
+    web.write_model(model, sets, "A model", more=more)
     web.write_page(folder)
     return folder
 
