@@ -10,17 +10,16 @@ comments, docstrings.
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from nanogpt2.errors import UserError, run_command
+from nanogpt2.files import atomic_write
 from scripts.paths import ROOT
 
 PACKAGE = ROOT / "nanogpt2"
-MARKED = re.compile(r"(<!-- rooms: begin -->\n).*?(<!-- rooms: end -->)", re.DOTALL)
 ROUND = 50
 """README names lines rounded to this, so that it need not change with every commit"""
 
@@ -98,13 +97,16 @@ def about(lines: int) -> str:
     return f"{max(1, round(lines / ROUND)) * ROUND:,}"
 
 
-def write_readme() -> None:
-    """Put the table of rooms and the two sums into README.md."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    if not MARKED.search(text):
-        raise UserError(f"{path.name} has no marked place for its rooms; restore it from git")
-    path.write_text(MARKED.sub(rf"\g<1>{readme_section()}\n\g<2>", text), encoding="utf-8")
+def rewrite(readme: Path, name: str, text: str) -> None:
+    """Put ``text`` between the markers of ``name``; UserError unless they are there once."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = readme.read_text(encoding="utf-8")
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise UserError(f"{readme} needs the lines {begin} and {end}, once each and in this order")
+    before, rest = old.split(begin)
+    after = rest.split(end)[1]
+    with atomic_write(readme) as temporary:
+        temporary.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def readme_section() -> str:
@@ -128,7 +130,7 @@ def main() -> int:
     )
     parser.add_argument("--readme", action="store_true", help="write the rooms into README.md")
     if parser.parse_args().readme:
-        write_readme()
+        rewrite(ROOT / "README.md", "rooms", readme_section())
     rooms, _, most = house()
     for room in rooms:
         print(f"{room.name:<24}{room.lines:>7,} of {room.budget:>6,}")

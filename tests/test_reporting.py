@@ -17,9 +17,9 @@ from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.charts import Series, line_chart, room_for, short, smooth, thin
-from nanogpt2.reporting.picture import main as draw
 from nanogpt2.reporting.report import duration, write_report
 from nanogpt2.reporting.run import LEFT_OUT, load_run, read_metrics
+from scripts.picture import main as draw
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "polyline"}

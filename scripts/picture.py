@@ -1,6 +1,6 @@
 """The README's picture and sample, drawn from a real run so that nobody types a number.
 
-``python -m nanogpt2.reporting.picture RUN -o book/_static/laptop-run.svg --readme README.md``
+``python -m scripts.picture RUN -o book/_static/laptop-run.svg --readme README.md``
 draws the validation curve and rewrites the README between its two markers.
 """
 
@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reporting.charts import Series, line_chart
 from nanogpt2.reporting.report import describe, duration, theme
 from nanogpt2.reporting.run import Run, load_run
+from scripts.lines import rewrite
 
-BEGIN, END = "<!-- run: begin -->", "<!-- run: end -->"
 SAMPLE_CHARACTERS = 420
 
 
@@ -58,21 +57,10 @@ def passage(run: Run, image: str, alt: str) -> str:
     return "\n".join(lines)
 
 
-def rewrite(readme: Path, text: str) -> None:
-    """Put ``text`` between the two markers of ``readme``; UserError unless they are there once."""
-    old = readme.read_text(encoding="utf-8")
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise UserError(f"{readme} needs the lines {BEGIN} and {END}, once each and in this order")
-    before, rest = old.split(BEGIN)
-    after = rest.split(END)[1]
-    with atomic_write(readme) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the picture, and with ``--readme`` rewrite that file's passage."""
     parser = argparse.ArgumentParser(
-        prog="python -m nanogpt2.reporting.picture", description=__doc__.split("\n")[0]
+        prog="python -m scripts.picture", description=__doc__.split("\n")[0]
     )
     parser.add_argument("run", type=named_path, help="folder of a run, such as runs/laptop")
     parser.add_argument(
@@ -88,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         temporary.write_text(svg, encoding="utf-8")
     if options.readme:
         image = os.path.relpath(options.output, options.readme.parent).replace(os.sep, "/")
-        rewrite(options.readme, passage(run, image, alt))
+        rewrite(options.readme, "run", passage(run, image, alt))
     return 0
 
 
