@@ -12,15 +12,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nanogpt2.errors import UserError
 
 PROJECT = "nanogpt2"
 
 
-class Log(Protocol):
-    """What the trainer needs of a log."""
+class Log:
+    """Nowhere: the files in the run's folder are enough. What the trainer needs of any log."""
+
+    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
+        pass
 
     def log(self, step: int, values: Mapping[str, float | str]) -> None:
         """Record numbers and texts at ``step``; steps never go back within one log."""
@@ -29,20 +32,7 @@ class Log(Protocol):
         """Send what is still waiting."""
 
 
-class NoLog:
-    """Nowhere: the files in the run's folder are enough."""
-
-    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
-        pass
-
-    def log(self, step: int, values: Mapping[str, float | str]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class TrackedLog:
+class TrackedLog(Log):
     """Weights & Biases, or Trackio, which keeps its runs on this machine: both have such runs."""
 
     def __init__(self, package: str, folder: Path, configuration: Mapping[str, Any]) -> None:
@@ -61,7 +51,7 @@ class TrackedLog:
         self.run.finish()
 
 
-class TensorboardLog:
+class TensorboardLog(Log):
     """TensorBoard event files in the run's own folder ``tensorboard/``."""
 
     def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
@@ -84,7 +74,7 @@ LOGS: dict[str, Callable[[Path, Mapping[str, Any]], Log]] = {
     "wandb": partial(TrackedLog, "wandb"),
     "trackio": partial(TrackedLog, "trackio"),
     "tensorboard": TensorboardLog,
-    "none": NoLog,
+    "none": Log,
 }
 KINDS = tuple(LOGS)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.reporting.charts import Series, line_chart
-from nanogpt2.reporting.report import describe, duration, theme
+from nanogpt2.reporting.report import describe, duration, templates
 from nanogpt2.reporting.run import Run, load_run
 from scripts.lines import rewrite
 
@@ -30,7 +30,8 @@ def picture(run: Run) -> tuple[str, str]:
     alt = describe("Validation", "bits per byte", points)
     curve = [Series("validation", points)]
     look = "background: var(--paper); color: var(--soft); font-family: system-ui, sans-serif"
-    css = f"{theme('svg')}svg {{ {look} }}"
+    colours = templates().get_template("theme.css.j2").render(root="svg")
+    css = f"{colours}svg {{ {look} }}"
     chart = line_chart("Validation of a run", curve, "step", "bits per byte", alt, "run", css)
     return f"{chart}\n", alt
 

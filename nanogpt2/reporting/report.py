@@ -216,11 +216,6 @@ def sections(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def theme(root: str) -> str:
-    """The report's colours, light and dark, as CSS for the element ``root``."""
-    return templates().get_template("theme.css.j2").render(root=root)
-
-
 def templates() -> jinja2.Environment:
     """The report's templates, with their filters."""
     environment = jinja2.Environment(
