@@ -13,28 +13,19 @@ import os
 import shlex
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.files import (
-    MADE,
-    atomic_write,
-    made_here,
-    mark,
-    named_path,
-    require_folder_place,
-    write_json,
-)
+from nanogpt2.files import atomic_directory, named_path, write_json
 from nanogpt2.recipes import Recipe, differences
 from nanogpt2.reporting.figures import COLOURS
 from nanogpt2.reporting.report import number, templates
 from nanogpt2.reporting.run import LEFT_OUT, Point, Run, load_run
 from nanogpt2.reporting.statistics import Comparison, compare, seeds_needed, verdicts
 
-FILES = ("compare.html", "compare.json")
 AXES = {
     "step": "steps",
     "tokens": "tokens",
@@ -198,37 +189,27 @@ class Compared:
 
 def compared(arms: Sequence[Arm]) -> list[Compared]:
     """Each arm minus the first, by seeds that both have; judged as one table (Holm, 1979)."""
-    found: dict[tuple[str, str], Comparison] = {}
+    rows: list[tuple[str, str, Comparison, float | None]] = []
     baseline = arms[0]
     for arm in arms[1:]:
+        items = _items(arm, baseline)
+        comparable = {"val_bpb": True, "core": items is not None}
+        comparable["seconds"] = _machine(arm) == _machine(baseline)
         for name, measure in MEASURES.items():
-            if name == "seconds" and _machine(arm) != _machine(baseline):
-                continue
-            if name == "core" and _items(arm, baseline) is None:
-                continue
             ours, theirs = arm.finals(measure), baseline.finals(measure)
-            if seeds := sorted(set(ours) & set(theirs)):
-                found[arm.name, name] = compare(
-                    [ours[s] for s in seeds], [theirs[s] for s in seeds]
-                )
+            seeds = sorted(set(ours) & set(theirs))
+            if seeds and comparable[name]:
+                found = compare([ours[s] for s in seeds], [theirs[s] for s in seeds])
+                rows.append((arm.name, name, found, items if name == "core" else None))
     said = verdicts(
         {
-            f"{arm} {name}": Comparison(**{**asdict(each), "difference": each.difference * sign})
-            for (arm, name), each in found.items()
-            for sign in (MEASURES[name].sign,)
+            f"{arm} {name}": replace(found, difference=found.difference * MEASURES[name].sign)
+            for arm, name, found, _ in rows
         }
     )
-    by_name = {arm.name: arm for arm in arms}
     return [
-        Compared(
-            arm,
-            name,
-            each,
-            said[f"{arm} {name}"],
-            _needed(each),
-            _items(by_name[arm], baseline) if name == "core" else None,
-        )
-        for (arm, name), each in found.items()
+        Compared(arm, name, found, said[f"{arm} {name}"], _needed(found), items)
+        for arm, name, found, items in rows
     ]
 
 
@@ -281,12 +262,7 @@ def notes(arms: Sequence[Arm]) -> Iterator[str]:
             yield f"{arm.name}: one seed tells nothing of chance; train both with a second one."
         if _machine(arm) != _machine(baseline):
             yield f"{arm.name} ran on another machine than {baseline.name}: seconds do not compare."
-        if (
-            any(arm.one.core)
-            and any(baseline.one.core)
-            and shared
-            and _items(arm, baseline) is None
-        ):
+        if _cores(arm, baseline) and _items(arm, baseline) is None:
             yield f"{arm.name} was asked other items of CORE than {baseline.name}: not compared."
     runs = [run for arm in arms for run in arm.runs.values()]
     for label in sorted({run.core["label"] for run in runs if run.core} - {"CORE"}):
@@ -338,41 +314,29 @@ def charts(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     return drawn
 
 
-def write(folders: Sequence[Path], out: Path) -> tuple[list[Path], list[Compared]]:
-    """Compare the runs and write the page and its JSON into ``out``; UserError as ``arms_of``."""
+def write(folders: Sequence[Path], out: Path) -> list[Compared]:
+    """Compare the runs; page and JSON become the folder ``out``; UserError as ``arms_of``."""
     arms = arms_of(folders)
-    require_folder_place(out, "--out")
-    if taken := [
-        name for name in (*FILES, MADE) if (out / name).exists() and name not in made_here(out)
-    ]:
-        raise UserError(f"{out / taken[0]} is there already, and not of this program; name --out")
-    found, told = compared(arms), [summary(arm) for arm in arms]
-    differing = {arm.name: settings(arm, arms[0]) for arm in arms[1:]}
+    found = compared(arms)
+    both = {
+        "baseline": arms[0].name,
+        "arms": [summary(arm) for arm in arms],
+        "differences": {arm.name: settings(arm, arms[0]) for arm in arms[1:]},
+        "notes": list(notes(arms)),
+    }
     page = templates().get_template("compare.html.j2").render(
+        both,
         title="Runs of nanogpt2, compared",
-        arms=told,
-        baseline=arms[0].name,
         measures=MEASURES,
         rows=found,
         charts=charts(arms),
-        differing=differing,
-        notes=list(notes(arms)),
         left_out=LEFT_OUT,
         command=shlex.join(["python", "-m", "nanogpt2.compare", *map(str, folders)]),
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    mark(out, {*FILES, *made_here(out)})
-    body = {
-        "baseline": arms[0].name,
-        "arms": told,
-        "compared": [_plain(asdict(row)) for row in found],
-        "differences": differing,
-        "notes": list(notes(arms)),
-    }
-    write_json(out / "compare.json", body)
-    with atomic_write(out / "compare.html") as temporary:
-        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
-    return [out / name for name in FILES], found
+    with atomic_directory(out, *folders) as made:
+        write_json(made / "compare.json", both | {"compared": [_plain(asdict(r)) for r in found]})
+        (made / "compare.html").write_bytes(page.encode("utf-8", "backslashreplace"))
+    return found
 
 
 def _plain(values: Any) -> Any:
@@ -395,14 +359,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=named_path, default=Path("runs/compare"), help="(default: runs/compare)"
     )
     options = parser.parse_args(arguments)
-    paths, found = write(options.runs, options.out)
-    for row in found:
+    for row in write(options.runs, options.out):
         measure = MEASURES[row.measure]
         print(
             f"{row.arm}, {measure.title}: {number(row.found.difference)} "
             f"({row.found.interval}), {row.verdict}"
         )
-    print(*paths, sep="\n")
+    print(options.out / "compare.html", options.out / "compare.json", sep="\n")
     return 0
 
 

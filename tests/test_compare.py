@@ -217,7 +217,7 @@ def test_nothing_of_the_users_is_replaced(
     own = tmp_path / "own"
     own.mkdir()
     (own / "compare.html").write_text("mine")
-    assert "not of this program" in refused(capsys, *four, "--out", own)
+    assert "did not make" in refused(capsys, *four, "--out", own)
     assert [(path.name, path.read_text()) for path in own.iterdir()] == [("compare.html", "mine")]
     assert "is a file" in refused(capsys, *four, "--out", own / "compare.html")
 
