@@ -34,7 +34,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_directory, named_path
 from nanogpt2.lab.records import describe_device, record, recorded
 from nanogpt2.machines import GB, cores
-from nanogpt2.training.metrics import read_lines
+from nanogpt2.training.metrics import read_steps
 
 RECORD = "benchmarks-planner"
 STEPS, WARM_UP = 10, 3
@@ -92,7 +92,7 @@ def compared(asked: str, work: Path) -> dict[str, float]:
         if ended.returncode or plan.step_seconds is None:
             said = ended.stderr.strip().splitlines() or ["its step cannot be timed before it"]
             raise UserError(f"{asked}: {said[-1]}")
-        lines = read_lines(out / "metrics.jsonl")
+        lines = read_steps(out / "metrics.jsonl")
         tokens = run.dial.batch_tokens
         return {
             "GB planned": plan.memory.peak / GB,

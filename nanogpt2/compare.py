@@ -23,8 +23,9 @@ from nanogpt2.files import atomic_directory, named_path, write_json
 from nanogpt2.recipes import Recipe, differences
 from nanogpt2.reporting.figures import COLOURS
 from nanogpt2.reporting.report import number, templates
-from nanogpt2.reporting.run import LEFT_OUT, Point, Run, load_run
+from nanogpt2.reporting.run import Point, Run, load_run
 from nanogpt2.reporting.statistics import Comparison, compare, seeds_needed, verdicts
+from nanogpt2.run import WARMUP_STEPS
 
 AXES = {
     "step": "steps",
@@ -330,7 +331,7 @@ def write(folders: Sequence[Path], out: Path) -> list[Compared]:
         measures=MEASURES,
         rows=found,
         charts=charts(arms),
-        left_out=LEFT_OUT,
+        left_out=WARMUP_STEPS,
         command=shlex.join(["python", "-m", "nanogpt2.compare", *map(str, folders)]),
     )  # fmt: skip
     with atomic_directory(out, *folders) as made:

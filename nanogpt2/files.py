@@ -179,6 +179,17 @@ def read_json(path: Path | str, cure: str = "delete it to have it made again") -
         raise UserError(f"{path} is not valid JSON ({error}); {cure}") from None
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, none without it; a torn line is passed over."""
+    found = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
+            if isinstance(values := json.loads(line), dict):
+                found.append(values)
+    return found
+
+
 def named_path(text: str) -> Path:
     """The path in an option; argparse refuses an empty one, which would mean this very folder.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import explain
+from nanogpt2.files import read_lines
 
 NAME = "attempts.jsonl"
 WELL = "well"
@@ -82,14 +83,7 @@ class Journal:
 
     def lines(self) -> list[dict[str, Any]]:
         """All whole lines."""
-        found = []
-        text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
-        for line in text.splitlines():
-            try:
-                found.append(dict(json.loads(line)))
-            except (ValueError, TypeError, RecursionError):
-                continue  # torn by a kill
-        return found
+        return read_lines(self.path)
 
     def _append(self, **values: Any) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")

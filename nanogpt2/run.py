@@ -23,6 +23,9 @@ from nanogpt2.recipes import RECIPES, Recipe
 from nanogpt2.settings import Count, Natural, Place, Scale, flat, from_dict, override, settings
 
 EVAL_TOKENS = 20 * 2**19
+WARMUP_STEPS = 10
+"""first steps, of compilation, caches and clocks, that the leaderboard does not time, nor the mean
+speed after a start counts"""
 PROMPTS = (
     "The state of the Union is",
     "The largest city in the country",

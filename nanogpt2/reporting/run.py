@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import read_json
+from nanogpt2.files import read_json, read_lines
 from nanogpt2.journal import Journal
+from nanogpt2.run import WARMUP_STEPS
 
 Point = tuple[float, float]
-LEFT_OUT = 10
-"""first steps that the leaderboard does not time (``training.metrics.WARMUP_STEPS``; a test
-compares), nor evaluations and saving"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Run:
     def timed(self) -> float | None:
         """Seconds of training as the leaderboard counts them; None of ten steps or less."""
         seconds = self.points("seconds")
-        first = [value for step, value in seconds if step <= LEFT_OUT]
+        first = [value for step, value in seconds if step <= WARMUP_STEPS]
         if not first or len(first) == len(seconds):
             return None
         return seconds[-1][1] - first[-1]
@@ -54,17 +51,13 @@ class Run:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl`` by step; the last of equals wins, a torn line is skipped.
+    """The records of a ``metrics.jsonl`` by step; the last of equals wins.
 
     A run that was killed may leave half a line behind, and repeats the steps since its checkpoint.
     """
     records: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+    for record in read_lines(path):
+        if isinstance(record.get("step"), int):
             records[record["step"]] = {**records.get(record["step"], {}), **record}
     return [records[step] for step in sorted(records)]
 
@@ -82,11 +75,10 @@ def load_run(folder: Path | str) -> Run:
         path = folder / name
         return read_json(path, "delete it and run the speedrun again") if path.is_file() else empty
 
-    metrics = folder / "metrics.jsonl"
     return Run(
         folder=folder,
         config=part("config.json", {}),
-        metrics=read_metrics(metrics) if metrics.is_file() else [],
+        metrics=read_metrics(folder / "metrics.jsonl"),
         length=part("length.json", {}),
         training=part("training.json", {}),
         evaluation=part("evaluation.json", {}),

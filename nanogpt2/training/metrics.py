@@ -18,11 +18,9 @@ import psutil
 import torch
 
 from nanogpt2.errors import UserError, explain
-from nanogpt2.files import atomic_write
+from nanogpt2.files import atomic_write, read_lines
 from nanogpt2.machines import find_accelerator
-
-WARMUP_STEPS = 10
-"""steps after a start that do not count for the mean speed: compilation, caches, clocks"""
+from nanogpt2.run import WARMUP_STEPS
 
 
 def peak_flops(device: torch.device, precision: str = "bf16") -> float | None:
@@ -86,7 +84,7 @@ class MetricsFile:
     def __init__(self, path: Path, step: int, tell: Callable[[str], None] = print) -> None:
         """Keep the lines up to ``step`` of an earlier part of the run; the rest is made again."""
         self.path, self.tell = path, tell
-        kept = [record for record in read_lines(path) if record["step"] <= step]
+        kept = [record for record in read_steps(path) if record["step"] <= step]
         self.last = kept[-1]["step"] if kept else 0
         """the step of the last line that was kept"""
         with atomic_write(path) as temporary:
@@ -118,23 +116,14 @@ class MetricsFile:
         self.waiting = self.waiting[written:]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``; a line torn by a kill is passed over."""
-    records = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
-    return records
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``."""
+    return [record for record in read_lines(path) if isinstance(record.get("step"), int)]
 
 
 def scores(path: Path, step: int) -> list[tuple[int, float]]:
     """Step and validation bits per byte of every measurement up to ``step``."""
-    measured = [(line["step"], line.get("val_bpb")) for line in read_lines(path)]
+    measured = [(line["step"], line.get("val_bpb")) for line in read_steps(path)]
     return [(at, bpb) for at, bpb in measured if at <= step and isinstance(bpb, (int, float))]
 
 

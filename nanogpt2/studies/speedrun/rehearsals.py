@@ -84,8 +84,7 @@ def _kill_all(pid: int) -> None:
 
 def metrics(out: Path) -> list[dict[str, Any]]:
     """The steps on record; one that was repeated after a kill counts once."""
-    path = out / "metrics.jsonl"
-    return read_metrics(path) if path.is_file() else []
+    return read_metrics(out / "metrics.jsonl")
 
 
 def steps_done(out: Path) -> int:
