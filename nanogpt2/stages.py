@@ -25,8 +25,6 @@ from nanogpt2.reporting.console import Screen
 from nanogpt2.run import EVAL_TOKENS, PROMPTS, Run
 
 if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage that uses them
-    from torch import Tensor
-
     from nanogpt2.data.source import Text
     from nanogpt2.data.tokenizer import Tokenizer
     from nanogpt2.inference.engine import Engine
@@ -191,9 +189,8 @@ class Work:
         if self.run.sources:
             from nanogpt2.data.mixture import lay_out
 
-            with self.screen.progress() as advance:
-                read: Any = lambda done, total: advance(done, total, "bytes")  # noqa: E731
-                lay_out(self.run.sources, self.data_dir, read, self.screen.say, self.check_text)
+            with self.screen.progress("bytes") as advance:
+                lay_out(self.run.sources, self.data_dir, advance, self.screen.say, self.check_text)
             self.check_text(self.data_dir)
         elif self.run.recipe.data == "embedded":
             if missing := missing_packages():
@@ -211,9 +208,8 @@ class Work:
         name, shards = self.run.recipe.data, self.shards_needed()
 
         def fetch(number: int) -> None:
-            with self.screen.progress() as advance:
-                told: Any = lambda done, total: advance(done, total, "bytes")  # noqa: E731
-                download_dataset(name, self.data_dir, number, told)
+            with self.screen.progress("bytes") as advance:
+                download_dataset(name, self.data_dir, number, advance)
 
         if shards > TOKENIZER_SHARDS and self.learned() is None and not self.run.tokenizer:
             fetch(TOKENIZER_SHARDS)
@@ -244,11 +240,11 @@ class Work:
             read = 0
             for text in texts:
                 read += len(text)
-                advance(min(read, total), total, "characters")
+                advance(min(read, total), total)
                 yield text
             advance(total, total, "merging")
 
-        with self.screen.progress() as advance:
+        with self.screen.progress("characters") as advance:
             texts = told(text_sample(files, TOKENIZER_CHARACTERS))
             Tokenizer.train(texts, self.run.recipe.model.vocab_size).save(self.tokenizer_dir)
         return [self.tokenizer_dir]
@@ -318,16 +314,9 @@ class Work:
         share = held_out_batches(
             self.held_out(), tokenizer, EVAL_TOKENS, rows, length, ranks.rank, ranks.world_size
         )
-        targets = 0
-
-        def counted() -> Iterator[tuple[Tensor, Tensor]]:
-            nonlocal targets
-            for batch in share:
-                targets += batch[1].numel()
-                yield batch
-
-        value = bits_per_byte(model, counted(), tokenizer.token_bytes)
-        (tokens,) = ranks.sum([float(targets)])
+        batches = list(share)
+        value = bits_per_byte(model, batches, tokenizer.token_bytes)
+        (tokens,) = ranks.sum([float(sum(targets.numel() for _, targets in batches))])
         self.screen.say(f"  {value:.4f} bits per byte over {tokens:,.0f} tokens")
         return self.write("evaluation.json", {"val_bpb": value, "tokens": int(tokens)})
 
@@ -337,13 +326,13 @@ class Work:
         from nanogpt2.evals.core.bundle import published_scores
 
         bundle = self.find_tasks()
-        with self.screen.progress() as advance:
+        with self.screen.progress("examples") as advance:
             result = evaluate_core(
                 self.engine(self.ranks).model,
                 self.tokenizer(),
                 bundle,
                 self.run.core_max_per_task,
-                progress=lambda done, total: advance(done, total, "examples"),
+                progress=advance,
             )
         self.screen.say(f"  {result.label}: {result.core:.4f}")
         return self.write("core.json", result.to_dict(published_scores(bundle)))

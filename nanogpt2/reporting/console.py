@@ -25,8 +25,8 @@ from nanogpt2.reporting.report import duration
 
 LINE_EVERY_SECONDS = 10.0
 
-Advance = Callable[[int, int, str], None]
-"""(done, of how many, what else to say)"""
+Advance = Callable[..., None]
+"""(done, of how many, what else to say: by default what is counted)"""
 
 
 def _columns(width: int) -> list[ProgressColumn]:
@@ -54,29 +54,29 @@ class Screen:
         self.console.print(f"[bold]{number}/{of} {escape(title)}[/bold]{note}")
 
     @contextmanager
-    def progress(self) -> Iterator[Advance]:
+    def progress(self, counted: str = "") -> Iterator[Advance]:
         """Yield a function that is told how far the stage has come, and shows the time left."""
         if self.console.quiet:
-            yield lambda done, total, text: None
+            yield lambda done, total, text=counted: None
         elif self.console.is_terminal:
-            yield from self._bar()
+            yield from self._bar(counted)
         else:
-            yield self._lines()
+            yield self._lines(counted)
 
-    def _bar(self) -> Iterator[Advance]:
+    def _bar(self, counted: str) -> Iterator[Advance]:
         with Progress(*_columns(self.console.width), console=self.console) as progress:
             task = progress.add_task("", total=None)
 
-            def advance(done: int, total: int, text: str) -> None:
+            def advance(done: int, total: int, text: str = counted) -> None:
                 progress.update(task, completed=done, total=total, description=escape(text))
 
             yield advance
 
-    def _lines(self) -> Advance:
+    def _lines(self, counted: str) -> Advance:
         first: list[float] = []  # when, and how far, at the first call
         last = 0.0
 
-        def advance(done: int, total: int, text: str) -> None:
+        def advance(done: int, total: int, text: str = counted) -> None:
             nonlocal last
             now = time.monotonic()
             if not first:
