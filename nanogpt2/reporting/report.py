@@ -24,7 +24,7 @@ CURVES = (
     ("loss", "Training loss", "nats per token", True, "Each step's batch, pale, and its average."),
     ("val_bpb", "Validation", "bits per byte", False, "On documents that training never saw."),
     ("lr", "Learning rate", "of its peak", False, "The schedule that every group follows."),
-    ("grad_norm", "Gradient norm", "norm", True, "Over all parameters, before the update."),
+    ("grad_norm", "Gradient", "norm", True, "Over all parameters, before the update."),
     ("tokens_per_second", "Speed", "tokens/s", True, "Evaluations are not counted."),
 )
 """key in metrics.jsonl, title, unit, whether steps are noisy, caption"""
@@ -122,14 +122,7 @@ def describe(title: str, unit: str, points: Sequence[tuple[float, float]]) -> st
 
 def curve_table(run: Run, rows: int = 12) -> dict[str, Any] | None:
     """About ``rows`` of the records as text, the first and the last among them."""
-    columns = {
-        "loss": "loss",
-        "val_bpb": "validation bits per byte",
-        "lr": "learning rate",
-        "grad_norm": "gradient norm",
-        "tokens_per_second": "tokens/s",
-    }
-    present = {key: name for key, name in columns.items() if run.points(key)}
+    present = {key: f"{title}, {unit}" for key, title, unit, *_ in CURVES if run.points(key)}
     if not present:
         return None
     last = len(run.metrics) - 1

@@ -261,12 +261,9 @@ def test_dclm_is_another_measure(small_bundle: Path, tokenizer: Tokenizer, model
     assert task.accuracy == pytest.approx(sum(parts) / 2)
 
 
-def test_every_outcome_is_saved(
-    small_bundle: Path, tokenizer: Tokenizer, model: GPT, tmp_path: Path
-) -> None:
+def test_every_outcome_is_saved(small_bundle: Path, tokenizer: Tokenizer, model: GPT) -> None:
     result = evaluate_core(model, tokenizer, small_bundle)
-    result.save(tmp_path / "core.json")
-    saved = json.loads((tmp_path / "core.json").read_text())
+    saved = json.loads(json.dumps(result.to_dict()), parse_constant=lambda name: 1 / 0)
     assert saved["core"] == result.core and saved["protocol"] == "nanochat"
     assert not saved["sample"] and "not CORE" in saved["label"]
     for label, task in result.tasks.items():

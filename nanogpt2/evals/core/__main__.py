@@ -6,15 +6,12 @@ Under torchrun each rank asks its share of the examples. Chapter: core.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 
 from nanogpt2.data.bundle import find_bundle
 from nanogpt2.errors import UserError, run_command
@@ -23,7 +20,7 @@ from nanogpt2.evals.core.evaluate import CoreEvaluator
 from nanogpt2.evals.core.report import Scores, core_table, verdict
 from nanogpt2.evals.core.results import CoreResult, is_result
 from nanogpt2.evals.core.tasks import PROTOCOLS
-from nanogpt2.files import named_path, require_file_place
+from nanogpt2.files import named_path, require_file_place, write_json
 from nanogpt2.kernels.precision import good_at_bf16
 
 if TYPE_CHECKING:
@@ -59,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, show the table, keep the outcomes."""
-    # the command stands on a room above which the evaluation itself does not reach
+    # the command stands on rooms above which the evaluation itself does not reach
+    from nanogpt2.reporting.console import Screen
     from nanogpt2.training.ranks import join
 
     options = parser().parse_args(argv)
@@ -81,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tasks=labels,
             protocol=options.protocol,
         )
-        with progress_bar(ranks.is_main) as progress:
+        with Screen(quiet=not ranks.is_main).progress("examples") as progress:
             result = evaluator.evaluate(model, progress)
         if ranks.is_main:
             show(result, published_scores(bundle), options.out)
@@ -101,7 +99,7 @@ def check_out(path: Path) -> None:
 def show(result: CoreResult, published: Scores, out: Path | None) -> None:
     """Keep the result, then print it: a terminal that fails costs no evaluation."""
     if out is not None:
-        result.save(out, published)
+        write_json(out, result.to_dict(published))
     console = Console()
     if console.is_terminal:
         console.print(core_table(result, published, console.width))
@@ -126,17 +124,6 @@ def load(options: argparse.Namespace, ranks: Ranks) -> tuple[Any, Any]:
     bf16 = options.dtype == "bfloat16" or (options.dtype == "auto" and good_at_bf16(device))
     dtype = torch.bfloat16 if bf16 else torch.float32
     return load_huggingface(options.hf, device, dtype, options.trust_remote_code)
-
-
-@contextmanager
-def progress_bar(shown: bool) -> Iterator[Any]:
-    """A bar on stderr for a person, nothing for a file."""
-    if not (shown and sys.stderr.isatty()):
-        yield None
-        return
-    with Progress(console=Console(stderr=True)) as bar:
-        line = bar.add_task("examples", total=None)
-        yield lambda done, total: bar.update(line, completed=done, total=total)
 
 
 if __name__ == "__main__":

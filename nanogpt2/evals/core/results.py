@@ -19,7 +19,7 @@ from nanogpt2.evals.core.statistics import (
     standard_error,
 )
 from nanogpt2.evals.core.tasks import Kind, Sample
-from nanogpt2.files import read_json, write_json
+from nanogpt2.files import read_json
 
 CORE_TASKS = 22
 
@@ -136,15 +136,9 @@ class CoreResult:
             "published": {size: dict(scores) for size, scores in (published or {}).items()},
         }
 
-    def save(
-        self, path: Path | str, published: Mapping[str, Mapping[str, float]] | None = None
-    ) -> None:
-        """Write ``to_dict`` as JSON, whole or not at all."""
-        write_json(path, self.to_dict(published))
-
 
 def is_result(path: Path) -> bool:
-    """Whether the file at ``path`` is what ``CoreResult.save`` writes."""
+    """Whether the file at ``path`` is what the command writes."""
     try:
         known = read_json(path)
     except (UserError, OSError):
