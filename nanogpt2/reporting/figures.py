@@ -29,11 +29,11 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (
 SEQUENTIAL, DIVERGING = "cividis", "PuOr"
 
 
-def settings() -> dict[str, Any]:
-    """Matplotlib's settings for every figure of the book."""
+def style() -> AbstractContextManager[None]:
+    """The book's style for one ``with`` block; outside it nothing has changed."""
     cycle = cycler(color=COLOURS, linestyle=DASHES)
     inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    return {
+    look = {
         **{name: INK for name in inks},
         "figure.facecolor": "none",
         "axes.facecolor": "none",
@@ -59,11 +59,7 @@ def settings() -> dict[str, Any]:
         "svg.fonttype": "none",
         "mathtext.default": "regular",
     }
-
-
-def style() -> AbstractContextManager[None]:
-    """The book's style for one ``with`` block; outside it nothing has changed."""
-    return matplotlib.rc_context(settings())  # type: ignore[arg-type]
+    return matplotlib.rc_context(look)  # type: ignore[arg-type]
 
 
 @contextmanager
