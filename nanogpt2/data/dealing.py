@@ -21,8 +21,13 @@ TOLERANCE = 0.02
 
 def fair_unit(counts: Sequence[Sequence[int]], world_size: int) -> Unit:
     """What to deal: row groups if the ranks get equally many documents so, else documents."""
-    shares = [sum(sum(groups[r::world_size]) for groups in counts) for r in range(world_size)]
+    shares = [_by_row_group(counts, rank, world_size) for rank in range(world_size)]
     return "row group" if max(shares) <= (1 + TOLERANCE) * min(shares) else "document"
+
+
+def _by_row_group(counts: Sequence[Sequence[int]], rank: int, world_size: int) -> int:
+    """A rank's documents in an epoch that is dealt out so."""
+    return sum(sum(groups[rank::world_size]) for groups in counts)
 
 
 class Deal:
@@ -58,9 +63,8 @@ class Deal:
 
     def leaves_nothing(self) -> bool:
         """Whether this rank has no document to read, in any epoch."""
-        if self.unit == "document":
-            return not self.total
-        return not sum(sum(groups[self.rank :: self.world_size]) for groups in self.counts)
+        dealt = _by_row_group(self.counts, self.rank, self.world_size)
+        return not (dealt if self.unit == "row group" else self.total)
 
     def describe(self) -> str:
         """How the documents are dealt out, in a sentence."""

@@ -1,4 +1,4 @@
-"""Batches for training and validation: tokenized ahead, packed, and resumable exactly.
+"""Batches to train on: tokenized, packed, made ahead, and resumable exactly.
 
 With a batch comes a function that makes its state, a small dictionary for JSON, from which a new
 loader continues with the very next batch: it holds the position in the shards and, for each
@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count, groupby, islice
@@ -32,8 +32,6 @@ from nanogpt2.errors import UserError
 
 REFILL = 128
 """documents of this rank in one refill of the packing buffer, at most; all of one row group"""
-AHEAD = 8
-"""refills that are tokenized ahead"""
 READY = 4
 """batches that ``ahead`` keeps ready"""
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -57,7 +55,7 @@ class _State:
     buffer: list[Place]
     rank: Count
     world_size: Count
-    unit: Unit | None = "row group"  # states of earlier versions do not say: all dealt row groups
+    unit: Unit | None
 
 
 _STATE = TypeAdapter(_State)
@@ -70,15 +68,14 @@ class TokenLoader:
     ``state()`` is the batch's; made when called, for it is asked of few.
 
     Args:
-        data: folder of shards, or the shards themselves in the order in which to read them.
+        data: folder of shards, of which those for training are read; or the shards themselves, in
+            the order in which to read them.
         tokenizer: turns documents into ids; each document starts with ``<|bos|>``.
         batch_size: rows B.
         sequence_len: T; a packed row has T + 1 tokens, targets are the inputs one token on.
-        split: "train" or "val", which is what is held out; of a folder.
         rank, world_size: which documents are this loader's, as ``Deal`` says.
         state: continue from a state that came with a batch. From that of another rank or world size
             go on with the documents after its place, dealt out anew, without those buffered.
-        threads: tokenizing threads.
         buffer_size: documents in the packing buffer.
 
     Raises UserError for a shard that cannot be read, a state that does not fit, or no documents.
@@ -90,38 +87,31 @@ class TokenLoader:
         tokenizer: Tokenizer,
         batch_size: int,
         sequence_len: int,
-        split: str = "train",
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
         state: dict[str, Any] | None = None,
-        threads: int = 2,
         buffer_size: int = 1000,
     ) -> None:
-        if isinstance(data, (str, Path)):
-            shards = find_shards(data)
-            data = shards.held_out if split == "val" else shards.train
-        self.paths = [Path(path) for path in data]
+        paths = find_shards(data).train if isinstance(data, (str, Path)) else data
+        self.paths = [Path(path) for path in paths]
         self.tokenizer = tokenizer
         self.batch_size, self.sequence_len = batch_size, sequence_len
         self.device = torch.device(device)
-        self.threads = threads
         self._open = lru_cache(maxsize=1)(open_shard)  # a shard is read group by group
         self._counts = [count_documents(path) for path in self.paths]
-        if not any(map(sum, self._counts)):
-            names = ", ".join(str(path) for path in self.paths[:3]) or "an empty list of shards"
-            raise UserError(f"there is no document in {names}; give shards with text in them")
         begin = _State(Place(0, 0, 0, 0), [], rank, world_size, None)
         if state is not None:
             begin = self._restore(state, rank, world_size)
         self.next_place = begin.next
         self.deal = Deal(self._counts, rank, world_size, begin.unit)
         if self.deal.leaves_nothing():
-            raise UserError(OTHER_SHARDS)
+            names = ", ".join(str(path) for path in self.paths[:3]) or "an empty list of shards"
+            raise UserError(f"there is no document in {names} for rank {rank}; give others")
         self.buffer: Buffer[Place] = Buffer()
         for document in self._documents_at(begin.buffer):
             self.buffer.add(document)
-        self.rows = pack(self._tokenized(), sequence_len + 1, buffer_size, self.buffer)
+        self.rows = pack(self._refills(), sequence_len + 1, buffer_size, self.buffer)
 
     def state(self) -> dict[str, Any]:
         """From here a new loader hands out the batch after the last one."""
@@ -168,14 +158,10 @@ class TokenLoader:
             raise UserError(
                 "the loader's state in the checkpoint is damaged; resume from another checkpoint"
             ) from None
-        if not all(place.shard < len(self.paths) for place in (known.next, *known.buffer)):
+        sizes = {(s, g): n for s, groups in enumerate(self._counts) for g, n in enumerate(groups)}
+        there = all(place.document < sizes.get(place[1:3], 0) for place in known.buffer)
+        if not there or known.next.shard >= len(self.paths):
             raise UserError(OTHER_SHARDS)
-        for _, shard, row_group, document in known.buffer:
-            groups = self._counts[shard]
-            if row_group >= len(groups) or document >= groups[row_group]:
-                raise UserError(
-                    f"{self.paths[shard]} is not the shard that the checkpoint was made with"
-                )
         same = (known.rank, known.world_size) == (rank, world_size)
         return known if same else _State(known.next, [], rank, world_size, None)
 
@@ -183,8 +169,8 @@ class TokenLoader:
         path = self.paths[shard]
         return read_row_group(self._open(path), row_group, path, rows)
 
-    def _refills(self) -> Iterator[tuple[list[Place], list[str]]]:
-        """This rank's documents that are still to come and their places, for ever."""
+    def _refills(self) -> Iterator[list[Document[Place]]]:
+        """This rank's documents that are still to come, a refill of the buffer at a time."""
         start = self.next_place
         groups = [(s, g) for s, counts in enumerate(self._counts) for g in range(len(counts))]
         for epoch in count(start.epoch):
@@ -195,29 +181,14 @@ class TokenLoader:
                     rows = rows[bisect_left(rows, start.document) :]
                 texts = self._read(shard, row_group, rows) if rows else []
                 for i in range(0, len(rows), REFILL):
-                    yield [Place(*here, row) for row in rows[i : i + REFILL]], texts[i : i + REFILL]
+                    places = [Place(*here, row) for row in rows[i : i + REFILL]]
+                    self.next_place = Place(*here, places[-1].document + 1)
+                    yield self._encode(places, texts[i : i + REFILL])
 
-    def _encode(self, places: list[Place], texts: list[str], threads: int) -> list[Document[Place]]:
-        rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=threads)
+    def _encode(self, places: list[Place], texts: list[str]) -> list[Document[Place]]:
+        rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=2)
         arrays = (np.array(tokens, dtype=np.int32) for tokens in rows)
         return [Document(tokens, place) for tokens, place in zip(arrays, places, strict=True)]
-
-    def _tokenized(self) -> Iterator[list[Document[Place]]]:
-        """Refills of the packing buffer, tokenized ahead on threads, in order."""
-        waiting: deque[Future[list[Document[Place]]]] = deque()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="tokenize")
-        try:
-            for places, texts in self._refills():
-                waiting.append(pool.submit(self._encode, places, texts, 1))
-                if len(waiting) > AHEAD:
-                    documents = waiting.popleft().result()
-                    last = documents[-1].tag
-                    self.next_place = last._replace(document=last.document + 1)
-                    yield documents
-        finally:
-            # Without waiting: a loader may be cleared away by the garbage collector while another
-            # one starts its threads, who would then wait for each other for ever.
-            pool.shutdown(wait=False, cancel_futures=True)
 
     def _documents_at(self, places: list[Place]) -> list[Document[Place]]:
         """Read and tokenize again the documents that stood in the buffer."""
@@ -227,7 +198,7 @@ class TokenLoader:
             rows = [row for _, _, row in documents]
             for row, text in zip(rows, self._read(shard, row_group, rows), strict=True):
                 found[shard, row_group, row] = text
-        return self._encode(places, [found[place[1:]] for place in places], self.threads)
+        return self._encode(places, [found[place[1:]] for place in places])
 
 
 class MixedLoader:

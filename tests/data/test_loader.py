@@ -77,14 +77,9 @@ def test_ranks_read_different_documents_and_together_all(data):
     assert len(seen[0] | seen[1]) > 200
 
 
-def test_validation_reads_the_last_shard_only(data):
-    names = documents(islice(loader(data, split="val"), 10), data[1])
-    assert names and all(int(name) % 4 == 3 for name in names)
-
-
-def test_threads_change_nothing(data):
-    one, four = (islice(loader(data, threads=n), 20) for n in (1, 4))
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(one, four, strict=True))
+def test_the_last_shard_is_not_trained_on(data):
+    names = documents(islice(loader(data), 40), data[1])
+    assert {int(name) % 4 for name in names} == {0, 1, 2}
 
 
 def test_a_state_is_made_when_it_is_asked_for(data, monkeypatch):
@@ -151,7 +146,7 @@ def test_states_that_do_not_fit_are_refused(data, tmp_path):
         loader(data, state={**state, "next": [0, 99, 0, 0]})
     for name in ("a", "b"):
         write_shard(tmp_path / f"{name}.parquet", ["short"])
-    with pytest.raises(UserError, match="not the shard"):
+    with pytest.raises(UserError, match="other data shards"):
         loader((tmp_path, data[1]), state={**state, "next": [0, 0, 0, 0], "buffer": [[0, 0, 9, 0]]})
 
 

@@ -49,7 +49,7 @@ class Reader:
     def __init__(self, paths: list[Path], rank: int, world: int, size: int, state: Any) -> None:
         with patch.object(loader, "Buffer", Ledger):
             self.loader = TokenLoader(
-                paths, Lengths(), 1, 6, rank=rank, world_size=world, threads=1, buffer_size=size,
+                paths, Lengths(), 1, 6, rank=rank, world_size=world, buffer_size=size,
                 state=state,
             )  # fmt: skip
         self.ledger: Any = self.loader.buffer
@@ -105,10 +105,6 @@ def ranks(seeds: Path, work: Path, generator: random.Random) -> Act:
     change = g.choice((_same, _resharded, _foreign, _damaged))
 
     def act() -> None:
-        with patch.object(loader, "AHEAD", 0):  # the order is the same, and less is read
-            deal_and_go_on()
-
-    def deal_and_go_on() -> None:
         before = [Reader(paths, rank, world, size, None) for rank in range(world)]
         for reader in before:
             reader.read(batches)
