@@ -28,12 +28,9 @@ from nanogpt2.training.checkpoint import (
     read_state,
 )
 from nanogpt2.training.loading import find_tokenizer, load_model
-from nanogpt2.training.nanochat import is_nanochat, newest, read_nanochat
+from nanogpt2.training.nanochat import STARTS, is_nanochat, newest, read_nanochat
 
-FREE = (
-    "sequence_len", "wte_std", "lm_head_std", "mlp_start_scale", "value_gate_start",
-    "resid_lambda_start", "x0_lambda_start", "backout_start",
-)  # fmt: skip
+FREE = ("sequence_len", *STARTS)
 """what of a configuration the weights do not depend on: the context, and how they once began"""
 
 

@@ -96,7 +96,7 @@ def find_start(
         if found is not None:
             with damaged(found):
                 require_same_run(state, identity, asked)
-                began = Text.from_record(state["text"]) if "text" in state else text
+                began = Text.from_record(state["text"])
             text = continued(began, text, asked.more_data)
         check(text)
         has_tokenizer = _has_tokenizer(asked, identity["tokenizer"])
@@ -163,7 +163,7 @@ def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
 def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], asked: Run) -> None:
     """Raise UserError unless the checkpoint's ``state`` is of the run that ``identity`` tells."""
     now = identity["identity"]
-    begun = state.get("identity") or _identity_before(state, now, asked.dial.iterations)
+    begun = state["identity"]
     if is_open(state):  # nothing has come of its minutes yet
         begun = {**begun, "minutes": now.get("minutes")}
     # its text is told by digests, wherever it lies
@@ -172,25 +172,11 @@ def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], aske
         raise UserError(
             f"it is of another run ({what}); use the same settings, or another folder (--out)"
         )
-    if state.get("tokenizer", identity["tokenizer"]) != identity["tokenizer"]:
+    if state["tokenizer"] != identity["tokenizer"]:
         raise UserError(
             "it is of a run with another tokenizer than the one given; name the run's own "
             "(--tokenizer), or choose another folder"
         )
-
-
-def _identity_before(
-    state: Mapping[str, Any], now: Mapping[str, Any], steps: int
-) -> Mapping[str, Any]:
-    """Of the run in a checkpoint of before there were identities.
-
-    Depth and steps could be asked for beside the recipe; the precision was not kept.
-    """
-    recipe = {name: state["recipe"].get(name) for name in now["recipe"]}
-    recipe |= {"depth": state["model"]["n_layer"], "precision": now["recipe"]["precision"]}
-    same_length = state["steps"] == steps
-    recipe["iterations"] = now["recipe"]["iterations"] if same_length else state["steps"]
-    return {**now, "recipe": recipe, "seed": state["seed"]}
 
 
 def _has_tokenizer(asked: Run, digest: str) -> bool:
