@@ -236,15 +236,13 @@ def _of_rows(rows: Iterator[dict[str, Any] | str], path: Path, column: str | Non
 def _choose(rows: Sequence[dict[str, Any]], path: Path, column: str | None) -> str:
     """The column with the documents."""
     names = list(dict.fromkeys(chain.from_iterable(rows)))
-    if column is not None and column not in names:
-        raise UserError(f"{path} has no column {column!r}; it has {', '.join(names) or 'none'}")
     length = {n: sum(len(r[n]) for r in rows if isinstance(r.get(n), str)) for n in names}
     chosen = column or (COLUMN if length.get(COLUMN) else max(names, key=length.get, default=""))  # type: ignore[arg-type]
     if not length.get(chosen):
         of = "" if column is None else f" in column {column!r}"
         raise UserError(
-            f"{path} has no text{of} (columns: {', '.join(names) or 'none'}); name the column "
-            "with the documents (--column), or take the file out"
+            f"{path} has no text{of} (columns of text: {', '.join(names) or 'none'}); name the "
+            "column with the documents (--column), or take the file out"
         )
     return chosen
 
@@ -287,20 +285,12 @@ def _json(file: IO[bytes], path: Path) -> Iterator[Any]:
             yield row
 
 
-def _columns(schema: pa.Schema, first: pa.Table | None, path: Path, column: str | None) -> str:
+def _columns(schema: pa.Schema, first: pa.Table, path: Path, column: str | None) -> str:
     """The column of a table of Arrow's kind."""
     texts = [field.name for field in schema if is_text(field.type)]
     if column is None and COLUMN in texts:
         return COLUMN
-    if column in schema.names and column not in texts:
-        raise UserError(f"column {column!r} of {path} holds {schema.field(column).type}, no text")
-    if not texts and column is None:
-        names = ", ".join(schema.names) or "none"
-        raise UserError(f"{path} has no column of text (it has {names}); take it out")
-    rows = first.slice(0, SAMPLE).select(texts).cast(
-        pa.schema([(name, pa.large_string()) for name in texts])
-    ) if first else None  # fmt: skip
-    return _choose(rows.to_pylist() if rows else [], path, column)
+    return _choose(first.slice(0, SAMPLE).select(texts).to_pylist(), path, column)
 
 
 def _as_bytes(column: Any) -> list[bytes | None]:

@@ -256,7 +256,7 @@ def test_what_is_the_users_is_not_replaced(tmp_path: Path) -> None:
         prepare(tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(UserError, match="does not exist"):
         prepare(tmp_path / "nowhere", tmp_path / "new")
-    with pytest.raises(UserError, match="no column 'body'"):
+    with pytest.raises(UserError, match="no text in column 'body'"):
         prepare(tmp_path / "in", tmp_path / "new", Rules(column="body"))
 
 
