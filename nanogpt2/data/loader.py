@@ -11,9 +11,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from itertools import count, groupby, islice
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -26,7 +26,6 @@ from torch import Tensor
 from nanogpt2.data.dealing import Deal, Unit, furthest_behind
 from nanogpt2.data.packing import Buffer, Document, pack
 from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
-from nanogpt2.data.source import Text, by_source
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 
@@ -48,14 +47,24 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Position:
+    """Where one source goes on."""
+
+    rank: Count
+    world_size: Count
+    next: Place = Place(0, 0, 0, 0)
+    buffer: list[Place] = field(default_factory=list)
+    unit: Unit | None = None
+    """what is dealt out over the ranks; None: what is fair"""
+
+
+@dataclass(frozen=True)
 class _State:
     """What a batch's state says."""
 
-    next: Place
-    buffer: list[Place]
-    rank: Count
-    world_size: Count
-    unit: Unit | None
+    sources: list[_Position]
+    given: list[Count] = field(default_factory=list)
+    """rows of each source so far"""
 
 
 _STATE = TypeAdapter(_State)
@@ -65,18 +74,21 @@ Item = TypeVar("Item")
 class TokenLoader:
     """Iterates (inputs, targets, state) for ever; both tensors are (B, T) int64 on ``device``.
 
-    ``state()`` is the batch's; made when called, for it is asked of few.
+    ``state()`` is the batch's; made when called, for it is asked of few. Of a mixture each rank
+    takes rows by the sources' weights, to a row.
 
     Args:
-        data: folder of shards, of which those for training are read; or the shards themselves, in
-            the order in which to read them.
+        data: folder of shards, or of a mixture, of which those for training are read; or the shards
+            themselves, in the order in which to read them.
         tokenizer: turns documents into ids; each document starts with ``<|bos|>``.
         batch_size: rows B.
         sequence_len: T; a packed row has T + 1 tokens, targets are the inputs one token on.
         rank, world_size: which documents are this loader's, as ``Deal`` says.
         state: continue from a state that came with a batch. From that of another rank or world size
             go on with the documents after its place, dealt out anew, without those buffered.
-        buffer_size: documents in the packing buffer.
+        buffer_size: documents in each source's packing buffer.
+        weights, sources: of a mixture: by what its sources are taken, and which source each shard
+            is of.
 
     Raises UserError for a shard that cannot be read, a state that does not fit, or no documents.
     """
@@ -92,56 +104,56 @@ class TokenLoader:
         world_size: int = 1,
         state: dict[str, Any] | None = None,
         buffer_size: int = 1000,
+        weights: Sequence[float] = (),
+        sources: Sequence[int] = (),
     ) -> None:
-        paths = find_shards(data).train if isinstance(data, (str, Path)) else data
-        self.paths = [Path(path) for path in paths]
-        self.tokenizer = tokenizer
-        self.batch_size, self.sequence_len = batch_size, sequence_len
-        self.device = torch.device(device)
-        self._open = lru_cache(maxsize=1)(open_shard)  # a shard is read group by group
-        self._counts = [count_documents(path) for path in self.paths]
-        begin = _State(Place(0, 0, 0, 0), [], rank, world_size, None)
+        if isinstance(data, (str, Path)):
+            found = find_shards(data)
+            data, weights, sources = found.train, found.weights, found.sources
+        self.weights = weights or (1.0,)
+        self.batch_size, self.device = batch_size, torch.device(device)
+        begin = _State([_Position(rank=rank, world_size=world_size)] * len(self.weights))
         if state is not None:
-            begin = self._restore(state, rank, world_size)
-        self.next_place = begin.next
-        self.deal = Deal(self._counts, rank, world_size, begin.unit)
-        if self.deal.leaves_nothing():
-            names = ", ".join(str(path) for path in self.paths[:3]) or "an empty list of shards"
-            raise UserError(f"there is no document in {names} for rank {rank}; give others")
-        self.buffer: Buffer[Place] = Buffer()
-        for document in self._documents_at(begin.buffer):
-            self.buffer.add(document)
-        self.rows = pack(self._refills(), sequence_len + 1, buffer_size, self.buffer)
+            try:
+                begin = _STATE.validate_python(state)
+            except ValidationError:
+                raise UserError(
+                    "the loader's state in the checkpoint is damaged; resume from another one"
+                ) from None
+        self.given = begin.given or [0] * len(self.weights)
+        if not len(begin.sources) == len(self.given) == len(self.weights):
+            raise UserError(OTHER_SHARDS)
+        parts: list[list[Path]] = [[] for _ in self.weights]
+        for path, n in zip(data, sources or [0] * len(data), strict=True):
+            parts[n].append(Path(path))
+        own = (rank, world_size, sequence_len + 1, buffer_size)
+        self.sources = [
+            Source(paths, tokenizer, position, *own)
+            for paths, position in zip(parts, begin.sources, strict=True)
+        ]
 
-    def state(self) -> dict[str, Any]:
-        """From here a new loader hands out the batch after the last one."""
-        return self._state(self.next_place, self.buffer)
-
-    def _state(self, next_place: Place, buffer: Buffer[Place]) -> dict[str, Any]:
-        return {
-            "next": list(next_place),
-            "buffer": [list(document.tag) for document in buffer.in_order()],
-            "rank": self.deal.rank,
-            "world_size": self.deal.world_size,
-            "unit": self.deal.unit,
-        }
+    def here(self) -> Callable[[], dict[str, Any]]:
+        """What makes the state of this moment, whenever it is called."""
+        sources, given = [source.here() for source in self.sources], list(self.given)
+        return lambda: {"sources": [make() for make in sources], "given": given}
 
     def describe(self) -> str:
-        """How documents are dealt out over the ranks, in a sentence."""
-        return self.deal.describe()
-
-    @property
-    def epoch(self) -> int:
-        """How many times the shards have been read to their end."""
-        return self.next_place.epoch
+        """How documents are dealt out over the ranks, and rows over the sources, in a sentence."""
+        said = [source.deal.describe() for source in self.sources]
+        if len(said) == 1:
+            return said[0]
+        parts = zip(self.weights, said, strict=True)
+        return "; ".join(f"{weight:.1%} of the rows: {words}" for weight, words in parts)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Callable[[], dict[str, Any]]]]:
         while True:
-            pieces = [piece for row in islice(self.rows, self.batch_size) for piece in row]
-            batch = self._on_device(torch.from_numpy(np.concatenate(pieces))).long()
-            batch = batch.view(self.batch_size, -1)
-            state = partial(self._state, self.next_place, self.buffer.copy())
-            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), state
+            rows = []
+            for _ in range(self.batch_size):
+                n = furthest_behind(self.given, self.weights)
+                self.given[n] += 1
+                rows.append(np.concatenate(next(self.sources[n].rows)))
+            batch = self._on_device(torch.from_numpy(np.stack(rows))).long()
+            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), self.here()
 
     def _on_device(self, tokens: Tensor) -> Tensor:
         if self.device.type != "cuda":
@@ -150,20 +162,54 @@ class TokenLoader:
             # torch's pinned-memory pool holds the block until the copy has been read
             return tokens.pin_memory().to(self.device, non_blocking=True)
 
-    def _restore(self, state: Any, rank: int, world_size: int) -> _State:
-        """Where to continue: what ``state`` says, or after its place where it is of other ranks."""
-        try:
-            known = _STATE.validate_python(state)
-        except ValidationError:
-            raise UserError(
-                "the loader's state in the checkpoint is damaged; resume from another checkpoint"
-            ) from None
-        sizes = {(s, g): n for s, groups in enumerate(self._counts) for g, n in enumerate(groups)}
-        there = all(place.document < sizes.get(place[1:3], 0) for place in known.buffer)
-        if not there or known.next.shard >= len(self.paths):
+
+class Source:
+    """Packed rows of some shards, for ever, and where they stand.
+
+    Args:
+        begin: where to begin; after that place, where it is of other ranks.
+        rank, world_size: whose rows.
+        capacity: tokens of a row.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        tokenizer: Tokenizer,
+        begin: _Position,
+        rank: int,
+        world_size: int,
+        capacity: int,
+        buffer_size: int,
+    ) -> None:
+        self.paths, self.tokenizer = paths, tokenizer
+        self._open = lru_cache(maxsize=1)(open_shard)  # a shard is read group by group
+        self._counts = counts = [count_documents(path) for path in paths]
+        if (begin.rank, begin.world_size) != (rank, world_size):
+            begin = _Position(rank, world_size, begin.next)
+        self.next_place = begin.next
+        self.deal = Deal(counts, rank, world_size, begin.unit)
+        if self.deal.leaves_nothing():
+            names = ", ".join(str(path) for path in paths[:3]) or "an empty list of shards"
+            raise UserError(f"there is no document in {names} for rank {rank}; give others")
+        sizes = {(s, g): n for s, groups in enumerate(counts) for g, n in enumerate(groups)}
+        there = all(place.document < sizes.get(place[1:3], 0) for place in begin.buffer)
+        if not there or begin.next.shard >= len(paths):
             raise UserError(OTHER_SHARDS)
-        same = (known.rank, known.world_size) == (rank, world_size)
-        return known if same else _State(known.next, [], rank, world_size, None)
+        self.buffer: Buffer[Place] = Buffer()
+        for document in self._documents_at(begin.buffer):
+            self.buffer.add(document)
+        self.rows = pack(self._refills(), capacity, buffer_size, self.buffer)
+
+    def here(self) -> Callable[[], dict[str, Any]]:
+        """What makes the state of this moment, whenever it is called."""
+        deal, place, buffer = self.deal, self.next_place, self.buffer.copy()
+
+        def make() -> dict[str, Any]:
+            waiting = [document.tag for document in buffer.in_order()]
+            return asdict(_Position(deal.rank, deal.world_size, place, waiting, deal.unit))
+
+        return make
 
     def _read(self, shard: int, row_group: int, rows: Sequence[int]) -> list[str]:
         path = self.paths[shard]
@@ -199,72 +245,6 @@ class TokenLoader:
             for row, text in zip(rows, self._read(shard, row_group, rows), strict=True):
                 found[shard, row_group, row] = text
         return self._encode(places, [found[place[1:]] for place in places])
-
-
-class MixedLoader:
-    """A ``TokenLoader`` of each source of a mixture, of which rows are taken by weights.
-
-    All rows have as many tokens, so that each rank learns from each source its share of them, to a
-    row. Its state holds that of every source, and the rows that each has given.
-
-    Args:
-        data: the shards of each source.
-        weights: of each, positive.
-        state, batch_size, options: as ``TokenLoader`` takes them.
-    """
-
-    def __init__(
-        self,
-        data: Sequence[Sequence[Path]],
-        weights: Sequence[float],
-        tokenizer: Tokenizer,
-        batch_size: int,
-        sequence_len: int,
-        state: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        known = [None] * len(data) if state is None else state.get("sources")
-        self.given: list[int] = [0] * len(data) if state is None else list(state.get("given", ()))
-        if known is None or not len(known) == len(self.given) == len(data):
-            raise UserError(OTHER_SHARDS)
-        self.weights, self.batch_size = weights, batch_size
-        self.loaders = [
-            TokenLoader(paths, tokenizer, batch_size, sequence_len, state=own, **options)
-            for paths, own in zip(data, known, strict=True)
-        ]
-
-    def describe(self) -> str:
-        """Shares and sizes of the sources, in a sentence."""
-        parts = zip(self.weights, self.loaders, strict=True)
-        return "; ".join(f"{weight:.1%} of the rows: {own.describe()}" for weight, own in parts)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Callable[[], dict[str, Any]]]]:
-        while True:
-            rows = []
-            for _ in range(self.batch_size):
-                n = furthest_behind(self.given, self.weights)
-                self.given[n] += 1
-                rows.append(np.concatenate(next(self.loaders[n].rows)))
-            batch = self.loaders[0]._on_device(torch.from_numpy(np.stack(rows))).long()
-            sources = [partial(o._state, o.next_place, o.buffer.copy()) for o in self.loaders]
-            state = partial(self._state, sources, list(self.given))
-            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), state
-
-    @staticmethod
-    def _state(sources: Sequence[Callable[[], dict[str, Any]]], given: list[int]) -> dict[str, Any]:
-        return {"sources": [state() for state in sources], "given": given}
-
-
-def load_text(
-    text: Text, folder: Path | str, *shape: Any, **options: Any
-) -> TokenLoader | MixedLoader:
-    """The loader of a run's text in ``folder``, to learn from: of one source, or of a mixture.
-
-    ``shape``: tokenizer, batch size and sequence length; ``options`` as ``TokenLoader`` takes them.
-    """
-    if text.weights:
-        return MixedLoader(by_source(text, folder), text.weights, *shape, **options)
-    return TokenLoader(text.paths(folder, "train"), *shape, **options)
 
 
 def ahead(items: Iterable[Item], count: int = READY) -> Iterator[Item]:

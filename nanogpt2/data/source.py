@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,24 +81,12 @@ class Text:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        splits = {"train": self.train, "held_out": self.held_out}
-        record: dict[str, Any] = {
-            name: [list(s) for s in shards] for name, shards in splits.items()
-        }
-        if self.weights:
-            record |= {"weights": list(self.weights), "sources": list(self.sources)}
-        return record
+        return asdict(self)
 
     def paths(self, folder: Path | str, split: str) -> list[Path]:
         """Where the shards of ``split`` ("train" or "held_out") lie."""
         shards: Sequence[Shard] = getattr(self, split)
         return [Path(folder) / shard.name for shard in shards]
-
-
-def by_source(text: Text, folder: Path | str) -> list[list[Path]]:
-    """Where the shards of each source of a mixture lie, to learn from."""
-    paths = list(zip(text.paths(folder, "train"), text.sources, strict=True))
-    return [[path for path, n in paths if n == one] for one in range(len(text.weights))]
 
 
 def continued(began: Text, now: Text, more_data: bool = False) -> Text:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.data.loader import MixedLoader, TokenLoader, ahead
+from nanogpt2.data.loader import TokenLoader, ahead
 from nanogpt2.depth import Batch
 from nanogpt2.errors import UserError
 from nanogpt2.training.ranks import Ranks
@@ -33,7 +33,7 @@ class Feed:
 
     def __init__(
         self,
-        loader: TokenLoader | MixedLoader,
+        loader: TokenLoader,
         batch: Batch,
         state: Any,
         ranks: Ranks,

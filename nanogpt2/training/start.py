@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,20 +229,18 @@ def _require_shared(run: Path, ranks: Ranks) -> None:
 def position(saved: list[Any], rank: int, world_size: int) -> Any:
     """Where ``rank`` goes on reading: exactly where it was, if the number of ranks is the same.
 
-    Else all ranks go on from the position of the one that was furthest behind, with the documents
-    that come after it dealt out anew, and so with those before it that still stood in the old
-    ranks' packing buffers: no document is skipped, and a few are read twice.
+    Else all ranks go on, in each source, from the position of the one that was furthest behind,
+    with the documents that come after it dealt out anew, and so with those before it that still
+    stood in the old ranks' packing buffers: no document is skipped, and a few are read twice.
     """
     if len(saved) == world_size:
         return saved[rank]
-    if "sources" in saved[0]:  # a mixture: each source by itself
-        each = zip(*(state["sources"] for state in saved), strict=True)
-        sources = [position(list(states), rank, world_size) for states in each]
-        return {"sources": sources, "given": saved[0]["given"]}
-    place = min(tuple(state["next"]) for state in saved)
-    waiting = sorted({tuple(entry) for state in saved for entry in state["buffer"]})
-    buffer = [list(entry) for entry in waiting if entry < place][rank::world_size]
-    # no unit: what is fair for that many ranks
-    return {
-        "next": list(place), "buffer": buffer, "rank": rank, "world_size": world_size, "unit": None
-    }  # fmt: skip
+
+    def dealt(states: Sequence[Any]) -> dict[str, Any]:
+        place = min(tuple(state["next"]) for state in states)
+        waiting = sorted({tuple(entry) for state in states for entry in state["buffer"]})
+        buffer = [entry for entry in waiting if entry < place][rank::world_size]
+        return {"rank": rank, "world_size": world_size, "next": place, "buffer": buffer}
+
+    each = zip(*(state["sources"] for state in saved), strict=True)
+    return {"sources": list(map(dealt, each)), "given": saved[0]["given"]}

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt2.data.loader import load_text
+from nanogpt2.data.loader import TokenLoader
 from nanogpt2.data.source import Text
 from nanogpt2.depth import shape_batch
 from nanogpt2.errors import StopRequested, run_command
@@ -189,9 +189,8 @@ class Trainer:
         self.saver.newest = start.folder
         if self.learner.scaling and start.loss_scale:
             self.learner.scaling.take_up(start.loss_scale)
-        loader = load_text(
-            start.text,
-            self.asked.data_dir,
+        loader = TokenLoader(
+            start.text.paths(self.asked.data_dir, "train"),
             self.tokenizer,
             self.batch.rows,
             self.config.sequence_len,
@@ -199,6 +198,8 @@ class Trainer:
             rank=ranks.rank,
             world_size=ranks.world_size,
             state=start.data,
+            weights=start.text.weights,
+            sources=start.text.sources,
         )
         self.tell(loader.describe())
         self.feed = Feed(loader, self.batch, start.data, ranks, self.tell)

@@ -103,6 +103,11 @@ def load(paths: list[Path], rank: int, world: int, **more) -> TokenLoader:
     return TokenLoader(paths, Numbers(), rank=rank, world_size=world, **options)  # type: ignore[arg-type]
 
 
+def epoch(loader: TokenLoader) -> int:
+    """How many times the shards have been read to their end."""
+    return loader.sources[0].next_place.epoch
+
+
 def stream(loader: TokenLoader) -> Iterator[int]:
     """The documents that a rank reads, in order."""
     return (targets.item() for _, targets, _ in loader)
@@ -154,7 +159,7 @@ def test_ranks_are_never_more_than_a_refill_apart(folder, layout, world, buffer_
     loaders = [load(paths, rank, world, buffer_size=buffer_size) for rank in range(world)]
     for loader in loaders:
         list(islice(loader, batches))
-    epochs = [loader.epoch for loader in loaders]
+    epochs = [epoch(loader) for loader in loaders]
     refill = min(REFILL, max(map(max, filter(None, layout))))
     apart = refill * world / total(layout) + TOLERANCE * max(epochs)
     assert max(epochs) - min(epochs) <= math.ceil(apart)
@@ -199,13 +204,13 @@ def test_no_document_is_skipped_when_the_number_of_ranks_changes(
     paths = write(folder, layout)
     old = [load(paths, rank, before, buffer_size=buffer_size) for rank in range(before)]
     read = {n for loader in old for n in islice(stream(loader), batches)}
-    states = [loader.state() for loader in old]
+    states = [loader.here()() for loader in old]
     for rank in range(after):
         loader = load(paths, rank, after, state=position(states, rank, after))
-        end = loader.epoch + 1
+        end = epoch(loader) + 1
         for n in stream(loader):
             read.add(n)
-            if loader.epoch >= end and not len(loader.buffer):
+            if epoch(loader) >= end and not len(loader.sources[0].buffer):
                 break
     assert read == set(range(total(layout)))
 
@@ -214,7 +219,7 @@ def test_a_changed_number_of_ranks_reads_what_stood_in_the_buffers_first(tmp_pat
     paths = write(tmp_path, [[10, 10]])
     read = [list(islice(load(paths, rank, 2, buffer_size=4), 3)) for rank in range(2)]
     states = [batches[-1][2]() for batches in read]
-    assert [state["unit"] for state in states] == ["row group"] * 2
+    assert [state["sources"][0]["unit"] for state in states] == ["row group"] * 2
     # both have taken up their group, and read three documents of it: 0 to 2, and 10 to 12
     read = [
         list(islice(stream(load(paths, rank, 3, state=position(states, rank, 3))), 6))
@@ -225,8 +230,8 @@ def test_a_changed_number_of_ranks_reads_what_stood_in_the_buffers_first(tmp_pat
 
 def test_a_state_by_row_group_goes_on_so_where_it_is_not_fair_any_more(tmp_path):
     paths = write(tmp_path, UNEVEN)
-    state = {"next": [0, 1, 1, 5], "buffer": [[0, 0, 1, 7]], "rank": 1, "world_size": 4}
-    state["unit"] = "row group"
+    place = {"next": [0, 1, 1, 5], "buffer": [[0, 0, 1, 7]], "rank": 1, "world_size": 4}
+    state = {"sources": [{**place, "unit": "row group"}], "given": [9]}
     epoch = by_row_group(UNEVEN, 1, 4)
     wanted = [epoch[7], *epoch[25:], *epoch]
     again = load(paths, 1, 4, state=state)
@@ -235,9 +240,9 @@ def test_a_state_by_row_group_goes_on_so_where_it_is_not_fair_any_more(tmp_path)
 
 def test_a_state_by_row_group_where_the_rank_has_none_is_refused(tmp_path):
     paths = write(tmp_path, ONE_GROUP)
-    state = {"next": [0, 0, 1, 0], "buffer": [], "rank": 1, "world_size": 2, "unit": "row group"}
+    place = {"next": [0, 0, 1, 0], "buffer": [], "rank": 1, "world_size": 2, "unit": "row group"}
     with pytest.raises(UserError, match="no document in .* for rank 1"):
-        load(paths, 1, 2, state=state)
+        load(paths, 1, 2, state={"sources": [place], "given": [9]})
 
 
 # Files

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.data.loader import READY, TokenLoader, ahead
+from nanogpt2.data.packing import Buffer
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
@@ -48,7 +49,7 @@ def test_targets_are_the_inputs_one_token_on(data):
 def test_from_any_state_the_very_next_batches_come(data, world_size, unit, buffer_size):
     ranks = {"rank": world_size - 1, "world_size": world_size, "buffer_size": buffer_size}
     batches = list(islice(loader(data, **ranks), 60))  # about two epochs or more
-    assert batches[0][2]()["unit"] == unit
+    assert batches[0][2]()["sources"][0]["unit"] == unit
     for start in (0, 1, 13, 40):
         state = json.loads(json.dumps(batches[start][2]()))
         again = islice(loader(data, **ranks, state=state), 15)
@@ -69,7 +70,7 @@ def test_ranks_read_different_documents_and_together_all(data):
         one = loader(data, rank=rank, world_size=2)
         batches = []
         for batch in one:
-            if one.epoch:
+            if one.sources[0].next_place.epoch:
                 break
             batches.append(batch)
         seen.append(documents(batches, data[1]))
@@ -84,8 +85,8 @@ def test_the_last_shard_is_not_trained_on(data):
 
 def test_a_state_is_made_when_it_is_asked_for(data, monkeypatch):
     made = []
-    real = TokenLoader._state
-    monkeypatch.setattr(TokenLoader, "_state", lambda *a: made.append(1) or real(*a))
+    real = Buffer.in_order
+    monkeypatch.setattr(Buffer, "in_order", lambda *a: made.append(1) or real(*a))
     batches = list(islice(loader(data), 7))
     assert not made
     states = [state() for _, _, state in batches]
@@ -124,7 +125,8 @@ def test_another_number_of_ranks_continues_near_the_place(data):
     state = made()
     resumed = loader(data, rank=1, world_size=2, state=state)
     x, _, after = next(iter(resumed))
-    assert x.shape == (2, 48) and tuple(after()["next"]) >= tuple(state["next"])[:2]
+    (place,), (then,) = state["sources"], after()["sources"]
+    assert x.shape == (2, 48) and then["next"] >= place["next"]
 
 
 def test_shards_are_read_in_the_order_in_which_they_are_given(data):
@@ -139,21 +141,26 @@ def test_shards_are_read_in_the_order_in_which_they_are_given(data):
 
 def test_states_that_do_not_fit_are_refused(data, tmp_path):
     *_, (_, _, made) = islice(loader(data), 3)
-    state = made()
+    (place,) = made()["sources"]
+
+    def state(**changes):
+        return {"sources": [{**place, **changes}], "given": [1]}
+
     with pytest.raises(UserError, match="damaged"):
-        loader(data, state={**state, "next": "?"})
-    with pytest.raises(UserError, match="other data shards"):
-        loader(data, state={**state, "next": [0, 99, 0, 0]})
+        loader(data, state=state(next="?"))
+    for other in (state(next=[0, 99, 0, 0]), {"sources": [place] * 2, "given": [1, 1]}):
+        with pytest.raises(UserError, match="other data shards"):
+            loader(data, state=other)
     for name in ("a", "b"):
         write_shard(tmp_path / f"{name}.parquet", ["short"])
     with pytest.raises(UserError, match="other data shards"):
-        loader((tmp_path, data[1]), state={**state, "next": [0, 0, 0, 0], "buffer": [[0, 0, 9, 0]]})
+        loader((tmp_path, data[1]), state=state(next=[0, 0, 0, 0], buffer=[[0, 0, 9, 0]]))
 
 
 numbers = st.one_of(st.integers(-2, 12), st.sampled_from([10**30, 1e308, math.inf, math.nan]))
 places = st.lists(numbers, min_size=4, max_size=4)
 wrong = st.sampled_from([None, 1.5, "abc", [[]], [None] * 4, {"a": 1}])
-states = st.fixed_dictionaries(
+positions = st.fixed_dictionaries(
     {
         "next": st.one_of(places, places, wrong),
         "buffer": st.one_of(st.lists(places, max_size=2), st.just([]), wrong),
@@ -162,7 +169,8 @@ states = st.fixed_dictionaries(
         "rank": st.sampled_from([0, 1, "0"]),
         "unit": st.sampled_from(["document", "row group", None, "page", []]),
     },
-).map(lambda state: {"rank": 0, "world_size": 1, **state})
+).map(lambda place: {"rank": 0, "world_size": 1, **place})
+states = positions.map(lambda place: {"sources": [place], "given": [0]})
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt2.data.dealing import furthest_behind
-from nanogpt2.data.loader import MixedLoader
+from nanogpt2.data.loader import TokenLoader
 from nanogpt2.data.mixture import lay_out, parts_of, wanted
 from nanogpt2.data.shards import find_shards, read_documents, write_shard
-from nanogpt2.data.source import Text, by_source, continued
+from nanogpt2.data.source import Text, continued
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.training.start import position
@@ -35,12 +35,10 @@ def sources(tmp_path: Path) -> list[Path]:
     return [tmp_path / "a", tmp_path / "b"]
 
 
-def loader(folder: Path, state: Any = None, rank: int = 0, world_size: int = 1) -> MixedLoader:
-    text = Text.of(folder)
-    return MixedLoader(
-        by_source(text, folder), text.weights, TOKENIZER, 4, 32,
-        rank=rank, world_size=world_size, state=state, buffer_size=20,
-    )  # fmt: skip
+def loader(folder: Path, state: Any = None, rank: int = 0, world_size: int = 1) -> TokenLoader:
+    return TokenLoader(
+        folder, TOKENIZER, 4, 32, rank=rank, world_size=world_size, state=state, buffer_size=20
+    )
 
 
 def letters(batch: tuple[torch.Tensor, ...]) -> list[str]:

@@ -52,7 +52,7 @@ class Reader:
                 paths, Lengths(), 1, 6, rank=rank, world_size=world, buffer_size=size,
                 state=state,
             )  # fmt: skip
-        self.ledger: Any = self.loader.buffer
+        self.ledger: Any = self.loader.sources[0].buffer
 
     def read(self, batches: int) -> None:
         """So many batches."""
@@ -62,13 +62,13 @@ class Reader:
     @property
     def state(self) -> Any:
         """As a checkpoint has it."""
-        return json.loads(json.dumps(self.loader.state()))
+        return json.loads(json.dumps(self.loader.here()()))
 
     @property
     def whole_epochs(self) -> int:
         """Epochs of which this rank has nothing more to read."""
         waiting = [document.tag.epoch for document in self.ledger.in_order()]
-        return min([self.loader.epoch, *waiting])
+        return min([self.loader.sources[0].next_place.epoch, *waiting])
 
 
 def require_once(layout: list[list[int]], *readers: Reader) -> None:
@@ -139,7 +139,8 @@ def _foreign(paths: list[Path], layout: Any, before: list[Reader], size: int, g:
     """All go on from the state of one of the others."""
     world, state = g.choice(WORLDS), g.choice(before).state
     after = [Reader(paths, i, world, size, state) for i in range(world)]
-    own = [(state["rank"], state["world_size"]) == (i, world) for i in range(world)]
+    (place,) = state["sources"]
+    own = [(place["rank"], place["world_size"]) == (i, world) for i in range(world)]
     for reader in after:
         reader.read(g.randint(1, 6))
     if not any(own):
@@ -149,7 +150,8 @@ def _foreign(paths: list[Path], layout: Any, before: list[Reader], size: int, g:
 def _damaged(paths: list[Path], layout: Any, before: list[Reader], size: int, g: Any) -> None:
     """A state with something wrong is continued or refused."""
     state = copy.deepcopy(g.choice(before).state)
-    holder: Any = g.choice([state, state["next"], state["buffer"], *state["buffer"]])
+    (place,) = state["sources"]
+    holder: Any = g.choice([state, place, place["next"], place["buffer"], *place["buffer"]])
     keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
     if keys:
         holder[g.choice(keys)] = g.choice((*VALUES, 1, 2, 7, 1000))
