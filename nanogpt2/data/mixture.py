@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,20 +50,15 @@ def parts_of(names: Sequence[str]) -> list[Part]:
 
 
 def _part(name: str) -> Part:
-    path, colon, number = name.rpartition(":")
-    if Path(name).exists() or not colon:
-        if not Path(name).exists():
-            raise UserError(f"--data {name}: there is no such file or folder")
-        return Part(Path(name), None)
-    try:
-        weight = float(number)
-    except ValueError:
-        raise UserError(f"--data {name}: there is no such file or folder") from None
-    if not 0 < weight < 1e9:
+    part, (path, _, number) = Part(Path(name), None), name.rpartition(":")
+    if not part.path.exists():
+        with suppress(ValueError):
+            part = Part(Path(path), float(number))
+    if not part.path.exists():
+        raise UserError(f"--data {name}: there is no such file or folder")
+    if part.weight is not None and not 0 < part.weight < 1e9:
         raise UserError(f"--data {name}: the weight is {number}; it must be positive")
-    if not Path(path).exists():
-        raise UserError(f"--data {path}: there is no such file or folder")
-    return Part(Path(path), weight)
+    return part
 
 
 def is_ready(path: Path) -> bool:
@@ -112,8 +109,9 @@ def lay_out(
         folders.append(folder)
     weights = [part.weight or 0.0 for part in parts]
     with atomic_directory(out, *folders) as temporary:
-        streams = [_held_out(folder) for folder in folders]
-        write_shard(temporary / "validation.parquet", _until(MEASURED, in_turn(streams, weights)))
+        held_out = (find_shards(folder).held_out for folder in folders)
+        streams = [chain.from_iterable(map(read_documents, paths)) for paths in held_out]
+        write_shard(temporary / "validation.parquet", _in_turn(streams, weights))
         sources = [
             {"folder": str(folder), "weight": weight}
             for folder, weight in zip(folders, weights, strict=True)
@@ -122,28 +120,13 @@ def lay_out(
         check(temporary)
 
 
-def _held_out(folder: Path) -> Iterator[tuple[str, int]]:
-    for path in find_shards(folder).held_out:
-        yield from ((text, len(text)) for text in read_documents(path))
-
-
-def _until(limit: int, items: Iterable[tuple[str, int]]) -> Iterator[str]:
-    for text, _ in items:
-        yield text
-        limit -= len(text)
-        if limit <= 0:
-            return
-
-
-def in_turn(
-    streams: Sequence[Iterator[tuple[str, int]]], weights: Sequence[float]
-) -> Iterator[tuple[str, int]]:
-    """Items of sizes, so that each stream gives its share of the size; ends with the first."""
+def _in_turn(streams: Sequence[Iterator[str]], weights: Sequence[float]) -> Iterator[str]:
+    """Texts, of which each stream gives its share of the characters; ends with the first stream."""
     given = [0] * len(streams)
-    while True:
+    while sum(given) < MEASURED:
         n = furthest_behind(given, weights)
-        item = next(streams[n], None)
-        if item is None:
+        text = next(streams[n], None)
+        if text is None:
             return
-        given[n] += item[1]
-        yield item
+        given[n] += len(text)
+        yield text
