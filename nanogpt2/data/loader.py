@@ -128,7 +128,7 @@ class TokenLoader:
             parts[n].append(Path(path))
         own = (rank, world_size, sequence_len + 1, buffer_size)
         self.sources = [
-            Source(paths, tokenizer, position, *own)
+            Rows(paths, tokenizer, position, *own)
             for paths, position in zip(parts, begin.sources, strict=True)
         ]
 
@@ -163,7 +163,7 @@ class TokenLoader:
             return tokens.pin_memory().to(self.device, non_blocking=True)
 
 
-class Source:
+class Rows:
     """Packed rows of some shards, for ever, and where they stand.
 
     Args:
