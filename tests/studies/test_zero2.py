@@ -97,7 +97,7 @@ def test_a_killed_rank_is_named() -> None:
 
 
 def test_ranks_that_hang_are_ended() -> None:
-    with pytest.raises(UserError, match="did not finish"):
+    with pytest.raises(UserError, match="'tour' on 2 ranks did not end"):
         zero2.run_ranks("tour", 2, timeout=0.1)
 
 

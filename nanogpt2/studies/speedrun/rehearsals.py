@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors.torch import load_file
 
-from nanogpt2.errors import UserError
 from nanogpt2.files import mark
+from nanogpt2.lab.processes import run_process
 from nanogpt2.reporting.run import read_metrics
 
 
@@ -46,40 +41,15 @@ def rehearse(
         timeout: seconds after which it is killed, and UserError raised.
     """
     command = [sys.executable, "-m", "nanogpt2.speedrun", "--out", str(out), *options]
-    # into a file, not onto a terminal, whatever a notebook has made its children believe
-    forced = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS")
-    environment = {name: value for name, value in os.environ.items() if name not in forced}
-    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TERM": "dumb"}
-    log, started = out.parent / f"{out.name}.log", time.perf_counter()
-    with (
-        log.open("wb") as stdout,
-        subprocess.Popen(
-            command, env=environment, stdout=stdout, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        while process.poll() is None:
-            late = time.perf_counter() - started > timeout
-            if late or (kill_at is not None and steps_done(out) >= kill_at):
-                _kill_all(process.pid)
-                process.wait()
-                if late:
-                    raise UserError(
-                        f"the run did not end within {timeout:g} s; free the machine of other "
-                        "work and run the cell again"
-                    )
-            time.sleep(0.1)
-    seconds, text = time.perf_counter() - started, log.read_text("utf-8", "replace")
+    log = out.parent / f"{out.name}.log"
+
+    def far_enough() -> bool:
+        return kill_at is not None and steps_done(out) >= kill_at
+
+    code, seconds = run_process("the run", command, log, timeout, far_enough)
+    text = log.read_text("utf-8", "replace")
     said = text.replace(str(out), f"runs/{out.name}").splitlines()
-    return Rehearsal(process.returncode, seconds, said, steps_done(out))
-
-
-def _kill_all(pid: int) -> None:
-    """SIGKILL to a process and all below it: the launcher's ranks have sessions of their own."""
-    parent = psutil.Process(pid)
-    for process in [parent, *parent.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    return Rehearsal(code, seconds, said, steps_done(out))
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

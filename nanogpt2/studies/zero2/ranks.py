@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanogpt2.errors import UserError
 from nanogpt2.files import read_json
+from nanogpt2.lab.processes import run_process
 
 MODULE = "nanogpt2.studies.zero2.tasks"
 """what each rank runs"""
@@ -30,7 +26,6 @@ class Found:
     code: int
     """exit code of the launcher"""
     said: str
-    """stderr"""
 
 
 def run_ranks(task: str, ranks: int, *options: str, timeout: float = 240) -> Found:
@@ -41,24 +36,11 @@ def run_ranks(task: str, ranks: int, *options: str, timeout: float = 240) -> Fou
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(ranks), "-m", MODULE, task, "--out", folder, *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        started = time.perf_counter()
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                said = process.communicate(timeout=timeout)[1]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise UserError(
-                    f"{ranks} ranks did not finish {task!r} in {timeout:g} s; free the machine of "
-                    "other work and run the cell again"
-                ) from None
-        seconds = time.perf_counter() - started
+        log = Path(folder) / "log"
+        code, seconds = run_process(f"{task!r} on {ranks} ranks", command, log, timeout)
         files = [Path(folder) / f"{rank}.json" for rank in range(ranks)]
         found = [read_json(file) for file in files if file.is_file()]
-    return Found(found, seconds, process.returncode, said)
+        return Found(found, seconds, code, log.read_text("utf-8", "replace"))
 
 
 def root_cause(found: Found) -> str:
