@@ -186,12 +186,13 @@ def _on_ranks(setting: Setting, steps: int, seed: int, flip: Flip | None) -> Tra
         ProcessPoolExecutor(setting.ranks, get_context("spawn")) as pool,
     ):
         meet = f"file://{Path(folder) / 'meet'}"
-        asked = [(setting, steps, seed, flip, rank, meet) for rank in range(setting.ranks)]
-        return list(pool.map(_of_rank, asked))[0]
+        one = partial(_of_rank, setting, steps, seed, flip, meet)
+        return list(pool.map(one, range(setting.ranks)))[0]
 
 
-def _of_rank(asked: tuple[Setting, int, int, Flip | None, int, str]) -> Training:
-    setting, steps, seed, flip, rank, meet = asked
+def _of_rank(
+    setting: Setting, steps: int, seed: int, flip: Flip | None, meet: str, rank: int
+) -> Training:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=setting.ranks)
     try:

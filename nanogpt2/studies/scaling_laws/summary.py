@@ -16,7 +16,6 @@ from nanogpt2.depth import REFERENCE_WIDTH, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
 from nanogpt2.lab.trials import Entry, Results, processors
-from nanogpt2.recipes import Recipe
 from nanogpt2.studies.scaling_laws.fits import (
     Floats,
     Law,
@@ -170,13 +169,6 @@ def rates(found: Mapping[tuple[str, int, float], Sequence[Entry]]) -> dict[str, 
     return by_setting
 
 
-def points_of(recipe: Recipe, entries: Sequence[Entry], where: tuple[int, float]) -> list[Point]:
-    """A place of the grid as points, one a seed."""
-    counts = dial(recipe=recipe).parameters
-    N = {way: sum(counts[kind] for kind in kinds) for way, kinds in COUNTS.items()}
-    return [Point(*where, N, entry["tokens"], entry["bpb"]) for entry in entries]
-
-
 def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     """The record's results, from the files in ``folder`` alone."""
     entries = Results(folder).all()
@@ -194,11 +186,11 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
             for where in plan.parts[part]
         }
 
-    points = [
-        point
-        for where, at in known("grid").items()
-        for point in points_of(plan.grid[where], at, where)
-    ]
+    points = []
+    for (depth, budget), at in known("grid").items():
+        counts = dial(recipe=plan.grid[depth, budget]).parameters
+        N = {way: sum(counts[kind] for kind in kinds) for way, kinds in COUNTS.items()}
+        points += [Point(depth, budget, N, entry["tokens"], entry["bpb"]) for entry in at]
     done = {entry["identity"] for entry in entries}
     return {
         "done": sum(trial.identity in done for trial in plan.trials),

@@ -21,7 +21,6 @@ UNITS = ("device of four chips", "single chip")
 PARTS = (0.1, 0.2, float(reported.GOPHER_MFU), 0.45)
 """of the peak that GPT-2's machine may have given; the third was measured, of another model"""
 ENDS = ("January 2026", "March 2026")
-WATTS = reported.DGX_H100_WATTS
 NODE_PEAK = RECORD_DEVICES * RECORD_PEAK
 
 
@@ -156,5 +155,6 @@ def energy_rows() -> list[list[Any]]:
         ["2019, had they been chips", f"{reported.GPT2_HOURS:.0f}", f"{kwh / chips:,.0f}", known],
     ]
     for bill in bills()[1:]:
-        rows.append([bill.when, f"{bill.hours:.2f}", f"{WATTS / 1000 * bill.hours:,.0f}", most])
+        at_most = reported.DGX_H100_WATTS / 1000 * bill.hours
+        rows.append([bill.when, f"{bill.hours:.2f}", f"{at_most:,.0f}", most])
     return rows
