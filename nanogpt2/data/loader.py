@@ -11,16 +11,15 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from functools import lru_cache
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nanogpt2.data.dealing import Deal, Unit, furthest_behind
@@ -28,46 +27,45 @@ from nanogpt2.data.packing import Buffer, Document, pack
 from nanogpt2.data.shards import count_documents, find_shards, open_shard, read_row_group
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
+from nanogpt2.settings import Natural, from_dict, settings
 
 REFILL = 128
 """documents of this rank in one refill of the packing buffer, at most; all of one row group"""
 READY = 4
 """batches that ``ahead`` keeps ready"""
-Count = Annotated[int, Field(strict=True, ge=0)]
 OTHER_SHARDS = "the checkpoint was made with other data shards; give the same data folder"
 
 
 class Place(NamedTuple):
     """Where a document, or the next refill, stands."""
 
-    epoch: Count
-    shard: Count
-    row_group: Count
-    document: Count
+    epoch: Natural
+    shard: Natural
+    row_group: Natural
+    document: Natural
 
 
-@dataclass(frozen=True)
+@settings
 class _Position:
     """Where one source goes on."""
 
-    rank: Count
-    world_size: Count
+    rank: Natural
+    world_size: Natural
     next: Place = Place(0, 0, 0, 0)
     buffer: list[Place] = field(default_factory=list)
     unit: Unit | None = None
     """what is dealt out over the ranks; None: what is fair"""
 
 
-@dataclass(frozen=True)
+@settings
 class _State:
     """What a batch's state says."""
 
     sources: list[_Position]
-    given: list[Count] = field(default_factory=list)
+    given: list[Natural] = field(default_factory=list)
     """rows of each source so far"""
 
 
-_STATE = TypeAdapter(_State)
 Item = TypeVar("Item")
 
 
@@ -114,12 +112,7 @@ class TokenLoader:
         self.batch_size, self.device = batch_size, torch.device(device)
         begin = _State([_Position(rank=rank, world_size=world_size)] * len(self.weights))
         if state is not None:
-            try:
-                begin = _STATE.validate_python(state)
-            except ValidationError:
-                raise UserError(
-                    "the loader's state in the checkpoint is damaged; resume from another one"
-                ) from None
+            begin = from_dict(_State, state, "the place in the data")
         self.given = begin.given or [0] * len(self.weights)
         if not len(begin.sources) == len(self.given) == len(self.weights):
             raise UserError(OTHER_SHARDS)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from pydantic import TypeAdapter, ValidationError
 
 from nanogpt2.data.shards import find_shards, split_named
 from nanogpt2.errors import UserError
 from nanogpt2.files import sha256_of
+from nanogpt2.settings import from_dict, settings
 
 WHOLE = 64 * 2**20
 EDGE = 2**20
@@ -47,7 +46,7 @@ class Shard(NamedTuple):
     digest: str
 
 
-@dataclass(frozen=True)
+@settings
 class Text:
     """The shards of a run: to learn from, in the order in which they are read, and held out."""
 
@@ -72,12 +71,7 @@ class Text:
     @classmethod
     def from_record(cls, record: Any) -> Text:
         """What ``to_record`` gave; UserError where it is something else."""
-        try:
-            return TypeAdapter(cls).validate_python(record)
-        except ValidationError:
-            raise UserError(
-                "the record of the run's text is damaged; use another checkpoint"
-            ) from None
+        return from_dict(cls, record, "the record of the run's text")
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -146,7 +146,7 @@ def test_states_that_do_not_fit_are_refused(data, tmp_path):
     def state(**changes):
         return {"sources": [{**place, **changes}], "given": [1]}
 
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="place in the data does not fit"):
         loader(data, state=state(next="?"))
     for other in (state(next=[0, 99, 0, 0]), {"sources": [place] * 2, "given": [1, 1]}):
         with pytest.raises(UserError, match="other data shards"):
