@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -142,7 +143,8 @@ def _clean(
     (record,) = database.execute("SELECT record FROM progress").fetchone()
     progress = Progress(**json.loads(record))
     splits = {source.split for source in sources}
-    total, before = sum(source.size for source in sources), 0
+    sizes = [source.size for source in sources]
+    total, before = sum(sizes), sum(sizes[: progress.source])
     pending: dict[str, list[str]] = {"train": [], "validation": []}
     held = 0
 
@@ -158,14 +160,9 @@ def _clean(
         database.execute("UPDATE progress SET record = ?", (record,))
         database.commit()
 
-    for number, source in enumerate(sources[progress.source :], progress.source):
-        if number == progress.source:
-            before = sum(s.size for s in sources[:number])
-        skip = progress.document if number == progress.source else 0
-        progress.source, progress.document = number, skip
-        for i, (raw, at) in enumerate(documents(source, rules.column, rules.separator)):
-            if i < skip:
-                continue
+    for source in sources[progress.source :]:
+        found = documents(source, rules.column, rules.separator)
+        for i, (raw, at) in islice(enumerate(found), progress.document, None):
             progress.document, progress.read = i + 1, progress.read + 1
             text, why = cleaned(raw, rules, progress)
             if not why and not _is_new(text, database, progress):
@@ -189,7 +186,7 @@ def _clean(
             if not i % 256:
                 told(min(before + at, total), total)
         before += source.size
-        progress.source, progress.document = number + 1, 0
+        progress.source, progress.document = progress.source + 1, 0
     if any(pending.values()):
         flush()
     told(total, total)
