@@ -126,12 +126,10 @@ def find_start(
     positions = restore(folder, state, model if ranks.is_main else None, optimizer)
     ranks.broadcast(model)
     with damaged(folder):
-        report = StepReport(**state["progress"]["report"])
-        best = state["progress"].get("best_val_bpb")
-        best = None if best is None else float(best)
+        progress = state["progress"]
+        best, scale = progress.get("best_val_bpb"), progress.get("loss_scale")
+        report = StepReport(**progress["report"])
         data = position(positions, ranks.rank, ranks.world_size)
-        scale = state["progress"].get("loss_scale")
-        scale = scale and {name: float(scale[name]) for name in ("scale", "clean", "skipped")}
     tell(f"continuing from {folder.name}, {step:,} of {steps:,} steps")
     if world_size != ranks.world_size:
         tell(f"{world_size} ranks wrote it and {ranks.world_size} continue: resharded")
