@@ -111,7 +111,8 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
             f"a vocabulary of {run.recipe.model.vocab_size} is too small: 256 bytes and 9 special "
             f"tokens need {SMALLEST_VOCABULARY}"
         )
-    if not options.resume and _takes_its_own_time(run, machine, named):
+    by_clock = options.resume or {"minutes", "loop.minutes"} & set(named)
+    if not by_clock and machine.is_processor and run.recipe == get_recipe("laptop"):
         run = replace(run, loop=replace(run.loop, minutes=LAPTOP_MINUTES, lengthen=False))
     require_steady_start(run)
     plan = _planned(run, machine, named, shares=not (options.cpu_ranks or is_rank()))
@@ -151,12 +152,6 @@ def _planned(run: Run, machine: Machine, named: Mapping[str, str], shares: bool)
         if plan.fits or ranks == 1:
             return plan
     return planning.plan(recipe, None, machine, **how)
-
-
-def _takes_its_own_time(run: Run, machine: Machine, named: Mapping[str, str]) -> bool:
-    """Whether the laptop's recipe runs as it stands, on a processor as slow as it may be."""
-    as_it_stands = machine.is_processor and run.recipe == get_recipe("laptop")
-    return as_it_stands and not {"minutes", "loop.minutes"} & set(named)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
 from nanogpt2.errors import UserError
+from nanogpt2.kernels.logits import all_fit
 from nanogpt2.machines import GB, Machine
 from nanogpt2.memory import LOGIT_BYTES, Memory, memory_of_process, memory_per_rank
 from nanogpt2.recipes import Recipe
 
 USABLE = 0.92
 """part of a device's memory that is ours; the driver and fragmentation take the rest"""
-PLAIN_BYTES, FREE_SHARE = 14, 0.4
-"""a GPU's loss holds all logits where so many bytes of each are less than this share of what is
-free: ``nanogpt2.kernels.loss`` has it so, and a test compares, since that one needs torch"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Room:
     def holds_logits(self, at: Dial, rows: int) -> bool:
         """Whether the loss has all logits at once: the fastest, where a GPU has room for them."""
         free = self.machine.memory_bytes - 4 * at.parameters["total"]
-        needed = PLAIN_BYTES * rows * at.model.sequence_len * at.model.vocab_size
-        return self.machine.is_gpu and self.precision != "fp32" and needed < FREE_SHARE * free
+        logits = rows * at.model.sequence_len * at.model.vocab_size
+        return self.machine.is_gpu and self.precision != "fp32" and all_fit(logits, free)
 
     def holds(self, at: Dial, rows: int = 1) -> bool:
         """Whether so many rows a pass fit."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from nanogpt2 import reported
 from nanogpt2.config import GPTConfig
 from nanogpt2.depth import dial, parameter_counts
+from nanogpt2.kernels.logits import chunk_rows
 from nanogpt2.recipes import Recipe
 
 ACTIVATION_BYTES = 34
@@ -24,8 +25,6 @@ ACTIVATION_BYTES = 34
 KEPT_INPUTS = 3
 """values per token, layer and channel that stay with ``recompute``: the stream after a layer, the
 same times the layer's scalars, and what it takes of a value embedding"""
-LOSS_LOGITS, LEAST_LOSS_ROWS = 2**24, 128
-"""logits that the chunked loss holds at a time, of so many rows at least"""
 LOGIT_BYTES = {"compiled": 5, "eager": 15}
 """per logit, of the loss that holds all of them, forward and backward in 16 bits: what the peak of
 ``python -m benchmarks.loss`` is over its number of logits"""
@@ -142,15 +141,11 @@ def activation_bytes(
     blocks = ACTIVATION_BYTES * bytes_per_value // 2 * tokens * whole * model.n_embd
     if recompute:
         blocks += KEPT_INPUTS * bytes_per_value * tokens * model.n_layer * model.n_embd
-    loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * loss_rows(model, tokens))
+    chunk = min(tokens, chunk_rows(model.vocab_size))
+    loss = 4 * model.padded_vocab_size * (model.n_embd + 3 * chunk)
     if logit_bytes:
         loss = model.padded_vocab_size * (bytes_per_value * model.n_embd + logit_bytes * tokens)
     return blocks + loss + 2 * bytes_per_value * tokens * model.n_embd
-
-
-def loss_rows(model: GPTConfig, tokens: int) -> int:
-    """Rows of logits that the chunked loss holds at a time."""
-    return min(tokens, max(LEAST_LOSS_ROWS, LOSS_LOGITS // model.vocab_size))
 
 
 def eager_layer_bytes(model: GPTConfig, bytes_per_value: int) -> int:
@@ -178,7 +173,7 @@ def eager_bytes(model: GPTConfig, rows: int, bytes_per_value: int, recompute: bo
     value = bytes_per_value * tokens * model.n_embd  # of each token and channel
     layer = tokens * eager_layer_bytes(model, bytes_per_value)
     kept = KEPT_INPUTS * value if recompute else layer
-    logits = bytes_per_value * loss_rows(model, tokens) * model.padded_vocab_size
+    logits = bytes_per_value * min(tokens, chunk_rows(model.vocab_size)) * model.padded_vocab_size
     loss = logits + value + (4 if bytes_per_value == 4 else 8) * head  # its gradient in fp32
     back = 2 * bytes_per_value * tokens * model.mlp_dim + value + 8 * head
     return model.n_layer * kept + 2 * value + max(loss, back + layer * recompute)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # torch and the rooms that need it are imported by the stage 
     from nanogpt2.training.settings import StepReport
 
 SAMPLING = {"max_new_tokens": 96, "temperature": 0.8, "seed": 0}
-TASKS_CURE = "give --core-bundle DIR"
 TOKENIZER_CHARACTERS = 2_000_000_000
 TOKENIZER_SHARDS = math.ceil(TOKENIZER_CHARACTERS / SHARD_CHARACTERS)
 """of a data set that is downloaded: the vocabulary is learned from its first shards"""
@@ -164,7 +163,7 @@ class Work:
         """The folder of CORE's tasks, fetched if need be."""
         from nanogpt2.data.bundle import find_bundle
 
-        return find_bundle(self.run.core_bundle, TASKS_CURE)
+        return find_bundle(self.run.core_bundle, "give --core-bundle DIR")
 
     def get_data(self) -> list[Path]:
         """Write the embedded corpus, download the recipe's shards, or check one's own.

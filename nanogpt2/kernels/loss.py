@@ -14,14 +14,11 @@ from torch import Tensor
 from nanogpt2.errors import UserError
 from nanogpt2.kernels.cross_entropy import cross_entropy
 from nanogpt2.kernels.fast.chunked_loss import chunked_loss
+from nanogpt2.kernels.logits import all_fit
 from nanogpt2.kernels.operator import asked_while_tracing
 
 BACKENDS = ("auto", "plain", "chunked")
 REDUCTIONS = ("mean", "sum", "none")
-
-_PLAIN_BYTES = 14
-"""Per logit, compiled: bf16 logits and gradient, and fp32 softcapped logits with room beside."""
-_FREE_SHARE = 0.4
 
 
 def softcapped_cross_entropy(
@@ -75,14 +72,14 @@ def _choose(hidden_NC: Tensor, head_VC: Tensor, reduction: str, learns: bool) ->
         return "plain"
     if not learns or hidden_NC.device.type != "cuda" or hidden_NC.dtype == torch.float32:
         return "chunked"
-    needed = _PLAIN_BYTES * hidden_NC.shape[0] * head_VC.shape[0]
-    return "plain" if fits(needed, hidden_NC.device.index or 0) else "chunked"
+    logits = hidden_NC.shape[0] * head_VC.shape[0]
+    return "plain" if fits(logits, hidden_NC.device.index or 0) else "chunked"
 
 
 @asked_while_tracing
-def fits(bytes_needed: int, gpu: int) -> bool:
-    """Whether the GPU has ample room for tables of this size."""
-    return bytes_needed < _FREE_SHARE * _first_free(gpu)
+def fits(logits: int, gpu: int) -> bool:
+    """Whether the GPU has ample room for so many."""
+    return all_fit(logits, _first_free(gpu))
 
 
 @functools.cache

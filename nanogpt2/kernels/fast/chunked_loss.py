@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from nanogpt2.kernels.cross_entropy import IGNORE
+from nanogpt2.kernels.logits import chunk_rows
 
-CHUNK = 2**24
-"""logits in a chunk: 64 MB in fp32, and rows enough to feed the products"""
 BAND = 2**18
 """logits that a processor takes through all passes at a time: a megabyte in fp32"""
 SAFE_EXPONENT = 50.0
@@ -77,11 +76,6 @@ def _empty_outputs(hidden: Tensor, head: Tensor, learns: bool) -> tuple[Tensor, 
     losses = hidden.new_empty(len(hidden), dtype=wide)
     d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head, dtype=wide)
     return (losses, d_hidden, d_head) if learns else (losses, d_hidden[:0], d_head[:0])
-
-
-def chunk_rows(vocab_size: int) -> int:
-    """Tokens of a chunk."""
-    return max(128, CHUNK // vocab_size)
 
 
 def _token_losses(logits: Tensor, targets: Tensor, softcap: float, share: Tensor | None) -> Tensor:
