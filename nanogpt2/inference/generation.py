@@ -22,11 +22,9 @@ PREFILL_TOKENS = 1024
 
 
 @torch.inference_mode()
-def prefill(
-    model: GPT, cache: KVCache, prompt: Sequence[int], chunk: int = PREFILL_TOKENS
-) -> Tensor:
-    """Read ``prompt`` into ``cache`` (one row), ``chunk`` tokens at a time; logits (1, V) after."""
-    for piece in torch.tensor([prompt], device=model.device).split(chunk, dim=1):
+def prefill(model: GPT, cache: KVCache, prompt: Sequence[int]) -> Tensor:
+    """Read ``prompt`` into ``cache`` (one row), piece by piece; the logits (1, V) after it."""
+    for piece in torch.tensor([prompt], device=model.device).split(PREFILL_TOKENS, dim=1):
         hidden = model.hidden(piece, cache)
     return model.logits(hidden[:, -1])
 
@@ -41,7 +39,6 @@ def generate_steps(
     top_p: float | None = None,
     seed: int = 0,
     stop_tokens: Iterable[int] = (),
-    prefill_chunk: int = PREFILL_TOKENS,
 ) -> Iterator[list[int | None]]:
     """Continue all prompts together, token by token.
 
@@ -54,7 +51,7 @@ def generate_steps(
             model's positions, or sampling values that mean nothing.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed), len(prompts))
-    _check(model, prompts, max_new_tokens, prefill_chunk)
+    _check(model, prompts, max_new_tokens)
     stops, alive = frozenset(stop_tokens), list(range(len(prompts)))
     room = model.max_positions
     capacity = min(room, max(map(len, prompts)) + max_new_tokens)
@@ -63,7 +60,7 @@ def generate_steps(
         texts, after = [tuple(prompt) for prompt in prompts], {}
         for text in dict.fromkeys(texts):  # each is read alone, equal ones once
             alone = KVCache(model.config, 1, len(text), model.device)
-            after[text] = prefill(model, alone, text, prefill_chunk)
+            after[text] = prefill(model, alone, text)
             cache.put([row for row, other in enumerate(texts) if other == text], alone)
         logits = torch.cat([after[text] for text in texts])
         for step in range(max_new_tokens):
@@ -96,14 +93,11 @@ def generate(
     return texts
 
 
-def _check(
-    model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, prefill_chunk: int
-) -> None:
+def _check(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
     if not prompts:
         raise UserError("there is no prompt; give at least one")
-    for name, value in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     room, vocab_size = model.max_positions, model.config.vocab_size
     for place, prompt in enumerate(prompts):
         if not prompt:

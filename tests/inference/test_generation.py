@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nanogpt2.errors import UserError
+from nanogpt2.inference import generation
 from nanogpt2.inference.generation import generate, generate_steps
 
 PROMPTS = [[5], [7, 8, 9, 10, 11, 12, 13, 14], [3] * 31, [1, 2]]
@@ -24,10 +25,11 @@ def greedy(model, prompt, n, stops=()):
 
 @pytest.mark.parametrize("chunk", [1, 5, 1024])
 @pytest.mark.parametrize("name", ["run1", "run4", "run6"])
-def test_greedy_batches_equal_one_prompt_at_a_time(tiny_model, name, chunk):
+def test_greedy_batches_equal_one_prompt_at_a_time(tiny_model, name, chunk, monkeypatch):
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", chunk)
     model = tiny_model(name, n_kv_head=2)
     expected = [greedy(model, prompt, 40) for prompt in PROMPTS]
-    assert generate(model, PROMPTS, 40, temperature=0, prefill_chunk=chunk) == expected
+    assert generate(model, PROMPTS, 40, temperature=0) == expected
 
 
 def test_stop_tokens_end_a_text_and_are_left_out(tiny_model):
@@ -96,7 +98,6 @@ def test_a_model_in_training_is_left_in_training(tiny_model):
         ([[-1]], {}, "prompt 0 holds a token outside"),
         ([[1] * 8193], {}, "prompt 0 has 8193 tokens and the model has 8192 positions"),
         ([[1]], {"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ([[1]], {"prefill_chunk": 0}, "prefill_chunk is 0"),
         ([[1]], {"temperature": -1.0}, "temperature is -1.0"),
         ([[1]], {"top_k": 0}, "top_k is 0"),
     ],
