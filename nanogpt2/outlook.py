@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 
 def duration(seconds: float) -> str:
-    """2.5 hours: a time in the unit that suits it."""
-    if seconds < 7200:
-        return f"{seconds / 60:,.1f} minutes"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:,.2f} hours"
-    return f"{seconds / 86400:,.1f} days"
+    """Seconds for people: 5 min 20 s, 3 h 2 min, 9 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400:,} d {whole % 86400 // 3600} h"
 
 
 def _against(ours: float, theirs: float, plan: Plan) -> str:

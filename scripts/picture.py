@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
+from nanogpt2.outlook import duration
 from nanogpt2.reporting.charts import Series, line_chart
-from nanogpt2.reporting.report import describe, duration, templates
+from nanogpt2.reporting.report import describe, templates
 from nanogpt2.reporting.run import Run, load_run
 from scripts.lines import rewrite
 

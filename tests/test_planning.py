@@ -268,7 +268,7 @@ def test_what_starts_unasked_ends_within_hours_and_says_why(kind, devices):
     assert made.fits and made.seconds <= 3600 * hours and why_ask(made) is None
     deeper = plan(recipe, recipe.depth + 2, machine)
     assert deeper.seconds > 3600 * hours or not deeper.fits
-    assert f"at depth {recipe.depth} it ends within {hours}.00 hours" in why or hours == 2
+    assert f"at depth {recipe.depth} it ends within {hours} h 0 min" in why or hours == 2
     assert f"its own depth, {RECIPES[recipe.name].depth}, " in why
     assert recipe_for(machine, seconds=900)[0].depth < recipe.depth
 
@@ -277,7 +277,7 @@ def test_what_takes_longer_starts_only_when_it_is_asked_for():
     one = machine_of("H100")
     recipe, why = recipe_for(one, at_any_price=True)
     assert recipe.depth == 24 and "soonest" in why
-    assert "about 13.20 hours and $39.60" in why_ask(plan(recipe, None, one))
+    assert "about 13 h 12 min and $39.60" in why_ask(plan(recipe, None, one))
     assert why_ask(plan(recipe, None, NODE)) is None
     t4, _ = recipe_for(machine_of("T4"), at_any_price=True)
     assert plan(t4, None, machine_of("T4")).fits
@@ -479,7 +479,7 @@ def test_the_plan_says_that_it_measured(monkeypatch):
     assert made.seconds == 2 * made.dial.iterations and made.kwh
     assert GUESS in guessed.notes and GUESS not in made.notes
     time = dict(describe(made))["time"]
-    assert "29.3 minutes of training, measured just now: 2,048 tokens a second" in time
+    assert "29 min 20 s of training, measured just now: 2,048 tokens a second" in time
     assert measured(plan("run1", None, NODE), get_recipe("run1")) == plan("run1", None, NODE)
 
 
@@ -492,7 +492,7 @@ def run(capsys, *argv):
 def test_command(capsys):
     status, out, _ = run(capsys, "--recipe=run1", "--machine=H100", "--devices=8")
     assert status == 0
-    for fact in ("16,704", "4.330784131228946e19", "3.04 hours", "$73.00", "43,008"):
+    for fact in ("16,704", "4.330784131228946e19", "about 3 h 2 min", "$73.00", "43,008"):
         assert fact in out
     status, out, _ = run(capsys, "--recipe=run1", "--machine=T4", "--json")
     made = json.loads(out)

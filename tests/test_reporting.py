@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
+from nanogpt2.outlook import duration
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.charts import Series, line_chart, room_for, short, smooth, thin
-from nanogpt2.reporting.report import duration, write_report
+from nanogpt2.reporting.report import write_report
 from nanogpt2.reporting.run import load_run, read_metrics
 from scripts.picture import main as draw
 
@@ -285,6 +286,7 @@ def test_numbers_for_people():
     assert [short(v) for v in (0, 1500, 2.5e6, 0.25)] == ["0", "1.5k", "2.5M", "0.25"]
     assert duration(5.4) == "5 s" and duration(321.4) == "5 min 21 s"
     assert duration(10949.46713) == "3 h 2 min" and duration(59.7) == "1 min 0 s"
+    assert duration(9.17 * 86400) == "9 d 4 h"
 
 
 def test_training_is_timed_as_the_leaderboard_does_and_the_wall_clock_stands_beside(run_folder):

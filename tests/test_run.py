@@ -72,13 +72,13 @@ def one_gpu(monkeypatch):
 def test_what_was_not_asked_for_ends_within_two_hours_on_one_gpu(one_gpu):
     run, made = asked_for(parser().parse_args([]))
     assert run.recipe.name == "run6" and made.seconds <= 7200 and run.out == Path("runs/run6")
-    assert "would take about 13.20 hours and $39.60" in made.notes[0]
+    assert "would take about 13 h 12 min and $39.60" in made.notes[0]
     quarter = asked_for(parser().parse_args(["--minutes", "15"]))[1]
     assert quarter.seconds <= 900 and quarter.depth < made.depth
 
 
 def test_a_longer_run_is_named_and_not_started_unless_it_is_asked_for(one_gpu):
-    with pytest.raises(UserError, match=r"run6 at depth 24 would take about 13.20 hours .*--yes"):
+    with pytest.raises(UserError, match=r"run6 at depth 24 would take about 13 h 12 min .*--yes"):
         plan("--depth", "24")
     assert plan("--depth", "24", "--yes").dial.depth == plan("--yes").dial.depth == 24
     assert plan("--recipe", "run6").dial.depth == 24

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nanogpt2.export.trained import Trained
 from nanogpt2.model.gpt import GPT
-from nanogpt2.reporting.report import duration
+from nanogpt2.outlook import duration
 from nanogpt2.reporting.run import Run
 
 HEAD = """---

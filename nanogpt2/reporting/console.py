@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nanogpt2.reporting.report import duration
+from nanogpt2.outlook import duration
 
 LINE_EVERY_SECONDS = 10.0
 

@@ -16,6 +16,7 @@ import jinja2
 
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
+from nanogpt2.outlook import duration
 from nanogpt2.reported import GPT2_CORE
 from nanogpt2.reporting.run import Run, load_run
 from nanogpt2.settings import flat
@@ -38,16 +39,6 @@ _DAMAGED = (
     jinja2.TemplateError,
 )
 """what figures of the wrong kind raise on their way to the page"""
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 5 min 20 s, 3 h 2 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def number(value: Any) -> str:
