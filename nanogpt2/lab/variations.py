@@ -18,6 +18,7 @@ from nanogpt2.lab.claims import table
 from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.seams import Patch
+from nanogpt2.lab.step_seconds import record_step_seconds, recorded_seconds
 from nanogpt2.lab.trials import Results, Trial, ended, paired, processors, study_arguments, tell
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.statistics import Comparison, compare, verdicts
@@ -25,7 +26,7 @@ from nanogpt2.rungs import TOP, Ladder
 
 FOLDER = "ladder"
 """of ``book/results``: all runs of the yardstick are in one place, and none is trained twice"""
-TOLD = ("bpb", "cpu_seconds", "parameters")
+TOLD = ("bpb", "parameters")
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,12 @@ def _top(seed: int) -> Trial:
     return Trial(TOP, Ladder().top, seed)
 
 
-def summarize(variations: Variations, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
-    """The record's results, from the files in ``folder`` alone: pairs of one seed and machine.
+def summarize(
+    key: str, variations: Variations, seeds: Sequence[int], folder: Path
+) -> dict[str, Any]:
+    """The record's results, from the files in ``folder``: pairs of one seed and machine.
 
+    What a step of each takes over the top's is of the study's seconds, where those are recorded.
     UserError where the runs were trained on different texts.
     """
     asked = {each.identity for each in trials(variations, seeds)}
@@ -74,15 +78,18 @@ def summarize(variations: Variations, seeds: Sequence[int], folder: Path) -> dic
     if len({entry["data"] for entry in entries}) > 1:
         raise UserError(f"the runs in {folder} were trained on different texts; keep one's")
     known, found = ended(entries), dict[str, Any]()
-    for key, variation in variations.items():
-        sides = ((variation.trial(key, seed), _top(seed)) for seed in seeds)
+    seconds = recorded_seconds(key, folder.parent)
+    for name, variation in variations.items():
+        sides = ((variation.trial(name, seed), _top(seed)) for seed in seeds)
         pairs = [both for a, b in sides if (both := paired(known, a, b))]
         if pairs:
-            found[key] = {"seeds": [a["seed"] for a, _ in pairs]} | {
-                f"{name}_{side}": [pair[i][name] for pair in pairs]
-                for name in TOLD
+            found[name] = {"seeds": [a["seed"] for a, _ in pairs]} | {
+                f"{what}_{side}": [pair[i][what] for pair in pairs]
+                for what in TOLD
                 for i, side in enumerate(("with", "without"))
             }
+            if (with_it := f"with-{name}") in seconds:
+                found[name]["slower"] = seconds[with_it] / seconds[TOP]
     return {
         "done": len({entry["identity"] for entry in entries}),
         "planned": len(asked),
@@ -94,7 +101,7 @@ def summarize(variations: Variations, seeds: Sequence[int], folder: Path) -> dic
 
 def record_summary(key: str, variations: Variations, seeds: Sequence[int], folder: Path) -> Path:
     """Write ``KEY.json`` beside ``folder``; its path."""
-    results, top = summarize(variations, seeds, folder), Ladder().top
+    results, top = summarize(key, variations, seeds, folder), Ladder().top
     return record(
         key,
         command=f"python -m nanogpt2.studies.{key} --data DIR --seeds {' '.join(map(str, seeds))}",
@@ -127,8 +134,10 @@ def record_variations(
 ) -> None:
     """``python -m nanogpt2.studies.KEY``: train what is not trained yet, and write the record.
 
-    ``also``: name of a further ``--stage`` -> what makes a record of its own, without any text.
+    ``--stage seconds`` times a step of each, which wants a machine that does nothing else.
+    ``also``: name of a further stage -> what makes a record of its own, without any text.
     """
+    also = {"seconds": lambda: record_step_seconds(key, trials(variations, (0,))), **also}
     at, results, run = study_arguments(
         key, what, argv, folder=FOLDER, stages=("all", "summary", *also), untrained=also
     )

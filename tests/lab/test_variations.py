@@ -51,7 +51,7 @@ def results_of(folder: Path) -> Results:
         entry = {
             "name": trial.name, "seed": trial.seed, "identity": trial.identity,
             "bpb": 2 + 0.1 * trial.seed + 0.01 * off * (1 + 0.02 * trial.seed),
-            "cpu_seconds": 100.0 + off, "parameters": 1000 + off, "machine": "one", "data": "text",
+            "cpu_seconds": 100.0, "parameters": 1000 + off, "machine": "one", "data": "text",
         }  # fmt: skip
         results.write(trial, entry)
     return results
@@ -67,7 +67,7 @@ def test_the_top_comes_first_and_no_two_runs_are_alike() -> None:
 
 def test_a_summary_pairs_each_variation_with_the_top_of_its_seed(tmp_path: Path) -> None:
     results = results_of(tmp_path / "ladder")
-    found = summarize(TWO, SEEDS, results.folder)
+    found = summarize("two", TWO, SEEDS, results.folder)
     assert (found["done"], found["planned"]) == (6, 6)
     for place, told in enumerate(found["found"].values(), 1):
         gaps = [a - b for a, b in zip(told["bpb_with"], told["bpb_without"], strict=True)]
@@ -84,7 +84,7 @@ def test_a_seed_counts_once_however_many_machines_ran_it(tmp_path: Path) -> None
         path = results.folder / f"{entry['name']}.{entry['seed']}.other.json"
         body = {**entry, "machine": "two", "bpb": entry["bpb"] + 1}
         path.write_text(json.dumps({**body, "sha256": digest(body)}))
-    found = summarize(TWO, SEEDS, results.folder)
+    found = summarize("two", TWO, SEEDS, results.folder)
     assert found["machines"] == ["one", "two"]
     assert all(told["seeds"] == [0, 1] for told in found["found"].values())
 
@@ -95,7 +95,7 @@ def test_runs_of_different_texts_are_not_compared(tmp_path: Path) -> None:
     entry = next(e for e in results.all() if e["identity"] == trial.identity)
     results.write(trial, {**entry, "data": "another text"})
     with pytest.raises(UserError, match="different texts"):
-        summarize(TWO, SEEDS, results.folder)
+        summarize("two", TWO, SEEDS, results.folder)
 
 
 def test_a_command_without_text_says_what_to_give_and_a_further_stage_needs_none(
@@ -127,5 +127,5 @@ def test_a_recorded_summary_is_that_of_the_recorded_runs(key: str) -> None:
     if not (results_folder() / f"{key}.json").exists():
         pytest.skip("no run is recorded yet")
     kept = lab.recorded(key)
-    found = summarize(STUDIES[key], kept.configuration["seeds"], results_folder() / "ladder")
+    found = summarize(key, STUDIES[key], kept.configuration["seeds"], results_folder() / "ladder")
     assert json.loads(json.dumps(found)) == kept.results

@@ -32,7 +32,7 @@ def entry_of(trial, bpb: float, machine: str = "one") -> dict:
     steps = trial.recipe.iterations
     return {
         "name": trial.name, "seed": trial.seed, "identity": trial.identity, "bpb": bpb,
-        "bpb_stream": bpb + 0.1, "flops": 1e9 * steps, "cpu_seconds": 0.2 * steps,
+        "bpb_stream": bpb + 0.1, "flops": 1e9 * steps, "cpu_seconds": 1.0,
         "machine": machine, "data": "text", "curve": [{"step": steps, "loss": 3.0}],
     }  # fmt: skip
 
@@ -109,19 +109,25 @@ def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
         for trial in PLAN.reference(seed):
             entry = entry_of(trial, law(trial.recipe.iterations, seed))
             results.write(trial, entry)
-        trial = replace(PLAN.top(seed), recipe=pair.without_it, name="without")
+        trial = replace(PLAN.top(seed), recipe=pair.without_it, name=f"without-{pair.key}")
         machine = "two" if seed == 3 else "one"
         results.write(trial, entry_of(trial, law(YARDSTICK.iterations / 1.5, seed), machine))
     for seed in range(3):
         top, without, *_ = PLAN.deeper(seed)
         results.write(top, entry_of(top, 1.0))
         results.write(without, entry_of(without, 1.25))
+    seconds = {"seconds": {"top": 0.2, f"without-{pair.key}": 0.1}}  # half as long without it
+    lab.record(
+        "ladder-seconds", command="", configuration={}, seed=0, tokens=0, seconds=0, curve=[],
+        results=seconds, folder=tmp_path,
+    )  # fmt: skip
     found = summarize(PLAN, results.folder)
     assert (found["done"], found["planned"]) == (4 * 5 + 4 + 3 * 2, len(PLAN.trials))
     assert list(found["noise"]) == ["0", "1", "2", "3"]
     told = found["effects"]["without"][pair.key]
     assert told["seeds"] == [0, 1, 2], "the fourth was run on another machine than its baseline"
-    assert told["flops"] == pytest.approx([1.5] * 3) == told["cpu_seconds"]
+    assert told["flops"] == pytest.approx([1.5] * 3)
+    assert told["seconds"] == pytest.approx([0.75] * 3)
     assert not told["extrapolated"]
 
     kept = lab.recorded("ladder", record_summary(PLAN, results.folder).parent)
@@ -156,7 +162,7 @@ def told_of(**ends: list[float]) -> Record:
     kept = lab.recorded("ladder")
     without = {
         key: {"title": key, "bpb_with": bits, "bpb_without": [1.0] * len(bits),
-              "flops": [], "cpu_seconds": [], "extrapolated": False}
+              "flops": [], "extrapolated": False}
         for key, bits in ends.items()
     }  # fmt: skip
     return replace(kept, results={**kept.results, "effects": {"without": without}})

@@ -164,7 +164,7 @@ def results_of(folder: Path) -> Results:
         results.write(
             trial,
             {"name": trial.name, "seed": trial.seed, "identity": trial.identity, "bpb": bpb,
-             "cpu_seconds": 100.0 + off, "parameters": 1000 + off, "machine": "one",
+             "cpu_seconds": 100.0, "parameters": 1000 + off, "machine": "one",
              "data": "text"},
         )  # fmt: skip
     return results
@@ -173,12 +173,19 @@ def results_of(folder: Path) -> Results:
 def test_the_record_is_told_as_it_is(tmp_path: Path) -> None:
     """Gains of 1, 2, ... thousandths without noise: all worse, in time by as many percent."""
     folder = results_of(tmp_path / "ladder").folder
+    seconds = {"top": 0.2} | {
+        f"with-{key}": 0.2 + 0.002 * place for place, key in enumerate(IDEAS, 1)
+    }
+    lab.record(
+        "what_did_not_work-seconds", command="", configuration={}, seed=0, tokens=0, seconds=0,
+        curve=[], results={"seconds": seconds}, folder=tmp_path,
+    )  # fmt: skip
     kept = lab.recorded(
         "what_did_not_work", record_summary("what_did_not_work", IDEAS, SEEDS, folder).parent
     )
     found = measures.tried(kept)
     assert [worth.sign for worth in found.values()] == ["+"] * len(IDEAS)
-    assert [worth.seconds for worth in found.values()] == pytest.approx(
+    assert [worth.slower for worth in found.values()] == pytest.approx(
         [1 + 0.01 * place for place in range(1, len(IDEAS) + 1)]
     )
     swiglu = found["swiglu"]

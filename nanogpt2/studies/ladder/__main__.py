@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nanogpt2.errors import run_command
+from nanogpt2.lab.step_seconds import record_step_seconds
 from nanogpt2.lab.trials import study_arguments, tell
 from nanogpt2.rungs import Ladder
 from nanogpt2.studies.ladder.plan import Plan
@@ -14,15 +15,20 @@ from nanogpt2.studies.ladder.sweep import UNTUNED, searched
 
 def main(argv: Sequence[str] | None = None) -> None:
     what = "Measure what each technique is worth; goes on where it ended."
-    stages = ("all", "sweep", "summary")  # all: the sweep, the ladder with its rates, the summary
-    at, results, run = study_arguments("ladder", what, argv, folder="ladder", stages=stages)
+    # all: the sweep, the ladder with its rates, the summary; seconds: a step of each, timed in turn
+    stages = ("all", "sweep", "seconds", "summary")
+    at, results, run = study_arguments(
+        "ladder", what, argv, folder="ladder", stages=stages, untrained=("seconds",)
+    )
     while missing := (found := searched(results.all())).missing:
-        if at.stage == "summary":
+        if at.stage in ("summary", "seconds"):
             break
         run(missing)
     for name, settings in found.tuned.items():
         tell(f"{name}: {settings}")
     plan = Plan(Ladder(found.tuned, UNTUNED), at.seeds)
+    if at.stage == "seconds":
+        tell(str(record_step_seconds("ladder", plan.timed)))
     if at.stage == "all":
         run(plan.trials)
     if at.stage != "sweep":

@@ -29,7 +29,7 @@ from nanogpt2.studies.ladder.expectations import EXPECTATIONS, Expectation
 from nanogpt2.studies.ladder.plan import DEEPER, Plan
 
 NOTHING = Effect("", "not reported by itself")
-UNITS = {"flops": "FLOPs", "cpu_seconds": "seconds"}
+UNITS = {"flops": "FLOPs", "seconds": "seconds"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def worths(kept: Record, part: str, packing: str = "bpb") -> dict[str, Worth]:
         found[key] = Worth(
             told["title"],
             compare(told[f"{packing}_with"], told[f"{packing}_without"]),
-            {u: multiplier(told[u], told["extrapolated"]) for u in UNITS if told[u]},
+            {u: multiplier(told[u], told["extrapolated"]) for u in UNITS if told.get(u)},
             EXPECTATIONS[key],
             EFFECTS.get(key, NOTHING),
         )

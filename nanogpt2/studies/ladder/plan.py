@@ -68,6 +68,12 @@ class Plan:
         found += [self.top(seed) for seed in NOISE_SEEDS]
         return list({(trial.name, trial.seed): trial for trial in found}.values())
 
+    @cached_property
+    def timed(self) -> list[Trial]:
+        """One trial of each recipe at the small size: what is timed, step by step."""
+        parts = (self._without_one(0), self._up(0), self._later(0))
+        return [trial for part in parts for trial in part]
+
     def top(self, seed: int) -> Trial:
         """What techniques are taken from and added to."""
         return Trial(TOP, self.ladder.top, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
+from nanogpt2.lab.step_seconds import recorded_seconds
 from nanogpt2.lab.trials import Entry, Results, Trial, ended, paired, processors
 from nanogpt2.reporting.statistics import compute_to_reach
+from nanogpt2.rungs import TOP
 from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
 from nanogpt2.studies.ladder.sweep import searched
 
@@ -26,6 +28,8 @@ class Found:
 
     plan: Plan
     entries: Sequence[Entry]
+    seconds: Mapping[str, float]
+    """of a step, by name of a trial; empty where they are not recorded"""
 
     def of(self, trial: Trial) -> list[Entry]:
         """A trial's entry on each machine, but for those that diverged."""
@@ -46,7 +50,7 @@ class Found:
     def compute(self, unit: str, seed: int, machine: str) -> Callable[[Entry], tuple[float, bool]]:
         """How many times its own compute the top would need to end where an entry ended."""
         curve = [
-            (entry[unit], entry["bpb"])
+            (self.cost(unit, entry), entry["bpb"])
             for trial in self.plan.reference(seed)
             for entry in self.of(trial)
             if entry["machine"] == machine
@@ -54,20 +58,29 @@ class Found:
 
         def worth(entry: Entry) -> tuple[float, bool]:
             needed, outside = compute_to_reach(entry["bpb"], curve)
-            return needed / entry[unit], outside
+            return needed / self.cost(unit, entry), outside
 
         return worth
+
+    def cost(self, unit: str, entry: Entry) -> float:
+        """What a run took, in FLOPs, or in seconds as they were timed in turn for all."""
+        if unit == "flops":
+            return float(entry[unit])
+        name = TOP if entry["name"].startswith(f"{TOP}-x") else entry["name"]  # of another length
+        if name not in self.seconds:
+            raise UserError(f"a step of {name} is not timed; record --stage seconds anew")
+        return float(entry["curve"][-1]["step"] * self.seconds[name])
 
 
 def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict[str, Any]:
     """A technique's numbers by seed: bits per byte with it and without, ratios of compute; and
     the mean training loss of both by step.
 
-    A ratio is over the top's own curve of compute: FLOPs (or seconds of a core) that the top would
-    need to end where the run with the technique ended, over what that run took; the same for the
-    run without it; and the first over the second.
+    A ratio is over the top's own curve of compute: FLOPs (or seconds, timed in turn) that the top
+    would need to end where the run with the technique ended, over what that run took; the same for
+    the run without it; and the first over the second.
     """
-    ratios: dict[str, Any] = {"flops": [], "cpu_seconds": []}
+    ratios: dict[str, Any] = {"flops": [], **({"seconds": []} if found.seconds else {})}
     outside = False
     for with_it, without_it in pairs:
         if pair.with_it.depth != found.plan.ladder.top.depth:
@@ -76,7 +89,7 @@ def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict
             worth = found.compute(unit, with_it["seed"], with_it["machine"])
             try:
                 (first, far), (second, further) = worth(with_it), worth(without_it)
-            except UserError:  # the top's curve of this seed is not complete
+            except UserError:  # the top's curve of this seed is not complete, or it was not timed
                 continue
             found_ratios.append(first / second)
             outside |= far or further
@@ -113,7 +126,8 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     entries = Results(folder).all()
     if len({entry["data"] for entry in entries}) > 1:
         raise UserError(f"the trials in {folder} were trained on different texts; keep one's")
-    found, done = Found(plan, entries), {entry["identity"] for entry in entries}
+    found = Found(plan, entries, recorded_seconds("ladder", folder.parent))
+    done = {entry["identity"] for entry in entries}
     tops = {seed: found.of(plan.top(seed)) for seed in sorted({*NOISE_SEEDS, *plan.seeds})}
     return {
         "done": sum(trial.identity in done for trial in plan.trials),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 from nanogpt2.lab.records import Record
 from nanogpt2.lab.variations import effects
@@ -23,8 +23,8 @@ class Worth:
     """bits per byte with it minus without"""
     verdict: str
     """judged with all others"""
-    seconds: float
-    """of a core with it over without, median over seeds"""
+    slower: float | None
+    """seconds of a step with it over without; None where they are not recorded"""
 
     @property
     def sign(self) -> str:
@@ -45,12 +45,9 @@ def tried(kept: Record) -> dict[str, Worth]:
     """Key -> what was found; of the ideas that have been run."""
     told, found = kept.results["found"], effects(kept)
     said = verdicts(found)
-
-    def slower(key: str) -> float:
-        with_it, without = (told[key][f"cpu_seconds_{side}"] for side in ("with", "without"))
-        return median(a / b for a, b in zip(with_it, without, strict=True))
-
-    return {key: Worth(IDEAS[key], found[key], said[key], slower(key)) for key in told}
+    return {
+        key: Worth(IDEAS[key], found[key], said[key], at.get("slower")) for key, at in told.items()
+    }
 
 
 def one_seed(kept: Record) -> dict[str, tuple[float, float]]:

@@ -77,7 +77,7 @@ def tried_table(kept: Record, caption: str = "") -> Html:
     """Difference, interval, verdict, and seconds of each idea that was tried again."""
     rows = [
         [w.idea.title, f"{w.found.difference:+.4f}", w.found.interval, str(w.found.seeds),
-         w.verdict, f"{round(w.seconds - 1, 2) + 0.0:+.0%}"]
+         w.verdict, "" if w.slower is None else f"{round(w.slower - 1, 2) + 0.0:+.0%}"]
         for w in tried(kept).values()
     ]  # fmt: skip
     headers = ["idea", "bits per byte, with it", "95% interval", "seeds", "verdict", "time"]
