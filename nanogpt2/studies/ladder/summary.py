@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -66,10 +66,21 @@ class Found:
         """What a run took, in FLOPs, or in seconds as they were timed in turn for all."""
         if unit == "flops":
             return float(entry[unit])
-        name = TOP if entry["name"].startswith(f"{TOP}-x") else entry["name"]  # of another length
-        if name not in self.seconds:
-            raise UserError(f"a step of {name} is not timed; record --stage seconds anew")
-        return float(entry["curve"][-1]["step"] * self.seconds[name])
+        if entry["identity"] not in self._a_step:
+            raise UserError(f"a step of {entry['name']} is not timed; record --stage seconds anew")
+        return float(entry["curve"][-1]["step"] * self._a_step[entry["identity"]])
+
+    @cached_property
+    def _a_step(self) -> dict[str, float]:
+        """Identity -> seconds of a step: a run may have been made under another name."""
+        found = {}
+        for seed in self.plan.seeds:
+            for trial in self.plan.timed:
+                if trial.name in self.seconds:
+                    found[replace(trial, seed=seed).identity] = self.seconds[trial.name]
+            for trial in self.plan.reference(seed):
+                found[trial.identity] = self.seconds[TOP]
+        return found
 
 
 def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict[str, Any]:
