@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal, get_args
 
+from nanogpt2.errors import StopRequested
 from nanogpt2.training.settings import StopReason
 
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
@@ -23,6 +25,7 @@ class Stopper:
 
     def __init__(self) -> None:
         self.requested: Literal["SIGINT", "SIGTERM"] | None = None
+        self._interrupts = False
 
     def __enter__(self) -> Stopper:
         self._old: dict[int, Any] = {}
@@ -40,11 +43,24 @@ class Stopper:
         if self.requested == name == "SIGINT":
             raise KeyboardInterrupt
         self.requested = self.requested or name
+        if self._interrupts:
+            raise StopRequested
 
     def requests(self, late: bool) -> list[float]:
         """1 for the reason, of ``STOP_REASONS``, that this rank has; ``late``: its time is up."""
         asked = self.requested or ("max_seconds" if late else None)
         return [float(asked == reason) for reason in STOP_REASONS]
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A part of the run that may be dropped half-way (an evaluation): StopRequested ends it."""
+        self._interrupts = True
+        try:
+            if self.requested:
+                raise StopRequested
+            yield
+        finally:
+            self._interrupts = False
 
 
 def agreed(requests: Sequence[float]) -> StopReason | None:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -367,20 +367,22 @@ class Trainer:
         """Validation and CORE, where they are due; a signal that cuts them short ends the run."""
         if self.reason is not None:
             return {}
-        found: dict[str, float] = {}
+        found, alone = {}, self.ranks.world_size == 1
         held_out = self.start.text.paths(self.asked.data_dir, "held_out")
         try:
-            if self._due(self.loop.eval_every):
-                found["val_bpb"] = self.evaluation.bits_per_byte(
-                    self.learner.forward, held_out, self._stop
-                )
-                self.saver.scores[self.step] = found["val_bpb"]
-            if self.loop.core_every and self._due(self.loop.core_every):
-                found["core"] = self.evaluation.core(self.model, self._stop)
+            # Of several ranks none may leave the others waiting: they ask each other in between.
+            with self.stopper.interruptible() if alone else nullcontext():
+                if self._due(self.loop.eval_every):
+                    found["val_bpb"] = self.evaluation.bits_per_byte(
+                        self.learner.forward, held_out, self._stop
+                    )
+                    self.saver.scores[self.step] = found["val_bpb"]
+                if self.loop.core_every and self._due(self.loop.core_every):
+                    found["core"] = self.evaluation.core(self.model, self._stop)
         except StopRequested:
             self.reason = agreed(self.ranks.sum(self._requests()))
         except Exception:
-            if self.ranks.world_size == 1 and self.saved != self.step:
+            if alone and self.saved != self.step:
                 self._save(point | found)
             newest = self.saver.settle()
             self.tell(
