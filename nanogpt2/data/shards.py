@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +30,6 @@ SPLIT_OF = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """the words in names of files and folders that tell what they are for"""
-MAKE_SHARDS = "make shards of it (python -m nanogpt2.data.prepare SOURCE --out DIR)"
 MAKE_AGAIN = "make it again, or fetch it again if it was downloaded"
 
 
@@ -205,23 +205,39 @@ def open_shard(path: Path | str) -> pq.ParquetFile:
     """Open and check a shard; UserError says what is wrong with it."""
     path = Path(path)
     try:
-        # pyarrow spells names in UTF-8; files of other names are opened here
-        file = pq.ParquetFile(path if has_utf8_name(path) else path.open("rb"))
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is not a readable parquet file (it is empty); {MAKE_AGAIN}")
+        file = pq.ParquetFile(_source(path))
         schema = file.schema_arrow
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {MAKE_AGAIN}") from None
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise unreadable(path, error) from None
-    _require_text(path, schema)
+    _check_column(path, schema)
     return file
 
 
-def _require_text(path: Path, schema: pa.Schema) -> None:
-    kinds = [column.type for column in schema if column.name == COLUMN]
-    if len(kinds) == 1 and is_text(kinds[0]):
-        return
-    has = ", ".join(f"{column.name} of {column.type}" for column in schema) or "no columns"
-    raise UserError(f"{path} needs one column '{COLUMN}' of strings, and has {has}; {MAKE_SHARDS}")
+def _source(path: Path) -> Path | BinaryIO:
+    """What pyarrow can open: it spells names in UTF-8, and others are opened here."""
+    return path if has_utf8_name(path) else path.open("rb")
+
+
+def _check_column(path: Path, schema: pa.Schema) -> None:
+    names = schema.names
+    if COLUMN not in names:
+        texts = [column.name for column in schema if is_text(column.type)]
+        example = f"df.rename(columns={{{texts[0]!r}: {COLUMN!r}}})" if texts else "df.rename"
+        raise UserError(
+            f"{path} has no column '{COLUMN}' (it has {', '.join(names) or 'none'}); "
+            f"rename the column with the documents to '{COLUMN}', in pandas with {example}"
+        )
+    if names.count(COLUMN) > 1:
+        raise UserError(f"{path} has several columns '{COLUMN}'; keep the one with the documents")
+    if not is_text(kind := schema.field(COLUMN).type):
+        raise UserError(
+            f"column '{COLUMN}' of {path} holds {kind}; it must hold strings: "
+            "write the file again with one string a row"
+        )
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -243,7 +259,7 @@ def read_row_group(
         if size > LARGEST_ROW_GROUP:
             raise UserError(
                 f"row group {index} of {path} has {size / 1e9:.1f} GB of text, too much to hold "
-                f"at once; {MAKE_SHARDS}"
+                "at once; write the file again with smaller row groups"
             )
         column = file.read_row_group(index, columns=[COLUMN]).column(COLUMN)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -252,12 +268,26 @@ def read_row_group(
         whole = rows is None or rows == range(len(column))
         texts = column.to_pylist() if whole else [column[row].as_py() for row in rows or ()]
         return [text or "" for text in texts]
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"row group {index} of {path} has text that is not UTF-8 ({error}); {MAKE_SHARDS}"
-        ) from None
+    except UnicodeDecodeError:
+        before = sum(file.metadata.row_group(i).num_rows for i in range(index))
+        raise _bad_row(path, index, column, before) from None
     except IndexError as error:
         raise unreadable(path, error) from None
+
+
+def _bad_row(path: Path | str, index: int, column: pa.ChunkedArray, before: int) -> UserError:
+    """Names the first row of ``column``, row group ``index``, whose bytes are no UTF-8."""
+    for row, text in enumerate(column):
+        try:
+            text.as_py()
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            return UserError(
+                f"{path}: row {row} of row group {index} (row {before + row} of the file, counted "
+                f"from 0) is not UTF-8: byte 0x{byte:02x} at {error.start}; decode that text as "
+                "what it is (Latin-1, say) and write the file again"
+            )
+    raise AssertionError("every row is UTF-8")
 
 
 def count_documents(path: Path | str) -> list[int]:
