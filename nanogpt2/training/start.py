@@ -231,6 +231,8 @@ def position(saved: list[Any], rank: int, world_size: int) -> Any:
     with the documents that come after it dealt out anew, and so with those before it that still
     stood in the old ranks' packing buffers: no document is skipped, and a few are read twice.
     """
+    # before mixtures had a loader in common, the place in a single source stood by itself
+    saved = [state if "sources" in state else {"sources": [state]} for state in saved]
     if len(saved) == world_size:
         return saved[rank]
 
@@ -241,4 +243,4 @@ def position(saved: list[Any], rank: int, world_size: int) -> Any:
         return {"rank": rank, "world_size": world_size, "next": place, "buffer": buffer}
 
     each = zip(*(state["sources"] for state in saved), strict=True)
-    return {"sources": list(map(dealt, each)), "given": saved[0]["given"]}
+    return {"sources": list(map(dealt, each)), "given": saved[0].get("given", [])}

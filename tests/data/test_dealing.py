@@ -271,3 +271,16 @@ def test_some_rows_of_a_row_group(tmp_path):
     assert read_row_group(file, 0, path, [2]) == ["c"]
     with pytest.raises(UserError, match="not a readable parquet file"):
         read_row_group(file, 0, path, [4])
+
+
+def test_a_place_of_before_sources_is_gone_on_from(tmp_path):
+    """Checkpoints of earlier versions told the place of a single source by itself."""
+    paths = write(tmp_path, [[10, 10]])
+    batches = list(islice(load(paths, 0, 1, buffer_size=4), 6))
+    now = batches[2][2]()
+    (before,) = now["sources"]
+    again = load(paths, 0, 1, buffer_size=4, state=position([before], 0, 1))
+    for (_, y, _), (_, expected, _) in zip(again, batches[3:], strict=False):
+        assert y.tolist() == expected.tolist()
+    shared = position([before], 1, 2)
+    assert shared["sources"] == position([now], 1, 2)["sources"]
