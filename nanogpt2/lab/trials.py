@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from nanogpt2.data.shards import find_shards
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
@@ -252,7 +253,8 @@ def study_arguments(
     """What ``python -m nanogpt2.studies.KEY`` was given, its results, and what trains trials.
 
     ``folder`` of ``book/results`` holds the results unless ``--out`` names another. UserError where
-    there is training to do and no text to train on: in all stages but "summary" and ``untrained``.
+    there is training to do and no text to train on, in all stages but "summary" and ``untrained``,
+    or no folder to sum up.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m nanogpt2.studies.{key}", description=description
@@ -269,7 +271,11 @@ def study_arguments(
             "there is no text to train on; give a folder of parquet shards (--data DIR)"
         )
     results = Results(at.out or results_folder() / folder)
-    results.folder.mkdir(parents=True, exist_ok=True)
+    if at.data is not None:
+        find_shards(at.data)  # before a folder is made
+        results.folder.mkdir(parents=True, exist_ok=True)
+    elif at.stage == "summary" and not results.folder.is_dir():
+        raise UserError(f"{results.folder} does not exist; give the folder of the runs (--out DIR)")
 
     def run(trials: Sequence[Trial]) -> None:
         protocol = Protocol(at.data, characters)

@@ -19,7 +19,15 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab import trials
 from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.text import Text, text_of
-from nanogpt2.lab.trials import Protocol, Results, Trial, processors, run_trials, train
+from nanogpt2.lab.trials import (
+    Protocol,
+    Results,
+    Trial,
+    processors,
+    run_trials,
+    study_arguments,
+    train,
+)
 from nanogpt2.recipes import YARDSTICK, get_recipe
 
 TINY = get_recipe(
@@ -192,3 +200,20 @@ def narrow() -> Patch:
 def test_a_record_names_each_processor_once_and_torch_not_at_all():
     told = ["A, AVX2, torch 2.13.0+cpu", "B, AVX512, torch 2.13.0+cpu", "A, AVX2, torch 2.14.0"]
     assert processors(told) == "A, AVX2; B, AVX512"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ([], r"no text to train on; .*\(--data DIR\)"),
+        (["--data", "nowhere"], "nowhere does not exist; .*--data"),
+        (["--stage", "summary"], r"none does not exist; .*\(--out DIR\)"),
+    ],
+)
+def test_a_study_that_cannot_begin_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=why):
+        study_arguments("norms", "", [*given, "--out", "none"], folder="ladder")
+    assert not list(tmp_path.iterdir())

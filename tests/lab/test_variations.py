@@ -107,6 +107,7 @@ def test_a_command_without_text_says_what_to_give_and_a_further_stage_needs_none
     argv = ["--stage", "further", "--out", str(tmp_path / "ladder")]
     record_variations("two", "Two.", TWO, argv, further=lambda: made)
     assert capsys.readouterr().out == f"{made}\n"
+    (tmp_path / "ladder").mkdir()
     record_variations("two", "Two.", TWO, ["--stage", "summary", "--out", str(tmp_path / "ladder")])
     assert read_json(tmp_path / "two.json", "")["results"]["done"] == 0
 
