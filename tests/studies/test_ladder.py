@@ -19,7 +19,7 @@ from nanogpt2.rungs import TUNED, Ladder
 from nanogpt2.studies import ladder
 from nanogpt2.studies.ladder.expectations import DEEPER, EXPECTATIONS
 from nanogpt2.studies.ladder.pictures import worths
-from nanogpt2.studies.ladder.plan import FIRST, Plan
+from nanogpt2.studies.ladder.plan import AT_BOTH, FIRST, Plan
 from nanogpt2.studies.ladder.summary import record_summary, summarize
 from nanogpt2.studies.ladder.sweep import RATES, search, searched, sweeps, value_of
 
@@ -152,6 +152,9 @@ def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
     for part in ("without", "up", "later"):
         for shown in (ladder.worth_table, ladder.expected_table, ladder.worth_picture):
             assert shown(kept, part).html
+        for table in (ladder.worth_table, ladder.expected_table):
+            assert table(kept, part).text.count("not recorded yet") == len(PLAN.pairs[part])
+    assert ladder.deeper_table(kept).text.count("not recorded yet") == 2 * len(AT_BOTH)
     for shown in (ladder.deeper_table, ladder.sweep_table, ladder.seeds_table):
         assert shown(kept).html
     assert "runs recorded: 0" in ladder.progress(kept).text

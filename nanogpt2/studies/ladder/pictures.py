@@ -29,6 +29,7 @@ from nanogpt2.studies.ladder.expectations import EXPECTATIONS, Expectation
 from nanogpt2.studies.ladder.plan import DEEPER, Plan
 
 NOTHING = Effect("", "not reported by itself")
+NOT_YET, REPORTED = "not recorded yet", "reported at d8 to d26"
 UNITS = {"flops": "FLOPs", "seconds": "seconds"}
 
 
@@ -75,37 +76,33 @@ def worths(kept: Record, part: str, packing: str = "bpb") -> dict[str, Worth]:
 def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     """What techniques are worth: difference, interval, and the verdict of the whole part's table.
 
-    All of them, with compute multipliers; with ``keys`` those alone, for a chapter: with what was
-    reported, and below it in words what goes against that or against the run's own choice.
+    All that is planned, with compute multipliers; with ``keys`` those alone, for a chapter: with
+    what was reported, and below it in words what goes against that or against the run's own choice.
     """
     found = worths(kept, part)
     said = verdicts({key: worth.found for key, worth in found.items()})
-    rows: dict[str, list[Any]] = {
-        key: [
-            w.title,
-            f"{w.found.difference:+.4f}",
-            w.found.interval,
-            str(w.found.seeds),
-            said[key],
-        ]
-        for key, w in found.items()
-    }
     headers = ["technique", "bits per byte, with it", "95% interval", "seeds", "verdict"]
-    if keys:
-        titles = {pair.key: pair.title for pair in Plan(Ladder(), ()).pairs[part]}
-        chosen = [
-            [*rows.get(key, [titles[key], "not recorded yet", "", "", ""])]
-            + [EFFECTS.get(key, NOTHING).said]
-            for key in keys
-        ]
-        headers += ["reported at d8 to d26"]
-        shown = table(headers, chosen, "recorded", kept, caption=caption)
-        notes = [_against(found[key], said[key]) for key in keys if key in found]
-        return claims(shown, *([_sentences(notes)] if any(notes) else []))
-    for key, worth in found.items():
-        rows[key] += [str(worth.compute.get(unit, "")) for unit in UNITS]
-    headers += [f"compute multiplier, {name}" for name in UNITS.values()]
-    return table(headers, list(rows.values()), "recorded", kept, caption=caption)
+    headers += [REPORTED] if keys else [f"compute multiplier, {name}" for name in UNITS.values()]
+    titles = _titles(part)
+    rows = list[list[Any]]()
+    for key in keys or titles:
+        if worth := found.get(key):
+            rows.append([worth.title, f"{worth.found.difference:+.4f}", worth.found.interval])
+            rows[-1] += [str(worth.found.seeds), said[key]]
+        else:
+            rows.append([titles[key], NOT_YET, "", "", ""])
+        if keys:
+            rows[-1].append(EFFECTS.get(key, NOTHING).said)
+        else:
+            rows[-1] += [str(worth.compute.get(unit, "")) if worth else "" for unit in UNITS]
+    shown = table(headers, rows, "recorded", kept, caption=caption)
+    notes = [_against(found[key], said[key]) for key in keys if key in found]
+    return claims(shown, *([_sentences(notes)] if any(notes) else [])) if keys else shown
+
+
+def _titles(part: str) -> dict[str, str]:
+    """Key -> title of each comparison of a table, recorded or not."""
+    return {pair.key: pair.title for pair in Plan(Ladder(), ()).pairs[part]}
 
 
 def _against(worth: Worth, verdict: str) -> str:
@@ -127,17 +124,17 @@ def _sentences(notes: Sequence[str]) -> Html:
 
 def expected_table(kept: Record, part: str, caption: str = "") -> Html:
     """What was written down before, whether it came true, and what was reported at scale."""
-    rows = []
-    for worth in worths(kept, part).values():
-        expected, reported = worth.expected, worth.reported
+    found, rows = worths(kept, part), list[list[Any]]()
+    for key, title in _titles(part).items():
+        expected, reported = EXPECTATIONS[key], EFFECTS.get(key, NOTHING)
+        worth = found.get(key)
         size = "" if expected.size is None else f" {abs(expected.size):.4f}"
-        as_reported = worth.agrees(reported.sign)
         rows.append(
-            [worth.title, expected.sign + size, expected.why, worth.sign]
-            + [worth.agrees(expected.sign), reported.said, as_reported]
+            [title, expected.sign + size, expected.why, worth.sign if worth else NOT_YET]
+            + [worth.agrees(expected.sign) if worth else "", reported.said]
+            + [worth.agrees(reported.sign) if worth else ""]
         )
-    headers = ["technique", "expected", "because", "found", "as expected"]
-    headers += ["reported at d8 to d26", "as reported"]
+    headers = ["technique", "expected", "because", "found", "as expected", REPORTED, "as reported"]
     return table(headers, rows, "recorded", kept, caption=caption)
 
 
@@ -145,14 +142,16 @@ def deeper_table(kept: Record, caption: str = "") -> Html:
     """The larger yardstick's differences beside those of the small one, and what was expected."""
     small, large = worths(kept, "without"), worths(kept, "deeper")
     said = verdicts({key: worth.found for key, worth in large.items()})
-    rows = [
-        [w.title, f"{small[key].found.difference:+.4f}", f"{w.found.difference:+.4f}"]
-        + [w.found.interval, str(w.found.seeds), said[key], expectations.DEEPER[key], w.sign]
-        for key, w in large.items()
-    ]
+    rows = list[list[Any]]()
+    for key, title in _titles("deeper").items():
+        shallow = f"{small[key].found.difference:+.4f}" if key in small else NOT_YET
+        if worth := large.get(key):
+            rows.append([title, shallow, f"{worth.found.difference:+.4f}", worth.found.interval])
+            rows[-1] += [str(worth.found.seeds), said[key], expectations.DEEPER[key], worth.sign]
+        else:
+            rows.append([title, shallow, NOT_YET, "", "", "", expectations.DEEPER[key], ""])
     headers = ["technique", "depth 4", f"depth {DEEPER}", "95% interval", "seeds", "verdict"]
-    headers += ["expected", "found"]
-    return table(headers, rows, "recorded", kept, caption=caption)
+    return table([*headers, "expected", "found"], rows, "recorded", kept, caption=caption)
 
 
 def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
