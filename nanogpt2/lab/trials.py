@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -263,6 +263,7 @@ def study_arguments(
     parser.add_argument("--stage", choices=stages, default="all", help="all of it, or a part")
     parser.add_argument("--seeds", type=int, nargs="+", default=[*seeds])
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="these, and what they are against")
     parser.add_argument("--out", type=named_path, help=f"book/results/{folder} by default")
     parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
     at = parser.parse_args(argv)
@@ -278,10 +279,19 @@ def study_arguments(
         raise UserError(f"{results.folder} does not exist; give the folder of the runs (--out DIR)")
 
     def run(trials: Sequence[Trial]) -> None:
-        protocol = Protocol(at.data, characters)
+        protocol, trials = Protocol(at.data, characters), chosen(trials, at.only or ())
         run_trials(trials, protocol, results, at.jobs, at.pause_file, tell)
 
     return at, results, run
+
+
+def chosen(trials: Sequence[Trial], names: Collection[str]) -> Sequence[Trial]:
+    """Trials of these names and, seed by seed, what they are compared with; without names, all."""
+    if unknown := sorted({*names} - {trial.name for trial in trials}):
+        known = ", ".join(dict.fromkeys(trial.name for trial in trials))
+        raise UserError(f"there is no run {unknown[0]!r}; choose of: {known}")
+    against = {(trial.against, trial.seed) for trial in trials if trial.name in names}
+    return [t for t in trials if not names or t.name in names or (t.name, t.seed) in against]
 
 
 def tell(sentence: str) -> None:
@@ -302,6 +312,7 @@ def run_trials(
     tell(f"{len(trials) - len(pending)} of {len(trials)} trials are done, {len(pending)} to go")
     if not pending:
         return
+    _check_text(pending[0], protocol, results)
     began, ended, waiting = time.monotonic(), 0, deque(pending)
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare) as pool:
         running: dict[Future[dict[str, Any]], Trial] = {}
@@ -323,6 +334,16 @@ def run_trials(
                     f"{result['bpb'] or math.inf:.4f} bits per byte, "
                     f"{result['cpu_seconds']:.0f} s; {left / 3600:.1f} hours to go"
                 )
+
+
+def _check_text(trial: Trial, protocol: Protocol, results: Results) -> None:
+    """UserError where a folder's runs are of another text: they could not be summed up together."""
+    text = text_of(protocol.data, trial.recipe.model.vocab_size, protocol.characters)
+    if any(entry["data"] != text.digest for entry in results.all()):
+        raise UserError(
+            f"the runs in {results.folder} are of another text than {protocol.data}; give these a "
+            "folder of their own (--out DIR)"
+        )
 
 
 def _prepare() -> None:

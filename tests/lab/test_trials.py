@@ -23,6 +23,7 @@ from nanogpt2.lab.trials import (
     Protocol,
     Results,
     Trial,
+    chosen,
     processors,
     run_trials,
     study_arguments,
@@ -99,6 +100,10 @@ def test_an_interrupted_list_goes_on_and_nothing_is_trained_twice(
     run_trials(asked, protocol, results, 2, tell=said.append)
     assert said[-1] == "3 of 3 trials are done, 0 to go"
     assert kept.stat().st_size < 5000
+
+    with pytest.raises(UserError, match="another text than .*--out"):
+        run_trials([Trial("base", TINY, 2)], Protocol(data, 4000, 8), results, tell=said.append)
+    assert len(results.all()) == 3
 
 
 def test_while_it_is_paused_what_runs_is_kept_and_nothing_begins(
@@ -200,6 +205,17 @@ def narrow() -> Patch:
 def test_a_record_names_each_processor_once_and_torch_not_at_all():
     told = ["A, AVX2, torch 2.13.0+cpu", "B, AVX512, torch 2.13.0+cpu", "A, AVX2, torch 2.14.0"]
     assert processors(told) == "A, AVX2; B, AVX512"
+
+
+def test_what_is_asked_for_by_name_brings_what_it_is_compared_with_at_its_seeds_alone() -> None:
+    base = [Trial("base", TINY, seed) for seed in range(4)]
+    first, second = ([Trial(name, TINY, s, "base") for s in range(2)] for name in ("a", "b"))
+    listed = [*base, *first, *second]
+    assert chosen(listed, []) == listed
+    assert chosen(listed, ["b"]) == [*base[:2], *second]
+    assert chosen(listed, ["base"]) == base
+    with pytest.raises(UserError, match="no run 'c'; choose of: base, a, b"):
+        chosen(listed, ["a", "c"])
 
 
 @pytest.mark.parametrize(

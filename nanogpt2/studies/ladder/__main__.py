@@ -21,12 +21,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ladder", what, argv, folder="ladder", stages=stages, untrained=("seconds",)
     )
     while missing := (found := searched(results.all())).missing:
-        if at.stage in ("summary", "seconds"):
+        if at.only or at.stage in ("summary", "seconds"):
             break
         run(missing)
-    for name, settings in found.tuned.items():
+    # some runs alone need no search: they take the rates that the recorded one found
+    ladder = Ladder() if at.only else Ladder(found.tuned, UNTUNED)
+    for name, settings in ladder.tuned.items():
         tell(f"{name}: {settings}")
-    plan = Plan(Ladder(found.tuned, UNTUNED), at.seeds)
+    plan = Plan(ladder, at.seeds)
     if at.stage == "seconds":
         tell(str(record_step_seconds("ladder", plan.timed)))
     if at.stage == "all":
