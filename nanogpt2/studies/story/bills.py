@@ -53,7 +53,7 @@ class Factor(NamedTuple):
 
     name: str
     what: str
-    """hardware, software or method"""
+    """hardware, software, or text and method: which of the two made less arithmetic do is not told"""
     times: float
 
 
@@ -92,7 +92,7 @@ def factors(found: list[Bill]) -> list[Factor]:
         made += [
             Factor(f"{where}cheaper arithmetic", "hardware", arithmetic),
             Factor(f"{where}more of the peak", "software", new.part / old.part),
-            Factor(f"{where}less arithmetic", "method", old.flops / new.flops),
+            Factor(f"{where}less arithmetic", "text and method", old.flops / new.flops),
         ]
     return made
 

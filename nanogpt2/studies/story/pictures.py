@@ -14,7 +14,7 @@ from nanogpt2.lab.page import Html
 from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.studies.story.bills import ENDS, bills, factors, implied
 
-KINDS = {"hardware": COLOURS[0], "software": COLOURS[1], "method": COLOURS[2]}
+KINDS = {"hardware": COLOURS[0], "software": COLOURS[1], "text and method": COLOURS[2]}
 STAGES = ("documents", "tokens", "rows", "model", "score")
 
 

@@ -117,7 +117,7 @@ def vocabulary_figure(
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30)
         axes.minorticks_off()
         legend(fig)
-    alt = f"Three curves with a least each: {'; '.join(told)}."
+    alt = f"Three curves, each lowest in this figure at: {'; '.join(told)}."
     return show(fig, alt, caption)
 
 
