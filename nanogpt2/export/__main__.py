@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder whole, or not at all, and print its name."""
     options = parser().parse_args(argv)
-    with atomic_directory(options.out, options.checkpoint) as folder:
+    inputs = [folder for folder in (options.checkpoint, options.tokenizer) if folder]
+    with atomic_directory(options.out, *inputs) as folder:
         from nanogpt2.export.trained import load_trained
 
         kind = import_module(f"nanogpt2.export.{options.to}")

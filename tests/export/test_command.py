@@ -15,7 +15,7 @@ import torch
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import main as measure
-from nanogpt2.export import nanochat, web
+from nanogpt2.export import nanochat, safetensors, web
 from nanogpt2.export.__main__ import KINDS, main
 from nanogpt2.export.card import model_card
 from nanogpt2.export.trained import Trained, load_trained
@@ -158,3 +158,15 @@ def test_bits_per_byte_of_a_checkpoint_are_those_that_its_run_measured(
     how += ["--data", str(tiny_data.data_dir), "--tokens", "512", "--dtype", "float32"]
     assert measure([*how, "--device", "cpu"]) == 0
     assert capsys.readouterr().out == f"{result.val_bpb:.4f} bits per byte over 512 tokens\n"
+
+
+def test_the_tokenizer_that_is_given_is_not_written_over(tmp_path: Path) -> None:
+    trained, alone, tokenizer = of_record("run1"), tmp_path / "alone", tmp_path / "tokenizer"
+    alone.mkdir()
+    safetensors.write(trained, alone)
+    shutil.move(alone / "tokenizer", tokenizer)
+    given = ["--checkpoint", str(alone), "--tokenizer", str(tokenizer), "--to", "hf"]
+    with pytest.raises(UserError, match="would be replaced"):
+        main([*given, "--out", str(tokenizer)])
+    assert Tokenizer.load(tokenizer).vocab_size == 300
+    assert main([*given, "--out", str(tmp_path / "hf")]) == 0
