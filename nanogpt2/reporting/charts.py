@@ -128,7 +128,10 @@ def core_chart(core: Mapping[str, Any]) -> Markup:
     tasks, published = core["tasks"], core.get("published")
     labels = list(tasks)[::-1]
     values = [tasks[label]["centered"] for label in labels]
-    chance = [baseline_of(tasks[label]["accuracy"], tasks[label]["centered"]) for label in labels]
+    chance = [  # what was written before kept no baseline
+        baseline_of(task["accuracy"], task["centered"]) if known is None else known
+        for task, known in ((tasks[label], tasks[label].get("baseline")) for label in labels)
+    ]
     errors = [  # once centered, an accuracy's error is wider
         tasks[label].get("standard_error", 0.0) / (1 - b)
         for label, b in zip(labels, chance, strict=True)

@@ -55,6 +55,16 @@ def test_table_stands_beside_the_four_sizes(gpt2_like: CoreResult, shared_dir: P
         assert core in last
 
 
+def test_gpt2s_score_stays_where_a_model_is_right_in_all_of_a_task(
+    gpt2_like: CoreResult, shared_dir: Path
+) -> None:
+    perfect = replace(gpt2_like.tasks["boolq"], accuracy=1.0, centered=1.0)
+    result = replace(gpt2_like, tasks={**gpt2_like.tasks, "boolq": perfect})
+    text = text_of(core_table(result, published_scores(shared_dir / "core_eval_bundle")))
+    assert "0.2565" in text.strip().splitlines()[-2]
+    assert result.to_dict()["tasks"]["boolq"]["baseline"] == pytest.approx(0.62)
+
+
 def test_baselines_come_back(gpt2_like: CoreResult, core_tasks: list[Task]) -> None:
     wanted = {task.label: task.baseline for task in core_tasks}
     found = {k: baseline_of(t.accuracy, t.centered) for k, t in gpt2_like.tasks.items()}

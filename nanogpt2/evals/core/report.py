@@ -32,7 +32,10 @@ def core_table(result: CoreResult, published: Scores, width: int | None = None) 
     ]
     columns = [["task", *tasks, "CORE" if result.is_complete else "mean"]]
     columns += [[name, *map(cell, tasks.values()), total] for name, cell, total in named]
-    baselines = {label: baseline_of(t.accuracy, t.centered) for label, t in tasks.items()}
+    baselines = {
+        label: baseline_of(t.accuracy, t.centered) if t.baseline is None else t.baseline
+        for label, t in tasks.items()
+    }
     for size, scores in reversed(list(published.items())):  # the one to beat first
         chosen = {label: scores[label] for label in tasks if label in scores}
         total = f"{core_of(chosen, baselines):.4f}" if chosen else ""

@@ -74,6 +74,8 @@ class TaskResult:
     available: int = 0
     """examples the task has; fewer were asked where ``max_per_task`` says so"""
     outcomes: list[Outcome] = field(default_factory=list)
+    baseline: float | None = None
+    """the accuracy of guessing by which it is centered"""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class CoreResult:
         tasks = {
             label: {
                 **{name: getattr(task, name) for name in numbers},
+                "baseline": task.baseline,
                 "examples": len(task.correct),
                 "available": task.available,
                 "correct": [int(right) for right in task.correct],
@@ -170,6 +173,7 @@ def build_result(
             standard_error=standard_error(accuracy, len(correct)),
             available=len(task.items),
             outcomes=found,
+            baseline=task.baseline,
         )
     return CoreResult(
         core=float(np.mean([task.centered for task in tasks.values()])),
