@@ -63,9 +63,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def mark(folder: Path, files: Iterable[str] = ()) -> None:
+def mark(folder: Path, files: Iterable[str] = (), **more: str) -> None:
     """Write the marker into a folder of this program; the ``files`` in it may be replaced."""
-    write_json(folder / MADE, {"made_by": "nanogpt2", "files": sorted({*files, MADE})})
+    write_json(folder / MADE, {"made_by": "nanogpt2", **more, "files": sorted({*files, MADE})})
 
 
 def made_here(folder: Path) -> set[str]:

@@ -85,7 +85,7 @@ class Progress:
 def cleaned(raw: bytes | str | None, rules: Rules, progress: Progress) -> tuple[str, str]:
     """The document as it is kept, and why it is not ("": it is)."""
     if isinstance(raw, str):
-        raw = raw.encode("utf-8", "surrogateescape" if _is_marked(raw) else "surrogatepass")
+        raw = _as_bytes(raw)
     try:
         text = (raw or b"").decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -98,6 +98,16 @@ def cleaned(raw: bytes | str | None, rules: Rules, progress: Progress) -> tuple[
     if not text:
         return "", "empty"
     return (text, "too short") if len(text) < rules.min_chars else (text, "")
+
+
+def _as_bytes(text: str) -> bytes:
+    """In UTF-8, but for bytes that were not; halves of characters, as JSON may leave them, go."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        if not _is_marked(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text.encode("utf-8", "surrogateescape")
 
 
 def _is_marked(text: str) -> bool:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import re
 import sys
 import zlib
@@ -91,6 +92,9 @@ def find_sources(places: Iterable[Path | str]) -> tuple[list[Source], list[Path]
     texts = [place for place in places if isinstance(place, str)]
     found = [Source(Path("the list of texts"), "", texts=texts)] if texts else []
     left: list[Path] = []
+    folders = [place for place in places if isinstance(place, Path) and place.is_dir()]
+    # of several folders the names count, if every one of them says what it is for
+    named = len(folders) > 1 and all(_telling(folder.resolve().name) for folder in folders)
     for place in places:
         if isinstance(place, str):
             continue
@@ -107,6 +111,8 @@ def find_sources(places: Iterable[Path | str]) -> tuple[list[Source], list[Path]
         for path in tables + prose:
             whole = path in tables or told
             name = path.relative_to(place) if path != place else Path(path.name)
+            if named and path != place:
+                name = place.resolve().name / name
             where = (name if whole else name.parent).as_posix()
             found.append(Source(path, _kind(path), split_named(where)))
         left += [path for path in files if not _kind(path)]
@@ -121,11 +127,24 @@ def _below(place: Path) -> Iterator[Path]:
     if place.is_file():
         yield place
         return
-    for path in place.rglob("*"):
-        parts = path.relative_to(place).parts
-        hidden = any(part.startswith((".", "_")) for part in parts)
-        if not hidden and path.is_file() and not BESIDE.fullmatch(path.name):
-            yield path
+    been: set[str] = set()
+
+    def refuse(error: OSError) -> None:  # a folder that may not be read
+        raise error
+
+    for folder, below, names in os.walk(place, onerror=refuse, followlinks=True):
+        below[:] = [name for name in below if not name.startswith((".", "_"))]
+        if (real := os.path.realpath(folder)) in been:  # links may lead in a circle
+            below.clear()
+            continue
+        been.add(real)
+        for path in (Path(folder, name) for name in names):
+            if path.name.startswith((".", "_")) or BESIDE.fullmatch(path.name):
+                continue
+            if path.is_symlink() and not path.exists():
+                raise UserError(f"{path} is a link to nothing; mend the link, or take it out")
+            if path.is_file():
+                yield path
 
 
 def _telling(name: str) -> bool:
@@ -211,7 +230,8 @@ def _cut(document: bytes) -> Iterator[bytes]:
     at = 0
     while len(document) - at > LONGEST:
         end = at + LONGEST
-        ends = (document.rfind(mark, at + LONGEST // 2, end) for mark in (b"\n\n", b"\n", b" "))
+        marks = (b"\n\n", b"\r\n\r\n", b"\n", b" ")
+        ends = (document.rfind(mark, at + LONGEST // 2, end) for mark in marks)
         cut = next((place for place in ends if place > 0), end)
         while cut > at + 1 and document[cut] & 0xC0 == 0x80:  # within a character
             cut -= 1
@@ -230,6 +250,10 @@ def _of_rows(rows: Iterator[dict[str, Any] | str], path: Path, column: str | Non
     name = _choose(tables, path, column) if tables else ""
     for row in chain(first, rows):
         value = row.get(name) if isinstance(row, dict) else row
+        if isinstance(value, (dict, list)):
+            raise UserError(
+                f"a document in {path} is a {type(value).__name__} of JSON; write it as one string"
+            )
         yield value if isinstance(value, str) or value is None else str(value)
 
 
@@ -244,7 +268,22 @@ def _choose(rows: Sequence[dict[str, Any]], path: Path, column: str | None) -> s
             f"{path} has no text{of} (columns of text: {', '.join(names) or 'none'}); name the "
             "column with the documents (--column), or take the file out"
         )
+    inside = {name: sum(_letters(row.get(name)) for row in rows) for name in names}
+    longest = max(names, key=inside.__getitem__)
+    if column is None and chosen != COLUMN and inside[longest] > length[chosen]:
+        raise UserError(
+            f"{path} has most of its text in {longest!r}, in lists or objects; write each document "
+            "as one string, or name a column of strings (--column)"
+        )
     return chosen
+
+
+def _letters(value: Any) -> int:
+    """Characters of all strings in a value of JSON."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value
+    return sum(map(_letters, parts)) if isinstance(value, (dict, list)) else 0
 
 
 def _csv(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
@@ -254,7 +293,12 @@ def _csv(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
     delimiter = "\t" if _kind(path) == ".tsv" else max(",;\t|", key=head.count)
     names = next(csv.reader([head], delimiter=delimiter), [])
     try:
-        for row in csv.reader(text, delimiter=delimiter):
+        for number, row in enumerate(csv.reader(text, delimiter=delimiter), 1):
+            if any(row[len(names) :]):
+                raise UserError(
+                    f"row {number} of {path} has {len(row)} fields and its head has {len(names)}; "
+                    "put quotes around the texts, or take the file out"
+                )
             yield dict(zip(names, row, strict=False))
     finally:
         text.detach()  # or it would close the file, of which is asked how far it was read
@@ -290,7 +334,7 @@ def _columns(schema: pa.Schema, first: pa.Table, path: Path, column: str | None)
     texts = [field.name for field in schema if is_text(field.type)]
     if column is None and COLUMN in texts:
         return COLUMN
-    return _choose(first.slice(0, SAMPLE).select(texts).to_pylist(), path, column)
+    return _choose(first.slice(0, SAMPLE).to_pylist(), path, column)
 
 
 def _as_bytes(column: Any) -> list[bytes | None]:

@@ -7,12 +7,14 @@ fetched; here is which files, how large they are and what they hold. Chapter: to
 from __future__ import annotations
 
 import argparse
+import json
 import stat
 import struct
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from nanogpt2.data.shards import open_shard
 from nanogpt2.data.transfer import TIMEOUT, Remote, fetch, in_parallel, persist
 from nanogpt2.errors import UserError, explain, run_command
 from nanogpt2.files import (
+    MADE,
     atomic_directory,
     made_here,
     mark,
@@ -112,6 +115,8 @@ def download_dataset(
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
     dataset, folder = DATASETS[name], Path(folder)
+    if (other := _data_set_in(folder)) not in (None, name):
+        raise UserError(f"{folder} holds shards of {other}, by the same names; name another folder")
     missing = [file for file in dataset.names(shards) if not _is_shard(folder / file)]
     if not missing:
         return folder
@@ -134,7 +139,7 @@ def download_dataset(
     total, done = sum(r.size or 0 for r in remotes), sum(r.held for r in remotes)
     require_free_space(folder, total - done, f"{len(missing)} shards of {name}")
     if not folder.is_dir() or not any(folder.iterdir()):
-        mark(folder)
+        mark(folder, data_set=name)
 
     def told(n: int) -> None:
         nonlocal done
@@ -146,6 +151,14 @@ def download_dataset(
     in_parallel(lambda remote: fetch(remote, headers, told, stop), remotes, stop)
     on_bytes(total, total)
     return folder
+
+
+def _data_set_in(folder: Path) -> str | None:
+    """Which one an earlier call brought."""
+    with suppress(OSError, ValueError, AttributeError):
+        found: str | None = json.loads((folder / MADE).read_text("utf-8")).get("data_set")
+        return found
+    return None
 
 
 def _is_shard(path: Path) -> bool:

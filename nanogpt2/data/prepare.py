@@ -31,6 +31,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import (
     atomic_directory,
     atomic_write,
+    has_utf8_name,
     made_here,
     mark,
     named_path,
@@ -79,15 +80,21 @@ def prepare(
     size = sum(source.size for source in found if source.kind)
     require_free_space(out, 3 * size, "the text")
     work = _claimed(out.absolute().with_name(f".{out.name}.preparing"))
-    database = _database(work, identity)
     try:
-        with closing(database):
+        with closing(_database(work, identity)) as database:
             progress = _clean(found, rules, work, database, told)
             _require_enough(progress)
             _write(work, progress, out, identity, inputs)
     except UserError:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    except sqlite3.DatabaseError as error:  # how SQLite says that a disk is full
+        if "locked" in str(error):
+            raise UserError(f"another process is at work in {work}; wait for it") from None
+        raise UserError(
+            f"the notes of what was read in {work} cannot be kept ({error}); free some space and "
+            "call again, or delete that folder to begin anew"
+        ) from None
     shutil.rmtree(work)
     return progress
 
@@ -165,11 +172,11 @@ def _clean(
         for i, (raw, at) in islice(enumerate(found), progress.document, None):
             progress.document, progress.read = i + 1, progress.read + 1
             text, why = cleaned(raw, rules, progress)
+            split = source.split
+            if not why and split == "test" and "validation" in splits:
+                why = "left-over test"  # first: what is not kept makes nothing else a duplicate
             if not why and not _is_new(text, database, progress):
                 why = "duplicate"
-            split = source.split
-            if split == "test" and "validation" in splits:
-                why = why or "left-over test"
             if why:
                 progress.drops[why] += 1
             else:
@@ -204,18 +211,16 @@ def _database(work: Path, identity: str) -> sqlite3.Connection:
         database.execute("CREATE TABLE IF NOT EXISTS progress (identity TEXT, record TEXT)")
         known = database.execute("SELECT identity FROM progress").fetchone()
         if known != (identity,):
-            for part in work.glob("*.arrow"):
-                part.unlink()
+            for made in (*work.glob("*.arrow"), *work.glob("*.parquet")):  # of both passes
+                made.unlink()
             database.execute("DELETE FROM seen")
             database.execute("DELETE FROM progress")
             record = json.dumps(asdict(Progress()))
             database.execute("INSERT INTO progress VALUES (?, ?)", (identity, record))
         database.commit()
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError:
         database.close()
-        if "locked" in str(error):
-            raise UserError(f"another process is at work in {work}; wait for it") from None
-        raise OSError(f"{path}: {error}") from None
+        raise
     return database
 
 
@@ -233,7 +238,11 @@ def _write_part(path: Path, texts: list[str], number: int) -> None:
     """Documents, shuffled, to be mapped into memory."""
     random.Random(f"{SEED} {path.name} {number}").shuffle(texts)
     table = pa.table({"text": pa.array(texts, pa.large_string())})
-    with atomic_write(path) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
         writer.write_table(table)
 
 
@@ -268,7 +277,7 @@ def _shuffled(parts: Sequence[Path], number: int, shards: int) -> list[str]:
     """The documents of one shard: of every part the same share."""
     found: list[str] = []
     for path in parts:
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(str(path)) if has_utf8_name(path) else path.open("rb") as file:
             column = pa.ipc.open_file(file).read_all().column(0)
             first, end = (len(column) * k // shards for k in (number, number + 1))
             found += column.slice(first, end - first).to_pylist()

@@ -267,6 +267,16 @@ def test_a_data_set_comes_with_its_validation_shard_and_only_once(
     download_dataset("climbmix", tmp_path, 2, endpoint="http://127.0.0.1:9")
 
 
+def test_two_data_sets_name_their_shards_alike_and_do_not_share_a_folder(
+    tmp_path: Path, hub: dict[str, bytes]
+) -> None:
+    with serving(hub) as server:
+        download_dataset("climbmix", tmp_path, 2, endpoint=server.url)
+        with pytest.raises(UserError, match="holds shards of climbmix, by the same names"):
+            download_dataset("fineweb-edu", tmp_path, 2, endpoint=server.url)
+    assert leftovers(tmp_path) == [MADE, *NAMES]
+
+
 def test_a_shard_of_the_users_own_is_not_replaced(tmp_path: Path, hub: dict[str, bytes]) -> None:
     (tmp_path / NAMES[1]).write_bytes(b"the user's own")
     with serving(hub) as server, pytest.raises(UserError, match="did not fetch it; move it away"):

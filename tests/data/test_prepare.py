@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from nanogpt2.data import cleaning
 from nanogpt2.data.cleaning import Progress, Rules
 from nanogpt2.data.documents import LONGEST, documents, find_sources
 from nanogpt2.data.prepare import identity_of, prepare
-from nanogpt2.data.shards import find_shards, open_shard, read_documents
+from nanogpt2.data.shards import find_shards, open_shard, read_documents, write_shard
 from nanogpt2.errors import UserError
 
 TEXTS = [f"Document number {n} tells of mill {n * n}." for n in range(40)]
@@ -101,6 +102,50 @@ def test_names_of_splits_hold_out_what_they_say(tmp_path: Path) -> None:
     assert done.drops["left-over test"] == 4
 
 
+def held_out(folder: Path) -> list[str]:
+    return [text for path in find_shards(folder).held_out for text in read_documents(path)]
+
+
+def test_folders_that_all_name_a_split_are_taken_at_their_word(tmp_path: Path) -> None:
+    for name, texts in (("train", TEXTS[:30]), ("validation", TEXTS[30:])):
+        write(tmp_path / "in" / name, "part.txt", "<|endoftext|>".join(texts).encode())
+    prepare([tmp_path / "in" / "train", tmp_path / "in" / "validation"], tmp_path / "out")
+    assert sorted(held_out(tmp_path / "out")) == sorted(TEXTS[30:])
+    found, _ = find_sources(
+        [tmp_path / "in" / "validation", write(tmp_path / "mine", "a.txt", b"")]
+    )
+    assert {source.split for source in found} == {"train"}, "a folder may be called anything"
+
+
+def test_a_left_over_test_makes_nothing_else_a_duplicate(tmp_path: Path) -> None:
+    parts = {"test": TEXTS[20:], "train": TEXTS[:21], "validation": TEXTS[30:]}
+    for name, texts in parts.items():
+        write(tmp_path / "in", f"{name}.txt", "<|endoftext|>".join(texts).encode())
+    done = prepare(tmp_path / "in", tmp_path / "out")
+    assert sorted(held_out(tmp_path / "out")) == sorted(TEXTS[30:])
+    assert sorted(kept(tmp_path / "out")) == sorted(TEXTS[:21] + TEXTS[30:])
+    assert done.drops["left-over test"] == 20 and sum(done.drops.values()) == 20
+
+
+def test_linked_folders_are_read_once_and_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", "b.txt", TEXTS[1].encode())
+    folder = write(tmp_path / "in", "a.txt", TEXTS[0].encode())
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    assert [source.path.name for source in find_sources([folder])[0]] == ["a.txt", "b.txt"]
+    (folder / "c.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="c.txt is a link to nothing"):
+        find_sources([folder])
+
+
+def test_half_a_character_in_json_costs_that_character_alone(tmp_path: Path) -> None:
+    line = json.dumps({"text": "Ein sch\u00f6ner Tag, \u6771\u4eac: HALF"}).encode()
+    lines = [line.replace(b"HALF", b"\\ud83d"), *(json.dumps({"text": t}).encode() for t in TEXTS)]
+    done = prepare(write(tmp_path / "in", "a.jsonl", b"\n".join(lines)), tmp_path / "out")
+    assert "Ein sch\u00f6ner Tag, \u6771\u4eac: \ufffd" in kept(tmp_path / "out")
+    assert done.recoded == 0
+
+
 raw = st.one_of(
     st.text(max_size=60),
     st.binary(max_size=60),
@@ -147,14 +192,17 @@ def test_the_share_is_held_out_within_a_document(
     assert abs(done.held_out_characters - wanted) <= 2 * max(sizes)
 
 
-def test_long_prose_is_cut_at_paragraphs_and_nothing_is_lost(tmp_path: Path) -> None:
-    whole = "\n\n".join(f"Paragraph {n}: " + "caf\u00e9 " * 90 for n in range(700))
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+def test_long_prose_is_cut_at_paragraphs_and_nothing_is_lost(tmp_path: Path, line: str) -> None:
+    lines = line.join(["caf\u00e9 " * 9] * 10)
+    whole = (line * 2).join(f"Paragraph {n}: {lines}" for n in range(700))
     write(tmp_path / "in", "book.txt", whole.encode())
     (source,), _ = find_sources([tmp_path / "in"])
     parts = [part for part, _ in documents(source)]
     assert b"".join(parts).decode() == whole  # type: ignore[arg-type]
     assert max(map(len, parts)) <= LONGEST and len(parts) > 3  # type: ignore[arg-type]
-    assert all(part.startswith(b"\n\nParagraph") for part in parts[1:])  # type: ignore[union-attr]
+    start = f"{line}{line}Paragraph".encode()
+    assert all(part.startswith(start) for part in parts[1:])  # type: ignore[union-attr]
 
 
 def test_an_old_encoding_is_read_and_counted(tmp_path: Path) -> None:
@@ -231,6 +279,18 @@ MISTAKES = {
     "cut": ({"a.txt.gz": gzip.compress(b"word " * 999)[:-9]}, "cannot be read"),
     "no parquet": ({"a.parquet": b"PAR1 and no more"}, "not a readable parquet file"),
     "one": ({"a.txt": TEXTS[0].encode()}, "at least 2"),
+    "bare commas": (
+        {"a.csv": b"text\nHello, world\n"},
+        "row 1 of .* has 2 fields .* its head has 1",
+    ),
+    "messages": (
+        {"a.jsonl": b'{"id": "chat-1", "messages": [{"role": "user", "content": "Good day!"}]}'},
+        "most of its text in 'messages'",
+    ),
+    "a list": (
+        {"a.jsonl": b'{"text": "one whole text"}\n{"text": ["a", "b"]}'},
+        "is a list of JSON",
+    ),
     "no text": ({"a.jsonl": b'{"n": 1}\n{"n": 2}\n'}, "has no text"),
 }
 
@@ -303,3 +363,52 @@ def test_a_second_call_leaves_the_first_at_work(tmp_path: Path) -> None:
 def test_other_texts_of_the_same_number_are_other_sources() -> None:
     assert identity_of(["one", "two"]) != identity_of(["one", "three"])
     assert identity_of(["one", "two"]) == identity_of(["one", "two"])
+
+
+def test_a_text_that_was_mended_half_way_leaves_nothing_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in", "a.jsonl", LINES.replace(b"tells", b"told"))
+
+    def stopped(*given: object) -> None:
+        write_shard(*given)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nanogpt2.data.prepare.write_shard", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path / "in", tmp_path / "out")
+    assert list((tmp_path / ".out.preparing").glob("*.parquet"))
+    write(tmp_path / "in", "a.jsonl", LINES)
+    prepare(tmp_path / "in", tmp_path / "out")
+    assert sorted(kept(tmp_path / "out")) == sorted(TEXTS)
+
+
+def test_a_full_disk_is_one_sentence_and_the_call_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in", "a.jsonl", LINES)
+
+    def full(*given: object) -> bool:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nanogpt2.data.prepare._is_new", full)
+        with pytest.raises(UserError, match="disk I/O error.*free some space"):
+            prepare(tmp_path / "in", tmp_path / "out")
+    assert prepare(tmp_path / "in", tmp_path / "out").kept == 40
+
+    notes = tmp_path / ".new.preparing" / "seen.sqlite"
+    with monkeypatch.context() as patch:
+        patch.setattr("nanogpt2.data.prepare._is_new", full)
+        with pytest.raises(UserError):
+            prepare(tmp_path / "in", tmp_path / "new")
+    notes.write_bytes(b"no database" * 99)
+    with pytest.raises(UserError, match="delete that folder to begin anew"):
+        prepare(tmp_path / "in", tmp_path / "new")
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    assert prepare(write(tmp_path / "in", "a.jsonl", LINES), out).kept == 40
+    assert sorted(kept(out)) == sorted(TEXTS)
