@@ -53,7 +53,7 @@ class Factor(NamedTuple):
 
     name: str
     what: str
-    """hardware, software, or text and method: which of the two made less arithmetic do is not told"""
+    """hardware, software, or text and method, which together made less arithmetic do"""
     times: float
 
 
