@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_directory, named_path, write_json
 from nanogpt2.recipes import Recipe, differences
@@ -68,15 +70,24 @@ class Arm:
 
     def finals(self, measure: Measure) -> dict[int, float]:
         """What its finished runs ended with, by seed."""
-        found = {seed: measure.of(run) for seed, run in self.runs.items()}
+        found = {seed: measure.of(run) for seed, run in self.runs.items() if run.evaluation}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def curve(self, axis: str) -> list[Point]:
-        """Validation over steps, tokens, FLOPs or seconds: the mean at steps that all runs have."""
-        curves = [dict(_curve(run, axis)) for run in self.runs.values()]
-        shared = [step for step in curves[0] if all(step in curve for curve in curves)]
-        means = (zip(*(curve[step] for curve in curves), strict=True) for step in shared)
-        return [(statistics.fmean(xs), statistics.fmean(ys)) for xs, ys in means]
+        """Validation over steps, tokens, FLOPs or seconds: the mean at the steps of the first run.
+
+        Of the others it is read between neighbours: the clock may have given them other lengths.
+        """
+        curves = [tuple(zip(*_curve(run, axis), strict=True)) for run in self.runs.values()]
+        if not all(curves):
+            return []
+        low, high = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+        shared = [step for step in curves[0][0] if low <= step <= high]
+        read = [
+            [np.interp(shared, steps, side) for side in zip(*points, strict=True)]
+            for steps, points in curves
+        ]
+        return [(float(x), float(y)) for x, y in np.mean(read, axis=0).T]
 
 
 def _curve(run: Run, axis: str) -> Iterator[tuple[int, Point]]:
@@ -168,6 +179,11 @@ def _around(run: Run) -> dict[str, Any]:
         "data": run.config.get("data"),
         "training text": f"{len(train)} shards, {''.join(train)[:8]}",
         "tokenizer": str(identity.get("tokenizer", ""))[:8],
+        "start": f"{run.config.get('init_from')}, {str(identity['start'])[:8]}"
+        if "start" in identity
+        else "its seed",
+        "rates": identity.get("rate_scale", 1),
+        "minutes": identity.get("minutes"),
         "products in": run.training.get("precision"),
         "processes": run.training.get("world_size"),
         **{name: machine[name] for name in MACHINE if name in machine},
@@ -195,7 +211,7 @@ def compared(arms: Sequence[Arm]) -> list[Compared]:
     for arm in arms[1:]:
         items = _items(arm, baseline)
         comparable = {"val_bpb": True, "core": items is not None}
-        comparable["seconds"] = _machine(arm) == _machine(baseline)
+        comparable["seconds"] = _alike(arm, baseline)
         for name, measure in MEASURES.items():
             ours, theirs = arm.finals(measure), baseline.finals(measure)
             seeds = sorted(set(ours) & set(theirs))
@@ -222,9 +238,13 @@ def _needed(found: Comparison) -> int | None:
     return needed if found.distinguishable else max(needed, found.seeds + 1)
 
 
-def _machine(arm: Arm) -> Any:
-    around = _around(arm.one)
-    return [around.get(name) for name in ("processor", "gpus", "processes")]
+def _alike(arm: Arm, baseline: Arm) -> bool:
+    """Whether all runs of both were on machines alike."""
+    runs = [*arm.runs.values(), *baseline.runs.values()]
+    machines = [
+        [_around(run).get(name) for name in ("processor", "gpus", "processes")] for run in runs
+    ]
+    return all(each == machines[0] for each in machines)
 
 
 def _items(arm: Arm, baseline: Arm) -> float | None:
@@ -261,10 +281,14 @@ def notes(arms: Sequence[Arm]) -> Iterator[str]:
             )
         elif len(shared) == 1:
             yield f"{arm.name}: one seed tells nothing of chance; train both with a second one."
-        if _machine(arm) != _machine(baseline):
+        if not _alike(arm, baseline):
             yield f"{arm.name} ran on another machine than {baseline.name}: seconds do not compare."
         if _cores(arm, baseline) and _items(arm, baseline) is None:
             yield f"{arm.name} was asked other items of CORE than {baseline.name}: not compared."
+    for arm in arms:
+        if len(steps := sorted({run.metrics[-1]["step"] for run in arm.runs.values()})) > 1:
+            told = ", ".join(f"{step:,}" for step in steps)
+            yield f"The runs of {arm.name} are of different lengths: {told} steps."
     runs = [run for arm in arms for run in arm.runs.values()]
     for label in sorted({run.core["label"] for run in runs if run.core} - {"CORE"}):
         yield f"What is called CORE here is a {label}."

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nanogpt2.compare import AXES, arms_of, compared, main, notes, settings
+from nanogpt2.compare import AXES, arms_of, charts, compared, main, notes, settings
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError, run_command
 from nanogpt2.evals.core.statistics import bootstrap_error, centered, paired_error
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.statistics import compare
 from tests.test_reporting import Page
-
-STEPS = range(10, 101, 10)
 
 
 def core_of(correct: list[int], baseline: float = 0.25) -> dict[str, Any]:
@@ -45,14 +43,17 @@ def run(folder: Path, seed: int, bpb: float, **more: Any) -> Path:
         "dial": asdict(dial(recipe=recipe)),
         "seed": seed,
         "data": "embedded",
-        "identity": {"recipe": recipe.to_dict(), "seed": seed, "text": text, "tokenizer": "3" * 64},
+        "identity": {"recipe": recipe.to_dict(), "seed": seed, "text": text, "tokenizer": "3" * 64}
+        | more.get("identity", {}),
+        "init_from": more.get("init_from"),
         "machine": {"processor": more.get("processor", "P"), "commit": more.get("commit", "c")},
     }
     pace = more.get("pace", 0.5)
+    steps = more.get("steps", 100)
     records = [
         {"step": step, "tokens": 4096 * step, "seconds": pace * step, "loss": 3.0}
-        | ({"val_bpb": bpb + 1 - step / 100} if step in STEPS else {})
-        for step in range(1, 101)
+        | ({"val_bpb": bpb + 1 - step / steps} if step * 10 % steps == 0 else {})
+        for step in range(1, steps + 1)
     ]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -154,6 +155,45 @@ def test_seconds_of_two_machines_are_not_compared(tmp_path: Path) -> None:
     assert settings(arms[1], arms[0])["processor"] == ("P", "Q")
 
 
+def test_seconds_of_an_arm_on_two_machines_are_not_compared(
+    four: list[Path], tmp_path: Path
+) -> None:
+    elsewhere = run(
+        tmp_path / "elsewhere", 1, 2.088, changes={"activation": "swiglu"}, processor="Q"
+    )
+    arms = arms_of([*four[:3], elsewhere])
+    assert [row.measure for row in compared(arms)] == ["val_bpb"]
+    assert "another machine" in " ".join(notes(arms))
+
+
+def test_runs_whose_lengths_the_clock_set_are_drawn_and_told(tmp_path: Path) -> None:
+    swiglu = {"changes": {"activation": "swiglu"}}
+    arms = arms_of([
+        run(tmp_path / "base-0", 0, 2.0, steps=100),
+        run(tmp_path / "base-1", 1, 2.1, steps=70),
+        run(tmp_path / "swiglu-0", 0, 1.9, steps=90, **swiglu),
+        run(tmp_path / "swiglu-1", 1, 2.0, steps=60, **swiglu),
+    ])  # fmt: skip
+    base, other = arms
+    assert [x for x, _ in base.curve("step")] == list(range(10, 71, 10))
+    (first, second), (_, at) = ((2.0, 2.1), base.curve("step")[4])
+    assert at == pytest.approx((first + 1 - 50 / 100 + second + 1 - 50 / 70) / 2), "lines are lines"
+    assert all("--ng-c1" in chart["svg"] for chart in charts(arms))
+    told = " ".join(notes(arms))
+    assert "base are of different lengths: 70, 100 steps" in told and "swiglu are of" in told
+
+
+def test_what_a_run_began_from_is_a_setting(tmp_path: Path) -> None:
+    onward = {
+        "init_from": "runs/a",
+        "identity": {"start": "7" * 64, "rate_scale": 0.3, "minutes": 3},
+    }
+    fresh, other = arms_of([run(tmp_path / "a", 0, 2.0), run(tmp_path / "b", 0, 1.9, **onward)])
+    found = settings(other, fresh)
+    assert found["rates"] == (1, 0.3) and found["minutes"] == (None, 3)
+    assert found["start"] == ("its seed", "runs/a, 77777777")
+
+
 def test_core_is_compared_over_the_same_items_alone(tmp_path: Path) -> None:
     base = run(tmp_path / "base", 0, 2.0, core=[1, 0, 1, 1, 0, 0, 1, 0])
     same = run(tmp_path / "same", 0, 1.9, core=[1, 0, 1, 1, 0, 1, 1, 0], commit="d")
@@ -226,7 +266,7 @@ def test_an_unfinished_run_is_in_the_curves_alone(tmp_path: Path) -> None:
     base = run(tmp_path / "base", 0, 2.0)
     other = run(tmp_path / "gelu", 0, 1.9, changes={"activation": "gelu"}, finished=False)
     arms = arms_of([base, other])
-    assert "val_bpb" not in {row.measure for row in compared(arms)}
+    assert compared(arms) == []
     assert "is not finished" in " ".join(notes(arms)) and arms[1].curve("step")
 
 

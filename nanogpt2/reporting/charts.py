@@ -99,7 +99,7 @@ def line_chart(
     firm = [s for s in drawn if not s.raw]
     if not firm:
         return Markup("")
-    names = [s.name for s in firm]
+    names = [s.name for s in series if not s.raw]  # also of a curve without points: colours stay
     with plotting(6.4, 2.8) as (fig, axes):
         for s in drawn:
             place = names.index(s.name) if s.name in names else 0
