@@ -60,7 +60,7 @@ def _steps(trial: Trial) -> Callable[[], float]:
     return run
 
 
-def record_step_seconds(key: str, trials: Sequence[Trial]) -> Path:
+def record_step_seconds(key: str, trials: Sequence[Trial], folder: Path | None = None) -> Path:
     """Write ``KEY-seconds.json``, medians and extremes of each trial's name; its path."""
     began = time.perf_counter()
     found = step_seconds(trials)
@@ -77,6 +77,7 @@ def record_step_seconds(key: str, trials: Sequence[Trial]) -> Path:
             "extremes": {name: [min(values), max(values)] for name, values in found.items()},
         },
         device=processor_name(),
+        folder=folder,
         note="Seconds of a core that a step takes, each in turn within one run, medians of "
         f"{ROUNDS} rounds of {STEPS} steps; nothing is learned.",
     )

@@ -175,7 +175,8 @@ class Results:
 
     def path(self, trial: Trial) -> Path:
         """Where this machine's file of a trial is."""
-        return self.folder / f"{trial.name}.{trial.seed}.{digest(machine())[:6]}.json"
+        of = digest([machine(), trial.identity])[:6]  # another recipe of the name is another run
+        return self.folder / f"{trial.name}.{trial.seed}.{of}.json"
 
     def all(self) -> list[dict[str, Any]]:
         """What is recorded; UserError where a file is damaged or was edited by hand."""
@@ -267,6 +268,10 @@ def study_arguments(
     parser.add_argument("--out", type=named_path, help=f"book/results/{folder} by default")
     parser.add_argument("--pause-file", type=Path, help="no run begins while this file exists")
     at = parser.parse_args(argv)
+    if at.jobs < 1:
+        raise UserError(f"--jobs is {at.jobs}; it must be at least 1")
+    if len({*at.seeds}) < len(at.seeds) or not all(0 <= seed < 2**63 for seed in at.seeds):
+        raise UserError("--seeds are whole numbers from 0 on, each named once")
     if at.data is None and at.stage not in ("summary", *untrained):
         raise UserError(
             "there is no text to train on; give a folder of parquet shards (--data DIR)"

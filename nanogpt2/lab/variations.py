@@ -137,7 +137,11 @@ def record_variations(
     ``--stage seconds`` times a step of each, which wants a machine that does nothing else.
     ``also``: name of a further stage -> what makes a record of its own, without any text.
     """
-    also = {"seconds": lambda: record_step_seconds(key, trials(variations, (0,))), **also}
+
+    def seconds() -> Path:
+        return record_step_seconds(key, trials(variations, (0,)), results.folder.parent)
+
+    also = {"seconds": seconds, **also}
     at, results, run = study_arguments(
         key, what, argv, folder=FOLDER, stages=("all", "summary", *also), untrained=also
     )

@@ -207,6 +207,12 @@ def test_a_record_names_each_processor_once_and_torch_not_at_all():
     assert processors(told) == "A, AVX2; B, AVX512"
 
 
+def test_two_recipes_of_one_name_have_a_file_each(tmp_path: Path) -> None:
+    at = Results(tmp_path).path
+    first, other = Trial("a", TINY, 0), Trial("a", replace(TINY, warmup_steps=2), 0)
+    assert at(first) == at(replace(first, against="b")) != at(other)
+
+
 def test_what_is_asked_for_by_name_brings_what_it_is_compared_with_at_its_seeds_alone() -> None:
     base = [Trial("base", TINY, seed) for seed in range(4)]
     first, second = ([Trial(name, TINY, s, "base") for s in range(2)] for name in ("a", "b"))
@@ -223,6 +229,9 @@ def test_what_is_asked_for_by_name_brings_what_it_is_compared_with_at_its_seeds_
     [
         ([], r"no text to train on; .*\(--data DIR\)"),
         (["--data", "nowhere"], "nowhere does not exist; .*--data"),
+        (["--jobs", "0"], "--jobs is 0"),
+        (["--seeds", "-1"], "whole numbers from 0 on"),
+        (["--seeds", "0", "0"], "each named once"),
         (["--stage", "summary"], r"none does not exist; .*\(--out DIR\)"),
     ],
 )

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from nanogpt2 import lab
+from nanogpt2.data.shards import write_shard
 from nanogpt2.depth import dial
 from nanogpt2.lab.records import Record, results_folder
-from nanogpt2.lab.trials import Results
+from nanogpt2.lab.trials import Results, machine
 from nanogpt2.recipes import YARDSTICK, Recipe, differences
 from nanogpt2.rungs import TUNED, Ladder
 from nanogpt2.studies import ladder
+from nanogpt2.studies.ladder.__main__ import main
 from nanogpt2.studies.ladder.expectations import DEEPER, EXPECTATIONS
 from nanogpt2.studies.ladder.pictures import worths
 from nanogpt2.studies.ladder.plan import AT_BOTH, FIRST, Plan
@@ -160,6 +162,72 @@ def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
     assert "runs recorded: 0" in ladder.progress(kept).text
 
 
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Names of what the command trains; each run ends at once, the better the nearer its rate is
+    to one that is not the recorded search's."""
+    names: list[str] = []
+
+    def train_none(asked, protocol, results, *others) -> None:
+        for trial in results.pending(asked):
+            names.append(trial.name)
+            results.write(trial, entry_of(trial, 2 + abs(trial.recipe.muon.lr - 0.01), machine()))
+
+    monkeypatch.setattr("nanogpt2.lab.trials.run_trials", train_none)
+    for split in ("train", "val"):
+        write_shard(tmp_path / f"{split}.parquet", ["text"])
+    return names
+
+
+def test_some_runs_alone_take_the_rates_of_the_folders_own_search_and_replace_nothing(
+    trained: list[str], tmp_path: Path
+) -> None:
+    asked = ["--data", str(tmp_path), "--out", str(tmp_path / "own" / "trials"), "--seeds", "0"]
+
+    def files() -> dict[str, str]:
+        return {path.name: path.read_text() for path in (tmp_path / "own").rglob("*.json")}
+
+    main(asked)
+    assert lab.recorded("ladder", tmp_path / "own").configuration["tuned"] != TUNED
+    before = files()
+    del trained[:]
+    main([*asked, "--only", "without-muon"])
+    assert trained == [] and files() == before
+
+
+def test_some_runs_alone_need_no_search(trained: list[str], tmp_path: Path) -> None:
+    asked = [
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "own" / "trials"),
+        "--seeds",
+        "0",
+        "1",
+    ]
+    main([*asked, "--only", "with-smear"])
+    assert sorted(trained) == ["top", "top", "with-smear", "with-smear"]
+    for _ in range(2):  # and once more from the files alone
+        kept = lab.recorded("ladder", tmp_path / "own")
+        assert list(kept.results["effects"]["later"]) == ["smear"]
+        assert kept.results["effects"]["later"]["smear"]["seeds"] == [0, 1]
+        main(["--stage", "summary", *asked[2:]])
+
+
+def test_seconds_are_recorded_beside_the_folder_that_they_are_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trials = tmp_path / "own" / "trials"
+    trials.mkdir(parents=True)
+    monkeypatch.setattr(
+        "nanogpt2.lab.step_seconds.step_seconds", lambda asked: {t.name: [0.1] for t in asked}
+    )
+    ours = (results_folder() / "ladder-seconds.json").read_bytes()
+    main(["--stage", "seconds", "--out", str(trials)])
+    assert (results_folder() / "ladder-seconds.json").read_bytes() == ours
+    assert lab.recorded("ladder-seconds", tmp_path / "own").results["seconds"]["top"] == 0.1
+
+
 def told_of(**ends: list[float]) -> Record:
     """The ladder's record, with so many bits per byte with each technique, and 1 without it."""
     kept = lab.recorded("ladder")
@@ -190,6 +258,7 @@ def test_a_chapter_shows_its_own_rungs_and_says_what_goes_against_a_report() -> 
     assert "Polar_express: better; reported: in the noise." in said
     assert "Cautious: not distinguishable; reported: a solid gain" in said
     assert "Rope" not in said, "one seed tells nothing"
+    assert "fill: var(--ng-c0)" not in ladder.worth_picture(told_of(rope=[1.1]), "without").html
     assert said.endswith("A small model is not a small version of a large one.")
     with pytest.raises(KeyError):
         ladder.worth_table(kept, "without", "no_such_technique")

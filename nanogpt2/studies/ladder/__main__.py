@@ -24,13 +24,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if at.only or at.stage in ("summary", "seconds"):
             break
         run(missing)
-    # some runs alone need no search: they take the rates that the recorded one found
-    ladder = Ladder() if at.only else Ladder(found.tuned, UNTUNED)
+    # some runs alone need no search: without one of their own they take the recorded one's rates
+    ladder = Ladder() if found.missing else Ladder(found.tuned, UNTUNED)
     for name, settings in ladder.tuned.items():
         tell(f"{name}: {settings}")
     plan = Plan(ladder, at.seeds)
     if at.stage == "seconds":
-        tell(str(record_step_seconds("ladder", plan.timed)))
+        tell(str(record_step_seconds("ladder", plan.timed, results.folder.parent)))
     if at.stage == "all":
         run(plan.trials)
     if at.stage != "sweep":

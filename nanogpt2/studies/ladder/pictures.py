@@ -159,7 +159,7 @@ def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
     found = list(worths(kept, part).values())
     with plotting(6.4, 0.9 + 0.34 * len(found)) as (fig, axes):
         for row, worth in enumerate(found):
-            colour = COLOURS[0 if worth.sign in "-" else 1 if worth.sign == "+" else 5]
+            colour = COLOURS[{"-": 0, "+": 1}.get(worth.sign, 5)]
             margin = worth.found.margin if math.isfinite(worth.found.margin) else 0.0
             axes.errorbar(
                 worth.found.difference, row, xerr=margin, fmt="o", color=colour, capsize=3
