@@ -21,6 +21,7 @@ from nanogpt2.config import GPTConfig
 from nanogpt2.data.bundle import find_bundle
 from nanogpt2.data.corpus import works
 from nanogpt2.data.tokenizer import Tokenizer
+from nanogpt2.errors import run_command
 from nanogpt2.evals.core import evaluate_core
 from nanogpt2.evals.core.bundle import load_tasks
 from nanogpt2.evals.core.plain import plain_core
@@ -103,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

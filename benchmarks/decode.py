@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from nanogpt2.depth import dial
+from nanogpt2.errors import run_command
 from nanogpt2.inference.generation import generate_steps, prefill
 from nanogpt2.inference.kv_cache import KVCache, cache_bytes
 from nanogpt2.kernels.precision import good_at_bf16
@@ -131,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.table import Row, report
 from nanogpt2.depth import dial, model_at
+from nanogpt2.errors import run_command
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import apply_schedules, build_optimizer
 from nanogpt2.optim.sharded import Matrices
@@ -141,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

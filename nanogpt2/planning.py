@@ -148,7 +148,7 @@ def plan(
         fits=not reasons,
         reasons=tuple(reasons),
         notes=(
-            *_notes(recipe, machine, precision, recompute),
+            *_notes(recipe, machine, precision, recompute, mfu),
             *_in_a_day(resolved, recipe, seconds),
         ),
         device_batch_size=batch.rows,
@@ -223,7 +223,9 @@ def as_found(made: Plan, run: Run, ranks: Ranks) -> Plan:
     )
 
 
-def _notes(recipe: Recipe, machine: Machine, precision: str, recompute: bool) -> Iterator[str]:
+def _notes(
+    recipe: Recipe, machine: Machine, precision: str, recompute: bool, mfu: float
+) -> Iterator[str]:
     if precision != recipe.precision:
         how = ", the loss scaled and the masters in fp32" if precision == "fp16" else ""
         yield (
@@ -236,8 +238,7 @@ def _notes(recipe: Recipe, machine: Machine, precision: str, recompute: bool) ->
     elif machine.is_processor:
         yield GUESS
     elif machine.kind not in ("H100", "H200", "H800"):
-        assumed = assumed_mfu(recipe, machine)
-        yield f"no run was recorded on {machine.kind}; the time assumes {assumed:.0%} of peak"
+        yield f"no run was recorded on {machine.kind}; the time assumes {mfu:.0%} of peak"
 
 
 def _in_a_day(resolved: Dial, recipe: Recipe, seconds: float | None) -> Iterator[str]:

@@ -555,3 +555,7 @@ def test_ranks_on_a_processor_deal_the_batch_out_and_have_enough_to_do(
 def test_the_laptop_recipe_takes_a_rank_a_core() -> None:
     at = dial(recipe="laptop")
     assert [processor_ranks(at, cores) for cores in (1, 2, 3, 4, 8, 64)] == [1, 2, 1, 4, 4, 4]
+
+
+def test_the_note_names_the_part_of_the_peak_that_was_reckoned_with() -> None:
+    assert "assumes 50% of peak" in " ".join(plan("run1", None, machine_of("A100"), mfu=0.5).notes)
