@@ -96,8 +96,8 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
     run = replace(
         run,
         device="cpu" if machine.is_processor else options.device,
-        core_bundle=options.core_bundle,
-        core_max_per_task=options.core_max_per_task,
+        core_bundle=options.core_bundle or run.core_bundle,
+        core_max_per_task=options.core_max_per_task or run.core_max_per_task,
         more_data=options.more_data,
         log=options.log,
         max_restarts=options.max_restarts,
@@ -183,11 +183,12 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
 
     UserError when there is no run, or when the command line contradicts its record.
     """
-    names = ("recipe", "depth", "seed", "init_from")
+    names = ("recipe", "depth", "seed", "init_from", "tokenizer")
     given = [name for name in names if getattr(options, name) is not None]
     if given:
+        option = given[0].replace("_", "-")
         raise UserError(
-            f"--resume takes its settings from {out}/config.json; leave out --{given[0]}, "
+            f"--resume takes its settings from {out}/config.json; leave out --{option}, "
             "or start another run without --resume"
         )
     path = out / "config.json"
@@ -196,7 +197,8 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
     config = read_json(path, "it cannot be resumed; start another run")
     try:
         known = {"recipe": config["recipe"], "loop": config["settings"], "seed": config["seed"]}
-        known |= {name: config[name] for name in ("init_from", "rate_scale") if name in config}
+        own = ("init_from", "rate_scale", "core_bundle", "core_max_per_task")
+        known |= {name: config[name] for name in own if name in config}
         known["tokenizer"] = config.get("tokenizer_dir")
         precision, data = config["identity"]["precision"], config["data_dir"]
     except (KeyError, TypeError):

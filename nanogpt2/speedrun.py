@@ -49,6 +49,8 @@ def record(run: Run, command: str, machine: dict[str, Any]) -> dict[str, Any]:
         "seed": run.seed,
         "init_from": run.init_from and str(run.init_from.resolve()),
         "rate_scale": run.rate_scale,
+        "core_bundle": run.core_bundle and str(run.core_bundle.resolve()),
+        "core_max_per_task": run.core_max_per_task,
         "tokenizer_dir": run.tokenizer and str(run.tokenizer.resolve()),
         "identity": run.identity(),
         "machine": machine,
@@ -212,11 +214,13 @@ class Speedrun:
             "sampling": SAMPLING,
         }
         path = self.out / "config.json"
-        known = read_json(path) if valid["train"] else {}
+        known = read_json(path) if valid["train"] and path.is_file() else {}
         if known:  # the machine that trained is the one to report; the data may lie elsewhere now
             config = known | {name: config[name] for name in ("data", "data_dir", "sources")}
         if config != known:
             write_json(path, config)
+        if valid["train"] and "text" not in config["identity"]:  # it was lost, and is made again
+            self.work.note_identity()
         if not valid["train"] and not is_rank():
             plan = planning.measured(plan, run.recipe)
         for line in describe(run, plan):
@@ -231,7 +235,7 @@ def check_same_run(run: Run) -> None:
     path = run.out / "config.json"
     if not path.is_file():
         return
-    known = read_json(path, "name another --out, or delete the folder")
+    known = read_json(path)
     begun = known.get("identity") if isinstance(known, dict) else None
     if isinstance(begun, dict) and is_open(learned(run.out) or {}):
         begun = {**begun, "minutes": run.identity().get("minutes")}

@@ -14,7 +14,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.outlook import duration
 from nanogpt2.reporting.charts import Series, line_chart
-from nanogpt2.reporting.report import describe, templates
+from nanogpt2.reporting.report import describe, templates, steps_done
 from nanogpt2.reporting.run import Run, load_run
 from scripts.lines import rewrite
 
@@ -40,7 +40,8 @@ def picture(run: Run) -> tuple[str, str]:
 def passage(run: Run, image: str, alt: str) -> str:
     """The README's lines about the run: picture, figures, and the start of its first sample."""
     dial, machine = run.config["dial"], run.config.get("machine", {})
-    facts = f"{dial['parameters']['total']:,} parameters, {dial['tokens']:,} tokens"
+    tokens = steps_done(run) * dial["batch_tokens"]
+    facts = f"{dial['parameters']['total']:,} parameters, {tokens:,} tokens"
     if "seconds" in run.training:
         facts += f", {duration(run.training['seconds'])} of training"
     if "processor" in machine:

@@ -189,6 +189,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         load_run(tmp_path)
 
 
+def test_a_config_json_of_another_program_is_no_run(tmp_path):
+    (tmp_path / "report.md").write_text("years of work")
+    for content in ('{"model_type": "gpt2"}', "[]"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match="is not that of a run"):
+            write_report(tmp_path)
+    assert (tmp_path / "report.md").read_text() == "years of work"
+
+
 def test_torn_and_repeated_lines_of_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [

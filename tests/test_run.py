@@ -271,6 +271,7 @@ def test_a_file_is_no_folder_for_a_run(tmp_path):
 
 def test_resume_takes_everything_from_the_record(tmp_path):
     arguments = ["--recipe", "laptop", "--depth", "2", "--seed", "5", "--data", str(tmp_path)]
+    arguments += ["--core-bundle", str(tmp_path.resolve()), "--core-max-per-task", "5"]
     first = plan(*arguments, "--set", "precision=fp32", "--set", "eval_every=3", out=tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(record(first, "command", {})))
     again = plan("--resume", out=tmp_path)
@@ -278,8 +279,10 @@ def test_resume_takes_everything_from_the_record(tmp_path):
     assert again.dial == first.dial
     assert again.sources == (str(tmp_path.resolve()),)
     assert again.identity() == first.identity()
-    with pytest.raises(UserError, match="leave out --depth"):
-        plan("--resume", "--depth", "3", out=tmp_path)
+    assert (again.wants_core, again.core_max_per_task) == (True, 5)
+    for option, value in (("--depth", "3"), ("--tokenizer", "T"), ("--init-from", "R")):
+        with pytest.raises(UserError, match=f"leave out {option}"):
+            plan("--resume", option, value, out=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from itertools import count
@@ -139,6 +140,22 @@ def test_a_damaged_result_is_made_again(copied, documents, name, damage):
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_damaged_record_of_the_settings_is_deleted_and_made_again(
+    copied, documents, damage, capsys
+):
+    path, before = copied / "config.json", losses(copied)
+    identity = json.loads(path.read_text())["identity"]
+    if damage == "truncate":
+        path.write_text(path.read_text()[:99])
+        assert exit_code(command(documents, copied)) == 2
+        assert "delete it to have it made again" in capsys.readouterr().err
+    path.unlink()
+    assert main(command(documents, copied)) == 0
+    assert json.loads(path.read_text())["identity"] == identity
+    assert losses(copied) == before
+
+
 def test_other_settings_do_not_overwrite_a_run(copied, documents, capsys):
     before = sizes(copied)
     assert exit_code(command(documents, copied, "--seed", "1")) == 2
@@ -205,6 +222,8 @@ def test_a_time_limit_ends_with_a_report_and_the_run_can_go_on(documents, whole,
     out = tmp_path / "run"
     assert main(command(documents, out, "--set", "max_seconds=1e-9")) == 0
     assert (out / "report.html").is_file() and len(losses(out)) < STEPS
+    report = (out / "report.md").read_text()
+    assert re.search(rf"\| steps \| {len(losses(out))} of ", report), "those that were done"
     assert main(command(documents, out)) == 0
     assert results(out) == results(whole)
 

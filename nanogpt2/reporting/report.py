@@ -54,6 +54,12 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def steps_done(run: Run) -> int:
+    """Of the training as it ended; of one that goes on, those it is to have."""
+    planned = run.length.get("length", {}).get("steps", run.config["dial"]["iterations"])
+    return int(run.training.get("step", planned))
+
+
 def headline(run: Run) -> list[dict[str, str]]:
     """The figures on top of the page; one that was not measured is left out."""
     dial = run.config.get("dial", {})
@@ -72,7 +78,7 @@ def headline(run: Run) -> list[dict[str, str]]:
     if training.get("mfu"):
         figures.append(("use of the machine", f"{100 * training['mfu']:.1f}", "% MFU"))
     if dial:
-        steps = run.length.get("length", {}).get("steps", dial["iterations"])
+        steps = steps_done(run)
         tokens = steps * dial["batch_tokens"]
         figures += [
             ("parameters", f"{dial['parameters']['total']:,}", ""),
@@ -163,7 +169,7 @@ def sections(run: Run) -> list[dict[str, Any]]:
         for name, count in dial.get("parameters", {}).items()
     ]
     if dial:
-        tokens = by_clock.get("steps", dial["iterations"]) * dial["batch_tokens"]
+        tokens = steps_done(run) * dial["batch_tokens"]
         figures += [
             ("FLOPs per token", dial["flops_per_token"]),
             ("FLOPs in all", tokens * dial["flops_per_token"]),

@@ -75,9 +75,15 @@ def load_run(folder: Path | str) -> Run:
         path = folder / name
         return read_json(path, "delete it and run the speedrun again") if path.is_file() else empty
 
+    config = part("config.json", {})
+    if not isinstance(config, dict) or "recipe" not in config:  # many programs write a config.json
+        raise UserError(
+            f"{folder}/config.json is not that of a run; "
+            "give a folder that nanogpt2.speedrun wrote, such as runs/laptop"
+        )
     return Run(
         folder=folder,
-        config=part("config.json", {}),
+        config=config,
         metrics=read_metrics(folder / "metrics.jsonl"),
         length=part("length.json", {}),
         training=part("training.json", {}),
