@@ -14,7 +14,7 @@ from nanogpt2.errors import UserError, run_command
 from nanogpt2.files import atomic_write, named_path
 from nanogpt2.outlook import duration
 from nanogpt2.reporting.charts import Series, line_chart
-from nanogpt2.reporting.report import describe, templates, steps_done
+from nanogpt2.reporting.report import describe, steps_done, templates
 from nanogpt2.reporting.run import Run, load_run
 from scripts.lines import rewrite
 
