@@ -15,14 +15,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from nanogpt2.data.tokenizer import BOS
 from nanogpt2.export.card import model_card
 from nanogpt2.export.fast_tokenizer import fast_tokenizer
 from nanogpt2.export.trained import Trained
 from nanogpt2.files import write_json
 from nanogpt2.model.gpt import GPT
+from nanogpt2.training.checkpoint import write_tensors
 
 CODE = "modeling_nanogpt2"
 
@@ -30,7 +29,7 @@ CODE = "modeling_nanogpt2"
 def write(trained: Trained, folder: Path) -> None:
     """Fill ``folder``; parameters as they were saved."""
     tensors = {name: t.contiguous() for name, t in trained.model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     (folder / f"{CODE}.py").write_text(standing_alone(CODE), encoding="utf-8")
     bos = trained.tokenizer.bos_id
     write_json(folder / "config.json", configuration(trained.model, bos))

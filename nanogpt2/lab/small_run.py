@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from nanogpt2.config import GPTConfig
 from nanogpt2.evals import bits_per_byte as evals
@@ -33,6 +33,7 @@ from nanogpt2.lab.timing import torch_threads
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.recipes import LAPTOP, Recipe
+from nanogpt2.training.checkpoint import write_tensors
 from nanogpt2.training.fit import Point, every, fit
 
 Probe = Callable[[GPT, int], Mapping[str, float]]
@@ -45,6 +46,7 @@ CODE = (
     "optim",
     "evals/bits_per_byte.py",
     "training/fit.py",
+    "lab/small_data.py",
     "lab/small_run.py",
 )
 VAL_ROWS, WEIGHTS = 64, "model.safetensors"
@@ -197,7 +199,7 @@ def small_run(
                 )
                 result = {"settings": settings, "curve": watch.curve, "seconds": watch.seconds}
                 write_json(temporary / "run.json", result)
-                save_file(model.state_dict(), temporary / WEIGHTS)
+                write_tensors(temporary / WEIGHTS, model.state_dict(), {})
     found = read_json(folder / "run.json")
     return SmallRun(
         config, recipe, seed, steps, batch_size, found["curve"], found["seconds"], folder, cached

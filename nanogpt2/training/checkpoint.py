@@ -50,10 +50,9 @@ FOR_A_MODEL = (MODEL_FILE, STATE_FILE)
 FOLDER = "checkpoints"
 PARTIAL, DAMAGED = ".partial", ".damaged"
 _STEP = re.compile(r"step_(\d{6,})")
-_SAVED = re.compile(
-    r"\.?(COMPLETE|state\.json|model\.safetensors|optimizer_rank\d+_of_\d+\.safetensors)(\..+)?"
-)
-"""the files of a checkpoint, and what is left of them when a save is cut short"""
+_FILE = r"(COMPLETE|state\.json|model\.safetensors|optimizer_rank\d+_of_\d+\.safetensors)"
+_SAVED = re.compile(rf"{_FILE}|\.{_FILE}\.\w+\.partial|\.tmp\w{{6}}")
+"""the files of a checkpoint, and what a save that is cut short leaves of them"""
 CURE = "use another checkpoint"
 
 
@@ -89,8 +88,10 @@ def list_checkpoints(run: Path) -> list[Path]:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all; OSError when the disk refuses."""
     with atomic_write(path) as temporary:
+        mode = temporary.stat().st_mode & 0o777
         try:
             save_file(tensors, temporary, metadata)
+            temporary.chmod(mode)  # safetensors lets this user alone read it
         except SafetensorError as error:
             match = re.search(r"os error (\d+)", str(error))
             if match is None:

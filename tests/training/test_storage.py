@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanogpt2.errors import UserError
+from nanogpt2.files import write_json
 from nanogpt2.training.checkpoint import (
     MARKER,
     checkpoint_folder,
@@ -16,9 +18,12 @@ from nanogpt2.training.checkpoint import (
     list_checkpoints,
     mark_complete,
     set_aside,
+    write_tensors,
 )
 from nanogpt2.training.saver import retain
 
+LEFT = (".state.json.k3j2.partial", ".tmpAbC123")
+"""of a save that was cut short, by this program and by safetensors"""
 NOTES = "this is the one that I liked best"
 SAVED = ("model.safetensors", "state.json", "optimizer_rank00000_of_00001.safetensors")
 
@@ -28,7 +33,7 @@ def save(run: Path, step: int, ending: str = "") -> Path:
     folder = checkpoint_folder(run, step)
     folder = folder.with_name(folder.name + ending)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*SAVED, ".state.json.k3j2.partial"):
+    for name in (*SAVED, *LEFT):
         (folder / name).write_text(f"{name} of step {step}")
     return folder
 
@@ -36,7 +41,8 @@ def save(run: Path, step: int, ending: str = "") -> Path:
 def finish(run: Path, step: int) -> Path:
     """As a save ends."""
     partial, folder = save(run, step, ".partial"), checkpoint_folder(run, step)
-    (partial / ".state.json.k3j2.partial").unlink()
+    for name in LEFT:
+        (partial / name).unlink()
     mark_complete(partial, {name: describe_file(partial / name) for name in SAVED}, folder)
     return folder
 
@@ -65,7 +71,9 @@ def goes_on_twice_from_an_earlier_one(run: Path) -> None:
     "event",
     [saves_again, keeps_two_others, goes_on_after_a_kill, goes_on_twice_from_an_earlier_one],
 )
-@pytest.mark.parametrize("name", ["notes.txt", "plots/loss.txt"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "plots/loss.txt", "model.safetensors.bak", "state.json.orig", ".tmp"]
+)
 def test_notes_in_a_checkpoint_stay(
     name: str, event: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -108,3 +116,9 @@ def test_a_link_in_the_place_of_a_checkpoint_is_not_followed(tmp_path: Path) -> 
         finish(tmp_path, 1)
     assert checkpoint_folder(tmp_path, 1).is_symlink()
     assert (mine / "state.json").read_text() == "state.json of step 1"
+
+
+def test_all_files_of_a_checkpoint_may_be_read_by_the_same_people(tmp_path: Path) -> None:
+    write_json(tmp_path / "state.json", {})
+    write_tensors(tmp_path / "model.safetensors", {"a": torch.zeros(2)}, {})
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
