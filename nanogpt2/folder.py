@@ -7,6 +7,7 @@ what a user keeps there under such a name is never overwritten. Chapter: speedru
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,15 +71,16 @@ def claimed(out: Path) -> Iterator[None]:
         raise UserError(f"{out} cannot be made ({error.strerror}); name another --out") from None
     path = out / LOCK
     made = not path.exists()
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft one would outlive a kill
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
             f"another run is at work in {out}; wait for it or name another --out"
         ) from None
-    except NotImplementedError:
-        pass  # some network disks have no locks
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise  # else: some network disks have no locks
     try:
         yield
     finally:

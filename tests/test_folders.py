@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -255,3 +258,29 @@ def test_the_tokenizer_command_replaces_nothing(
     with pytest.raises(UserError):
         tokenizer_room.main(["--data", "data", "--out", out, "--vocab-size", "266"])
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_worked_on_and_keeps_none_after_a_kill(
+    number: int, tmp_path: Path
+) -> None:
+    script = f"""
+import fcntl, os, signal, socket, sys
+from pathlib import Path
+def flock(*given):
+    raise OSError({number}, os.strerror({number}))
+fcntl.flock = flock
+socket.gethostname = lambda: sys.argv[1]
+from nanogpt2.files import mark
+from nanogpt2.folder import claimed
+with claimed(Path(sys.argv[2])):
+    mark(Path(sys.argv[2]))
+    print("at work", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    for host in ("spot-1", "spot-2"):
+        ran = subprocess.run(
+            [sys.executable, "-c", script, host, str(tmp_path / "run")],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert ran.stdout == "at work\n", ran.stderr
