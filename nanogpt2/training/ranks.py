@@ -194,10 +194,18 @@ def join(device: str = "auto") -> Iterator[Ranks]:
     UserError, 130 for Ctrl-C, else 1; alone, the exception passes through.
     """
     world_size, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    if device.startswith("cuda:") and _number("LOCAL_WORLD_SIZE", 1) > 1:
+        raise UserError("each rank of a machine needs a GPU of its own; give --device cuda")
     chosen = choose_device(device, local_rank)
     if world_size == 1:
         yield Ranks(0, 0, 1, chosen)
         return
+    lost = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if lost or world_size < 1:
+        raise UserError(
+            f"WORLD_SIZE is {world_size}, and {lost[0] if lost else 'no rank'} is not set; start "
+            "several ranks with torchrun, or unset WORLD_SIZE"
+        )
     store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     # the launcher keeps one store over all restarts, and with it the word of who failed before
     attempt = f"attempt{_number('TORCHELASTIC_RESTART_COUNT', 0)}.{next(_joined)}"

@@ -45,7 +45,9 @@ class Watch:
 
     def _run(self) -> None:
         following = (self.rank + 1) % self.world_size
-        pulse, heard, last = 0, b"", time.monotonic()
+        # silence is counted in looks, not by the clock: a job that a batch system suspended as a
+        # whole would else find, on waking, that nobody had been heard for long
+        pulse, heard, silent = 0, b"", 0
         while not self.closed.wait(POLL_SECONDS):
             try:
                 self.store.set(f"pulse/{self.rank}", str(pulse := pulse + 1))
@@ -55,9 +57,9 @@ class Watch:
             if failed:
                 time.sleep(POLL_SECONDS)  # it may be us: let the main thread tell what happened
                 self._leave(_code_of(failed.decode()))
-            if now != heard or not self.strict.is_set():
-                heard, last = now, time.monotonic()
-            elif time.monotonic() - last > SILENCE_SECONDS:
+            moved = now != heard or not self.strict.is_set()
+            heard, silent = now, 0 if moved else silent + 1
+            if silent * POLL_SECONDS > SILENCE_SECONDS:
                 self.end_all(TimeoutError(f"rank {following} is silent; was it killed?"))
 
     def _read(self, key: str) -> bytes:

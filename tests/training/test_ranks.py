@@ -14,7 +14,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.training import watch
 from nanogpt2.training.ranks import choose_device, join
 from tests.training.ranks import run_ranks, start_ranks
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 
 def agree() -> dict:
@@ -130,3 +130,61 @@ def test_a_silent_rank_is_taken_for_lost(tmp_path: Path) -> None:
     codes, _, errors = run_failing(tmp_path, None, False)
     assert codes == [1, -signal.SIGKILL, 1]
     assert sum("rank 1 is silent" in text for text in errors) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "environment", "words"),
+    [
+        ("cpu", {"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, and RANK is not set"),
+        ("cpu", {"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR is not set"),
+        ("cpu", {"WORLD_SIZE": "0"}, "WORLD_SIZE is 0"),
+        ("cuda:0", {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "give --device cuda"),
+    ],
+)
+def test_mistakes_about_ranks_are_a_sentence(
+    device: str, environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=words), join(device):
+        pass
+
+
+class Still:
+    """A store in which the next rank's pulse stands still."""
+
+    looks = 0
+
+    def set(self, key: str, value: str) -> None:
+        pass
+
+    def check(self, keys: list[str]) -> bool:
+        return keys != [watch.FAILED]
+
+    def get(self, key: str) -> bytes:
+        self.looks += 1
+        return b"7"
+
+
+def test_silence_is_counted_in_looks_so_that_a_suspended_job_wakes_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a batch system suspends all ranks: by the clock nobody was heard for that long."""
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(watch, "SILENCE_SECONDS", 0.02)
+    store, told = Still(), list[BaseException]()
+
+    def end(error: BaseException) -> None:
+        told.append(error)
+        looking.closed.set()
+
+    looking = watch.Watch(store, 0, 2, torch.device("cpu"))
+    monkeypatch.setattr(looking, "end_all", end)
+    wait_until(lambda: store.looks > 30)
+    assert not told, "pulses do not count yet"
+    seen = store.looks
+    looking.strict.set()
+    looking.thread.join()
+    assert "rank 1 is silent" in str(told[0]) and 20 <= store.looks - seen <= 23
