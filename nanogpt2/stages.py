@@ -282,7 +282,7 @@ class Work:
             return [self.out / "training.json", self.out / str(result.checkpoint)]
         screen.say(
             f"  stopped by {result.stopped_by} after step {result.step:,} of {result.steps:,}; "
-            f"saved in {self.out / str(result.checkpoint)}, and the same command continues"
+            f"saved in {self.out / str(result.checkpoint)}, and {result.onward} continues"
         )
         self.exit_code = result.exit_code
         return None

@@ -218,10 +218,11 @@ def test_a_resumed_run_needs_no_settings(documents, whole, tmp_path, monkeypatch
     assert results(out) == results(whole)
 
 
-def test_a_time_limit_ends_with_a_report_and_the_run_can_go_on(documents, whole, tmp_path):
+def test_a_time_limit_ends_with_a_report_and_the_run_can_go_on(documents, whole, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(command(documents, out, "--set", "max_seconds=1e-9")) == 0
     assert (out / "report.html").is_file() and len(losses(out)) < STEPS
+    assert "and a larger max_seconds continues" in capsys.readouterr().err
     report = (out / "report.md").read_text()
     assert re.search(rf"\| steps \| {len(losses(out))} of ", report), "those that were done"
     assert main(command(documents, out)) == 0

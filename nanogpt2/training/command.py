@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if result.stopped_by:
         print(
             f"stopped by {result.stopped_by} at step {result.step:,}, saved in "
-            f"{result.checkpoint}; the same command continues",
+            f"{result.checkpoint}; {result.onward} continues",
             file=sys.stderr,
         )
     return result.exit_code

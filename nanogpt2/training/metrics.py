@@ -121,10 +121,10 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     return [record for record in read_lines(path) if isinstance(record.get("step"), int)]
 
 
-def scores(path: Path, step: int) -> list[tuple[int, float]]:
-    """Step and validation bits per byte of every measurement up to ``step``."""
-    measured = [(line["step"], line.get("val_bpb")) for line in read_steps(path)]
-    return [(at, bpb) for at, bpb in measured if at <= step and isinstance(bpb, (int, float))]
+def scores(path: Path, step: int, name: str = "val_bpb") -> list[tuple[int, float]]:
+    """Step and validation bits per byte (or CORE, by ``name``) of every measurement up to it."""
+    measured = [(line["step"], line.get(name)) for line in read_steps(path)]
+    return [(at, score) for at, score in measured if at <= step and isinstance(score, (int, float))]
 
 
 class Speed:

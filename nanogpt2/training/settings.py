@@ -96,6 +96,11 @@ class TrainResult:
         """For a command: 0, or as shells expect after a signal (130 Ctrl-C, 143 SIGTERM)."""
         return {"SIGINT": 130, "SIGTERM": 143}.get(self.stopped_by or "", 0)
 
+    @property
+    def onward(self) -> str:
+        """What continues it: the seconds are those of the whole run, in all its parts."""
+        return "a larger max_seconds" if self.stopped_by == "max_seconds" else "the same command"
+
 
 class Evaluation(Protocol):
     """What measures a model while it learns; every rank asks its own, at the same steps."""

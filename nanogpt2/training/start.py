@@ -151,6 +151,8 @@ def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
         return None
     found = find_checkpoint(named)
     if kept and step_of(kept[0]) > step_of(found):
+        if asked.resume and run.resolve() not in found.resolve().parents:
+            return newest_whole(run, tell) or found  # it began there, and has come further
         raise UserError(
             f"{run} holds later checkpoints ({kept[0].name}) than {found.name}; delete them, or "
             "choose another folder, for they would be taken for those of this run"

@@ -22,7 +22,7 @@ from torch import Tensor
 from nanogpt2.data.loader import TokenLoader
 from nanogpt2.data.source import Text
 from nanogpt2.depth import shape_batch
-from nanogpt2.errors import StopRequested, run_command
+from nanogpt2.errors import StopRequested, UserError, run_command
 from nanogpt2.files import write_json
 from nanogpt2.folder import claimed
 from nanogpt2.optim import apply_schedules
@@ -117,7 +117,13 @@ class Trainer:
         self.tokenizer = load_tokenizer(asked.tokenizer_dir, self.config.vocab_size)
         place = (ranks.rank, ranks.world_size)
         self.evaluation = evaluation(asked, self.tokenizer, self.batch.rows, *place)
-        self.learner = build_learner(asked, ranks, self.tell)
+        try:
+            self.learner = build_learner(asked, ranks, self.tell)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the memory of {ranks.device} does not hold the model and its optimizer; choose a "
+                "smaller --depth, or more ranks"
+            ) from None
         self.model, self.optimizer = self.learner.model, self.learner.optimizer
         self.peak = peak_flops(ranks.device, self.learner.precision)
         self.saver = Saver(asked.out, ranks, self.loop.keep_last, self.tell)
@@ -163,6 +169,8 @@ class Trainer:
             except torch.OutOfMemoryError:
                 raise self.feed.out_of_memory(self.step, self.saver.said()) from None
             self.saver.wait()
+            if self.reason is None:  # a signal may have come after the last step was read
+                self.reason = agreed(self.ranks.sum(self.stopper.requests(False)))
         return self._finish()
 
     # Before the steps
@@ -204,11 +212,13 @@ class Trainer:
         self.tell(loader.describe())
         self.feed = Feed(loader, self.batch, start.data, ranks, self.tell)
         self.saver.scores = dict(ranks.share(lambda: scores(path, self.step)))
+        self.cores = dict(ranks.share(lambda: scores(path, self.step, "core")))
         again = None
         if self.report is not None:
-            self.report = replace(self.report, val_bpb=self.saver.scores.get(self.step))
+            bpb, core = self.saver.scores.get(self.step), self.cores.get(self.step)
+            self.report = replace(self.report, val_bpb=bpb, core=core)
             its_own = start.folder and self.asked.out.resolve() in start.folder.resolve().parents
-            if its_own and self.report.val_bpb is None and self._due(self.loop.eval_every):
+            if its_own and (self._eval_due() or self._core_due()):
                 again = asdict(self.report)
         kept = self.step if again is None else self.step - 1
         self.metrics = MetricsFile(path, kept, self.tell) if ranks.is_main else None
@@ -286,6 +296,13 @@ class Trainer:
     def _due(self, every: int | None) -> bool:
         return due(self.step, self.steps, every or 0)
 
+    def _eval_due(self) -> bool:
+        return self._due(self.loop.eval_every) and self.step not in self.saver.scores
+
+    def _core_due(self) -> bool:
+        every = self.loop.core_every
+        return every > 0 and self._due(every) and self.step not in self.cores
+
     def _read(self, loss: Tensor) -> float:
         """The ranks' mean loss. With it travel the gradient's norm, whether a rank is still saving,
         and why to stop, if so: a step waits for its device once."""
@@ -297,7 +314,9 @@ class Trainer:
         return total / self.ranks.world_size
 
     def _requests(self) -> list[float]:
-        return self.stopper.requests(self.speed.seconds >= (self.loop.max_seconds or math.inf))
+        # by the first rank's clock: the others' counts also their waiting for what it writes
+        late = self.speed.seconds >= (self.loop.max_seconds or math.inf)
+        return self.stopper.requests(late and self.ranks.is_main)
 
     def _stop(self) -> bool:
         """Whether a rank was told to stop: asked between the batches of a measurement."""
@@ -372,12 +391,12 @@ class Trainer:
         try:
             # Of several ranks none may leave the others waiting: they ask each other in between.
             with self.stopper.interruptible() if alone else nullcontext():
-                if self._due(self.loop.eval_every):
+                if self._eval_due():
                     found["val_bpb"] = self.evaluation.bits_per_byte(
                         self.learner.forward, held_out, self._stop
                     )
                     self.saver.scores[self.step] = found["val_bpb"]
-                if self.loop.core_every and self._due(self.loop.core_every):
+                if self._core_due():
                     found["core"] = self.evaluation.core(self.model, self._stop)
         except StopRequested:
             self.reason = agreed(self.ranks.sum(self._requests()))
@@ -417,6 +436,7 @@ class Trainer:
         newest, report, start = self.saver.newest, self.report, self.start
         if self.profiler.told:
             self.tell(self.profiler.told)
+        in_time = self.reason == "max_seconds" and self.step == self.steps
         result = TrainResult(
             step=self.step,
             steps=self.steps,
@@ -431,7 +451,7 @@ class Trainer:
             memory_bytes=peak_memory(self.ranks.device),
             checkpoint=os.path.relpath(newest, self.asked.out) if newest else None,
             resumed_from=start.step if start.folder else None,
-            stopped_by=self.reason if self.step < self.steps else None,
+            stopped_by=None if in_time else self.reason,
             precision=self.learner.precision,
             attention=self.learner.attention,
             device_batch_size=self.feed.rows,

@@ -36,6 +36,17 @@ def memory_for(rows: int, when: Callable[[], bool] = lambda: True) -> Iterator[N
         yield
 
 
+def test_a_model_that_does_not_fit_is_told_before_the_steps(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("nanogpt2.training.trainer.build_learner", too_large)
+    with pytest.raises(UserError, match="memory of cpu does not hold the model.*smaller --depth"):
+        train(tiny_data.settings(tmp_path))
+
+
 @pytest.mark.parametrize(("rows", "fitting"), [(2, 2), (1, 1), (3, 2)])
 def test_smaller_passes_learn_what_a_smaller_batch_learns(
     tiny_data: TinyData, tmp_path: Path, rows: int, fitting: int

@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from nanogpt2.training.checkpoint import list_checkpoints, read_state
 from nanogpt2.training.command import main
 from nanogpt2.training.loading import find_tokenizer, load_model
 from nanogpt2.training.settings import StepReport, TrainResult
-from nanogpt2.training.trainer import train
+from nanogpt2.training.stopping import Stopper, agreed
+from nanogpt2.training.trainer import Trainer, train
 from tests.drills.tiny_run import RECIPE, TinyData, curve, differences, start
 from tests.waiting import PATIENCE, wait_until
 
@@ -93,6 +95,57 @@ def test_a_signal_during_validation_is_heard_at_once(
         assert (stopped.step, stopped.stopped_by) == (6, "SIGTERM")
     train(settings)  # measures what was left out
     assert differences(tmp_path, unbroken) == []
+
+
+def test_a_signal_after_the_last_step_is_heard_too(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nanogpt2.evals import during
+
+    def interrupted(*arguments: Any, **named: Any) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on measuring")
+
+    settings = tiny_data.settings(tmp_path, steps=6, eval_every=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(during, "bits_per_byte", interrupted)
+        stopped = train(settings)
+    assert (stopped.step, stopped.val_bpb, stopped.exit_code) == (6, None, 143)
+    ended = train(settings)
+    assert ended.val_bpb and (ended.step, ended.exit_code) == (6, 0)
+    told = train(tiny_data.settings(tmp_path / "told", steps=6), interrupt(6, signal.SIGTERM))
+    assert (told.step, told.exit_code) == (6, 143) and told.val_bpb, "after all was done"
+
+
+class Core:
+    """An evaluator that is killed the first time."""
+
+    asked = 0
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        pass
+
+    def evaluate(self, model: Any, stop: Any) -> Any:
+        Core.asked += 1
+        if Core.asked == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return SimpleNamespace(core=0.25)
+
+
+def test_core_that_a_signal_cut_short_is_measured_when_the_run_goes_on(
+    tiny_data: TinyData, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt2.evals.during.CoreEvaluator", Core)
+    settings = tiny_data.settings(tmp_path, core_every=6, core_bundle=tmp_path)
+    stopped = train(settings)
+    assert (stopped.step, stopped.stopped_by) == (6, "SIGTERM")
+    train(settings)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {line["step"]: line["core"] for line in lines if "core" in line} == dict.fromkeys(
+        (6, 12, 18, 24), 0.25
+    )
+    theirs = {line["step"]: line.get("val_bpb") for line in curve(unbroken)}
+    assert {line["step"]: line.get("val_bpb") for line in lines} == theirs
 
 
 def test_a_finished_run_is_left_alone(tiny_data: TinyData, unbroken: Path) -> None:
@@ -286,6 +339,11 @@ def test_an_earlier_checkpoint_by_name(tiny_data: TinyData, unbroken: Path, tmp_
     assert result.resumed_from == step
     assert curve(second) == curve(unbroken)[step:]
 
+    third = tiny_data.settings(tmp_path / "third", resume_from=earlier)
+    assert train(third, interrupt(21, signal.SIGTERM)).step == 22
+    assert train(third).resumed_from == 22, "the same command goes on with what it began"
+    assert curve(tmp_path / "third") == curve(unbroken)[step:]
+
 
 def test_a_validation_that_another_run_left_out_is_not_made_up_for(
     tiny_data: TinyData, unbroken: Path, tmp_path: Path
@@ -338,3 +396,13 @@ def test_the_command(
     assert "step 4/4: loss" in shown and "bits/byte" in shown
     assert "held out: " in shown and "the last in order" in shown
     assert load_model(tmp_path / "run").config.vocab_size == 270, "the tokenizer's own"
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_seconds_are_those_of_the_first_ranks_clock(is_main: bool) -> None:
+    """The others' go on while they wait for what it writes between steps."""
+    late: Any = SimpleNamespace(
+        speed=SimpleNamespace(seconds=9.0), loop=SimpleNamespace(max_seconds=3),
+        ranks=SimpleNamespace(is_main=is_main), stopper=Stopper(),
+    )  # fmt: skip
+    assert agreed(Trainer._requests(late)) == ("max_seconds" if is_main else None)
