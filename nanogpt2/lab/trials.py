@@ -284,19 +284,21 @@ def study_arguments(
         raise UserError(f"{results.folder} does not exist; give the folder of the runs (--out DIR)")
 
     def run(trials: Sequence[Trial]) -> None:
-        protocol, trials = Protocol(at.data, characters), chosen(trials, at.only or ())
+        protocol = Protocol(at.data, characters)
+        if at.only:
+            trials = [trial for trial in chosen(trials, at.only) if trial.seed in at.seeds]
         run_trials(trials, protocol, results, at.jobs, at.pause_file, tell)
 
     return at, results, run
 
 
-def chosen(trials: Sequence[Trial], names: Collection[str]) -> Sequence[Trial]:
-    """Trials of these names and, seed by seed, what they are compared with; without names, all."""
+def chosen(trials: Sequence[Trial], names: Collection[str]) -> list[Trial]:
+    """Trials of these names and, seed by seed, what they are compared with."""
     if unknown := sorted({*names} - {trial.name for trial in trials}):
         known = ", ".join(dict.fromkeys(trial.name for trial in trials))
         raise UserError(f"there is no run {unknown[0]!r}; choose of: {known}")
     against = {(trial.against, trial.seed) for trial in trials if trial.name in names}
-    return [t for t in trials if not names or t.name in names or (t.name, t.seed) in against]
+    return [t for t in trials if t.name in names or (t.name, t.seed) in against]
 
 
 def tell(sentence: str) -> None:

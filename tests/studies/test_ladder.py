@@ -207,6 +207,8 @@ def test_some_runs_alone_need_no_search(trained: list[str], tmp_path: Path) -> N
     ]
     main([*asked, "--only", "with-smear"])
     assert sorted(trained) == ["top", "top", "with-smear", "with-smear"]
+    main([*asked, "--only", "top"])
+    assert len(trained) == 4, "of the seeds that were asked for"
     for _ in range(2):  # and once more from the files alone
         kept = lab.recorded("ladder", tmp_path / "own")
         assert list(kept.results["effects"]["later"]) == ["smear"]
