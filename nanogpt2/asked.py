@@ -197,10 +197,11 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
     config = read_json(path, "it cannot be resumed; start another run")
     try:
         known = {"recipe": config["recipe"], "loop": config["settings"], "seed": config["seed"]}
-        own = ("init_from", "rate_scale", "core_bundle", "core_max_per_task")
+        own = ("init_from", "rate_scale", "core_max_per_task")
         known |= {name: config[name] for name in own if name in config}
         known["tokenizer"] = config.get("tokenizer_dir")
         precision, data = config["identity"]["precision"], config["data_dir"]
+        bundle = Path(config["core_bundle"]) if config.get("core_bundle") else None
     except (KeyError, TypeError):
         raise UserError(
             f"{path} was not written by this version of nanogpt2; start another run"
@@ -211,7 +212,7 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
         data, sources = _data(options.data)  # it may have been moved
     elif options.data is not None:
         raise UserError(f"the run in {out} learns from {run.recipe.data}; leave out --data")
-    return replace(run, out=out, data=data, sources=sources)
+    return replace(run, out=out, data=data, sources=sources, core_bundle=bundle)
 
 
 def _data(names: Sequence[str] | None) -> tuple[Path | None, tuple[str, ...]]:

@@ -123,7 +123,8 @@ def test_a_run_is_the_same_in_every_locale(run, arguments, odd_folder, monkeypat
 def test_a_recorded_folder_is_found_again(run, odd_folder, monkeypatch):
     assert Path(read_json(run / "config.json")["data_dir"]) == (odd_folder / "documents").resolve()
     terminal = Terminal(monkeypatch, "ascii")
-    assert ended(lambda: speedrun.main(["--resume", "--device", "cpu", "--out", str(run)])) == 0
+    code = ended(lambda: speedrun.main(["--resume", "--device", "cpu", "--out", str(run)]))
+    assert code == 0, terminal.shown("stderr")
     assert "train the model is done" in terminal.shown("stderr")
     assert ended(lambda: report.main([str(run)])) == 0
     assert "caf\\udce9" in (run / "report.html").read_text(encoding="utf-8")

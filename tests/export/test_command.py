@@ -39,6 +39,7 @@ def of_record(name: str) -> Trained:
 def test_both_cards_tell_of_the_run_that_the_checkpoint_lies_in(tmp_path: Path) -> None:
     machine = {"processor": "a processor", "commit": "abc+"}
     config = {"name": "laptop", "credits": ["Speeches"], "command": "python", "machine": machine}
+    config["recipe"] = RECIPES["laptop"].to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "metrics.jsonl").write_text('{"step": 7, "seconds": 90}\n')
     (tmp_path / "evaluation.json").write_text('{"val_bpb": 1.5}')
