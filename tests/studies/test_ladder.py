@@ -260,6 +260,7 @@ def test_a_chapter_shows_its_own_rungs_and_says_what_goes_against_a_report() -> 
     assert "Polar_express: better; reported: in the noise." in said
     assert "Cautious: not distinguishable; reported: a solid gain" in said
     assert "Rope" not in said, "one seed tells nothing"
+    assert "1 | one seed cannot tell" in ladder.worth_table(kept, "without", "rope").text
     assert "fill: var(--ng-c0)" not in ladder.worth_picture(told_of(rope=[1.1]), "without").html
     assert said.endswith("A small model is not a small version of a large one.")
     with pytest.raises(KeyError):

@@ -88,7 +88,8 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     for key in keys or titles:
         if worth := found.get(key):
             rows.append([worth.title, f"{worth.found.difference:+.4f}", worth.found.interval])
-            rows[-1] += [str(worth.found.seeds), said[key]]
+            alone = math.isinf(worth.found.margin)
+            rows[-1] += [str(worth.found.seeds), "one seed cannot tell" if alone else said[key]]
         else:
             rows.append([titles[key], NOT_YET, "", "", ""])
         if keys:
