@@ -64,7 +64,10 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def mark(folder: Path, files: Iterable[str] = (), **more: str) -> None:
-    """Write the marker into a folder of this program; the ``files`` in it may be replaced."""
+    """Write the marker into a folder of this program; the ``files`` in it may be replaced.
+
+    ``more``: what else the marker is to say, by name.
+    """
     write_json(folder / MADE, {"made_by": "nanogpt2", **more, "files": sorted({*files, MADE})})
 
 

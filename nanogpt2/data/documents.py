@@ -86,7 +86,8 @@ def find_sources(places: Iterable[Path | str]) -> tuple[list[Source], list[Path]
     """The sources in files and folders, in natural order; and the files that were left alone.
 
     A ``Path`` is a file or a folder, with all that is below it; a string is a document itself.
-    Raises UserError where a place does not exist, is a file of another kind, or holds none.
+    Raises UserError where a place does not exist, is a file of another kind, holds none, or holds a
+    link to nothing.
     """
     places = list(places)
     texts = [place for place in places if isinstance(place, str)]

@@ -110,7 +110,8 @@ def download_dataset(
     ``on_bytes`` hears of bytes done and in all. Sizes and hashes come from the hub (``endpoint``:
     another one than Hugging Face's); shards that are here and readable ask nobody.
 
-    Raises UserError for an unknown name, too little disk space, or no network.
+    Raises UserError for an unknown name, a folder with shards of another data set, too little disk
+    space, or no network.
     """
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")

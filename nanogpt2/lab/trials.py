@@ -255,7 +255,7 @@ def study_arguments(
 
     ``folder`` of ``book/results`` holds the results unless ``--out`` names another. UserError where
     there is training to do and no text to train on, in all stages but "summary" and ``untrained``,
-    or no folder to sum up.
+    no folder to sum up, or an option out of its range.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m nanogpt2.studies.{key}", description=description
@@ -272,6 +272,8 @@ def study_arguments(
         raise UserError(f"--jobs is {at.jobs}; it must be at least 1")
     if len({*at.seeds}) < len(at.seeds) or not all(0 <= seed < 2**63 for seed in at.seeds):
         raise UserError("--seeds are whole numbers from 0 on, each named once")
+    if at.only and at.stage != "all":
+        raise UserError(f"--only chooses runs, and --stage {at.stage} makes none; leave out one")
     if at.data is None and at.stage not in ("summary", *untrained):
         raise UserError(
             "there is no text to train on; give a folder of parquet shards (--data DIR)"
@@ -293,7 +295,10 @@ def study_arguments(
 
 
 def chosen(trials: Sequence[Trial], names: Collection[str]) -> list[Trial]:
-    """Trials of these names and, seed by seed, what they are compared with."""
+    """Trials of these names and, seed by seed, what they are compared with.
+
+    UserError, with all names, where one is none of them.
+    """
     if unknown := sorted({*names} - {trial.name for trial in trials}):
         known = ", ".join(dict.fromkeys(trial.name for trial in trials))
         raise UserError(f"there is no run {unknown[0]!r}; choose of: {known}")
@@ -314,7 +319,10 @@ def run_trials(
     pause_file: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> None:
-    """Train those that are pending, ``jobs`` at a time; none begins while ``pause_file`` exists."""
+    """Train those that are pending, ``jobs`` at a time; none begins while ``pause_file`` exists.
+
+    UserError where the runs in the folder of ``results`` are of another text.
+    """
     pending = results.pending(trials)
     tell(f"{len(trials) - len(pending)} of {len(trials)} trials are done, {len(pending)} to go")
     if not pending:

@@ -191,7 +191,8 @@ def join(device: str = "auto") -> Iterator[Ranks]:
 
     Ranks but the first are silenced. When the body fails under torchrun, the first rank to fail
     tells who, where and why on stderr, and every process ends: this one with exit code 2 for a
-    UserError, 130 for Ctrl-C, else 1; alone, the exception passes through.
+    UserError, 130 for Ctrl-C, else 1; alone, the exception passes through. UserError, too, where
+    torchrun's variables are incomplete, or one GPU is named for several ranks.
     """
     world_size, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     if device.startswith("cuda:") and _number("LOCAL_WORLD_SIZE", 1) > 1:

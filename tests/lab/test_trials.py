@@ -229,6 +229,7 @@ def test_what_is_asked_for_by_name_brings_what_it_is_compared_with_at_its_seeds_
         ([], r"no text to train on; .*\(--data DIR\)"),
         (["--data", "nowhere"], "nowhere does not exist; .*--data"),
         (["--jobs", "0"], "--jobs is 0"),
+        (["--stage", "summary", "--only", "top"], "--stage summary makes none"),
         (["--seeds", "-1"], "whole numbers from 0 on"),
         (["--seeds", "0", "0"], "each named once"),
         (["--stage", "summary"], r"none does not exist; .*\(--out DIR\)"),

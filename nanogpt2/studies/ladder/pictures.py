@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     what was reported, and below it in words what goes against that or against the run's own choice.
     """
     found = worths(kept, part)
-    said = verdicts({key: worth.found for key, worth in found.items()})
+    said = _said(found)
     headers = ["technique", "bits per byte, with it", "95% interval", "seeds", "verdict"]
     headers += [REPORTED] if keys else [f"compute multiplier, {name}" for name in UNITS.values()]
     titles = _titles(part)
@@ -88,8 +88,7 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     for key in keys or titles:
         if worth := found.get(key):
             rows.append([worth.title, f"{worth.found.difference:+.4f}", worth.found.interval])
-            alone = math.isinf(worth.found.margin)
-            rows[-1] += [str(worth.found.seeds), "one seed cannot tell" if alone else said[key]]
+            rows[-1] += [str(worth.found.seeds), said[key]]
         else:
             rows.append([titles[key], NOT_YET, "", "", ""])
         if keys:
@@ -99,6 +98,13 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     shown = table(headers, rows, "recorded", kept, caption=caption)
     notes = [_against(found[key], said[key]) for key in keys if key in found]
     return claims(shown, *([_sentences(notes)] if any(notes) else [])) if keys else shown
+
+
+def _said(found: Mapping[str, Worth]) -> dict[str, str]:
+    """Verdicts of a whole table, Holm's; a single pair counts in it, and has none of its own."""
+    single = {key for key, worth in found.items() if math.isinf(worth.found.margin)}
+    said = verdicts({key: worth.found for key, worth in found.items()})
+    return {**said, **dict.fromkeys(single, "one seed cannot tell")}
 
 
 def _titles(part: str) -> dict[str, str]:
@@ -142,7 +148,7 @@ def expected_table(kept: Record, part: str, caption: str = "") -> Html:
 def deeper_table(kept: Record, caption: str = "") -> Html:
     """The larger yardstick's differences beside those of the small one, and what was expected."""
     small, large = worths(kept, "without"), worths(kept, "deeper")
-    said = verdicts({key: worth.found for key, worth in large.items()})
+    said = _said(large)
     rows = list[list[Any]]()
     for key, title in _titles("deeper").items():
         shallow = f"{small[key].found.difference:+.4f}" if key in small else NOT_YET
