@@ -13,7 +13,7 @@ import pytest
 from nanogpt2 import lab
 from nanogpt2.data.shards import write_shard
 from nanogpt2.depth import dial
-from nanogpt2.lab.records import Record, results_folder
+from nanogpt2.lab.records import Record, digest, results_folder
 from nanogpt2.lab.trials import Results, machine
 from nanogpt2.recipes import YARDSTICK, Recipe, differences
 from nanogpt2.rungs import TUNED, Ladder
@@ -146,6 +146,36 @@ def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
     assert "rotary positions" in ladder.worth_picture(kept, "without").text
     assert f"runs planned: {len(PLAN.trials)}" in ladder.progress(kept).text
     assert "151" in ladder.seeds_table(kept).text
+
+
+def test_pairs_of_a_second_machine_count_and_what_was_run_on_both_is_told(tmp_path: Path) -> None:
+    """The second has no curve of compute of its own; its rounding moves all ends up by 0.01."""
+    results = Results(tmp_path / "ladder")
+    results.folder.mkdir()
+    pair = PLAN.pairs["without"][0]
+    for seed in range(3):
+        for trial in PLAN.reference(seed):
+            results.write(trial, entry_of(trial, trial.recipe.iterations**-0.1))
+    without = [replace(trial, seed=seed) for seed, trial in enumerate(PLAN.trials[1:2] * 2)]
+    bits = (YARDSTICK.iterations / 1.5) ** -0.1
+    for trial in (PLAN.top(0), without[0], PLAN.top(1), without[1]):
+        entry = entry_of(trial, YARDSTICK.iterations**-0.1 if trial.name == "top" else bits)
+        here = results.folder / f"two-{trial.name}-{trial.seed}.json"
+        body = {**entry, "bpb": entry["bpb"] + 0.01, "machine": "two"}
+        here.write_text(json.dumps({**body, "sha256": digest(body)}))
+    results.write(without[0], entry_of(without[0], bits))
+    found = summarize(PLAN, results.folder)
+    told = found["effects"]["without"][pair.key]
+    assert told["seeds"] == [0, 1]
+    assert told["flops"][0] == pytest.approx(1.5), "the first machine's pair comes first"
+    assert told["flops"][1] == pytest.approx(1.5, rel=0.05), "read off the first machine's curve"
+    assert len(found["noise"]) == 3 and len({*found["noise"].values()}) == 1, "of one machine"
+
+    kept = lab.recorded("ladder", record_summary(PLAN, results.folder).parent)
+    shown = ladder.machines_table(kept)
+    apart = YARDSTICK.iterations**-0.1 - bits
+    assert f"{without[0].name} minus top | 0 | {-apart:+.4f} | {-apart:+.4f} | 0.0000" in shown.text
+    assert "top | 1 | " in shown.text and shown.text.count("| 0.0100") == 3
 
 
 def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:

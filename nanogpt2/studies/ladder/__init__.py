@@ -3,6 +3,7 @@
 from nanogpt2.studies.ladder.pictures import (
     deeper_table,
     expected_table,
+    machines_table,
     progress,
     seeds_table,
     sweep_table,

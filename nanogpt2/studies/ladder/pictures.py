@@ -13,6 +13,7 @@ from nanogpt2.lab.drawing import show
 from nanogpt2.lab.page import Html, inline
 from nanogpt2.lab.page import part as part_of
 from nanogpt2.lab.records import Record
+from nanogpt2.lab.trials import processors
 from nanogpt2.reported import EFFECTS, SEEDS_BPB_SD, SEEDS_CORE_SD, Effect
 from nanogpt2.reporting.figures import COLOURS, plotting
 from nanogpt2.reporting.statistics import (
@@ -202,6 +203,28 @@ def progress(kept: Record) -> Html:
             )
         ]
     return claims(*found)
+
+
+def machines_table(kept: Record, caption: str = "") -> Html:
+    """Runs that were made on more than one processor, and pairs of them: what rounding moves."""
+    repeated = {(run["name"], run["seed"]): run for run in kept.results["repeated"]}
+    machines = sorted({machine for run in repeated.values() for machine in run["bpb"]})
+    rows = list[list[Any]]()
+
+    def row(name: str, seed: int, bpb: Mapping[str, float], form: str) -> None:
+        known = [bpb[machine] for machine in machines if machine in bpb]
+        cells = [format(bpb[m], form) if m in bpb else "" for m in machines]
+        rows.append([name, str(seed), *cells, f"{max(known) - min(known):.4f}"])
+
+    for (name, seed), run in repeated.items():
+        row(name, seed, run["bpb"], ".4f")
+    for (name, seed), run in repeated.items():
+        if base := repeated.get((run["against"], seed)):
+            shared = run["bpb"].keys() & base["bpb"].keys()
+            apart = {machine: run["bpb"][machine] - base["bpb"][machine] for machine in shared}
+            row(f"{name} minus {base['name']}", seed, apart, "+.4f")
+    headers = ["run", "seed", *(processors([machine]) for machine in machines), "apart"]
+    return table(headers, rows, "recorded", kept, caption=caption)
 
 
 def seeds_table(kept: Record) -> Html:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,13 +48,18 @@ class Found:
         return [both for a, b in sides if (both := paired(self._known, a, b))]
 
     def compute(self, unit: str, seed: int, machine: str) -> Callable[[Entry], tuple[float, bool]]:
-        """How many times its own compute the top would need to end where an entry ended."""
-        curve = [
-            (self.cost(unit, entry), entry["bpb"])
-            for trial in self.plan.reference(seed)
-            for entry in self.of(trial)
-            if entry["machine"] == machine
-        ]
+        """How many times its own compute the top would need to end where an entry ended.
+
+        By the top's runs of that machine or, where it has not made all of them, of another: both
+        sides of a ratio are read off the same.
+        """
+        curves = dict[str, list[tuple[float, float]]]()
+        for trial in self.plan.reference(seed):
+            for entry in self.of(trial):
+                point = self.cost(unit, entry), entry["bpb"]
+                curves.setdefault(entry["machine"], []).append(point)
+        whole = max(curves, key=lambda of: (len(curves[of]), of == machine), default="")
+        curve = curves.get(whole, [])
 
         def worth(entry: Entry) -> tuple[float, bool]:
             needed, outside = compute_to_reach(entry["bpb"], curve)
@@ -139,14 +144,24 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
         raise UserError(f"the trials in {folder} were trained on different texts; keep one's")
     found = Found(plan, entries, recorded_seconds("ladder", folder.parent))
     done = {entry["identity"] for entry in entries}
-    tops = {seed: found.of(plan.top(seed)) for seed in sorted({*NOISE_SEEDS, *plan.seeds})}
+    tops = [(seed, found.of(plan.top(seed))) for seed in sorted({*NOISE_SEEDS, *plan.seeds})]
     return {
         "done": sum(trial.identity in done for trial in plan.trials),
         "planned": len(plan.trials),
         "searched": sum(entry["name"].startswith("sweep-") for entry in entries),
         "machines": sorted({entry["machine"] for entry in entries}),
         "sweep": searched(entries).tried,
-        "noise": {str(seed): same[0]["bpb"] for seed, same in tops.items() if same},
+        "noise": _of_one_machine(tops),
+        "repeated": [
+            {
+                "name": trial.name,
+                "against": trial.against,
+                "seed": trial.seed,
+                "bpb": {entry["machine"]: entry["bpb"] for entry in same},
+            }
+            for trial in plan.trials
+            if len(same := found.of(trial)) > 1
+        ],
         "effects": {
             table: {
                 pair.key: told(pair, sides, found) for pair in pairs if (sides := found.pairs(pair))
@@ -154,6 +169,15 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
             for table, pairs in plan.pairs.items()
         },
     }
+
+
+def _of_one_machine(runs: Iterable[tuple[int, Sequence[Entry]]]) -> dict[str, float]:
+    """Seed -> bits per byte, from the machine that has most seeds: another's rounding is noise."""
+    found = dict[str, dict[str, float]]()
+    for seed, entries in runs:
+        for entry in entries:
+            found.setdefault(entry["machine"], {})[str(seed)] = entry["bpb"]
+    return max(found.values(), key=len, default={})
 
 
 def record_summary(plan: Plan, folder: Path) -> Path:
