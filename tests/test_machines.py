@@ -1,4 +1,4 @@
-"""How many cores a process may use: affinity, and the quota of a container, of either version."""
+"""Which devices are known, what this machine has, and how many of its cores a process may use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanogpt2 import machines
+from nanogpt2.errors import UserError
+from nanogpt2.machines import (
+    ACCELERATORS,
+    find_accelerator,
+    processor_has_bf16,
+    this_machine,
+)
 
 
 def with_files(root: Path, files: dict[str, str]) -> Path:
@@ -88,3 +96,52 @@ def test_a_gpu_is_looked_for_where_drivers_leave_their_nodes(
     for name in nodes:
         (tmp_path / name).touch()
     assert machines.may_have_gpu(tmp_path) is there
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("rtx4090", "RTX 4090"),
+        ("Tesla T4", "T4"),
+        ("Tesla V100-SXM2-32GB", "V100"),
+        ("Tesla V100-PCIE-16GB", "V100 PCIe"),
+        ("NVIDIA GeForce RTX 4060 Ti", "RTX 4060 Ti"),
+        ("NVIDIA GeForce RTX 3070 Ti", None),
+        ("NVIDIA GeForce RTX 4080 SUPER", None),
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4060", None),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("AMD Radeon RX 7900 XTX", "RX 7900 XTX"),
+        ("Quadro T400", None),
+        ("NVIDIA L40", None),
+    ],
+)
+def test_names_of_devices(name, known):
+    card = find_accelerator(name)
+    assert (card.name if card else None) == known
+
+
+def test_every_known_accelerator_is_found_by_its_own_name():
+    assert all(find_accelerator(card.name) is card for card in ACCELERATORS)
+
+
+def test_this_machine():
+    machine = this_machine("cpu")
+    assert machine.is_processor and machine.memory_bytes > 10**8
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no device .cuda. here"):
+            this_machine("cuda")
+
+
+def test_the_processors_flags_are_what_torch_sees(tmp_path):
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    assert processor_has_bf16() == any(getattr(torch.cpu, name, bool)() for name in checks)
+    for flags, has in (("avx2 avx512f", False), ("avx2 avx512_bf16", True), ("amx_tile", True)):
+        (tmp_path / flags).write_text(f"processor : 0\nflags : fpu {flags} sse\n")
+        assert processor_has_bf16(tmp_path / flags) is has
