@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from struct import pack
 from typing import Any
 
@@ -134,3 +135,8 @@ def serving(files: dict[str, bytes], *script: Any) -> Iterator[BadServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Names of what lies in a folder afterwards."""
+    return sorted(path.name for path in folder.iterdir())
