@@ -22,6 +22,7 @@ help:
 
 install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt data-packages.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make install PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
 	@if command -v uv >/dev/null; then $(MAKE) --no-print-directory .install-uv; \
 	else $(MAKE) --no-print-directory .install-pip; fi
 	@touch $@

@@ -42,7 +42,7 @@ class Dial:
     total_flops: int
     batch_tokens: int
     lr_scale: float
-    """sqrt(batch / 2^19)"""
+    """sqrt(batch / the batch that the recipe's rates are for), 2^19 in the records"""
     weight_decay: float
     """Muon's, at the first step"""
 
@@ -186,9 +186,13 @@ def _dial(depth: int, recipe: Recipe) -> Dial:
     model = model_at(depth, recipe)
     size = scaling_parameters(model)
     horizon = recipe.ratio * size
-    reference = recipe.ratio * scaling_parameters(model_at(REFERENCE_DEPTH, recipe))
+
+    def of_reference() -> float:
+        # asked for by some rules alone: that model may not exist where this one does
+        return recipe.ratio * scaling_parameters(model_at(REFERENCE_DEPTH, recipe))
+
     if recipe.batch_tokens == "auto":
-        best = REFERENCE_BATCH * (horizon / reference) ** BATCH_EXPONENT
+        best = REFERENCE_BATCH * (horizon / of_reference()) ** BATCH_EXPONENT
         batch = 2 ** round(math.log2(best))
     else:
         batch = recipe.batch_tokens
@@ -197,7 +201,7 @@ def _dial(depth: int, recipe: Recipe) -> Dial:
     if recipe.muon.weight_decay_rule == "depth":
         decay = recipe.muon.weight_decay * (REFERENCE_DEPTH / depth) ** 2
     else:
-        decay = recipe.muon.weight_decay * lr_scale * reference / horizon
+        decay = recipe.muon.weight_decay * lr_scale * of_reference() / horizon
     flops = flops_per_token(model)
     return Dial(
         depth=depth,

@@ -19,8 +19,9 @@ from nanogpt2.machines import cores
 SHUTDOWN_SECONDS = 600
 """how long the launcher waits, after a signal, for ranks to finish their step and save; torch's own
 30 s are less than a save of the real run takes (``python -m benchmarks.saving``)"""
-HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""signals that the launcher hands on to the ranks"""
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+HANDED_ON = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+"""signals that the launcher hands on to the ranks; Windows has the first two"""
 
 
 def is_rank() -> bool:

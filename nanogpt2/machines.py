@@ -12,7 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -215,13 +215,11 @@ def precision_of_products(wanted: str, forced: bool, native: Collection[str]) ->
 
 def processor() -> Machine:
     """This machine's processor, with the memory that is free now."""
-    import psutil
-
     bf16 = processor_has_bf16()
     return Machine(
         "cpu",
         devices=1,
-        memory_bytes=psutil.virtual_memory().available,
+        memory_bytes=free_memory(),
         peak_flops=cores() * CORE_FLOPS * (1 if bf16 else CORE_FP32),
         bf16=bf16,
         watts=cores() * CORE_WATTS,
@@ -250,14 +248,27 @@ def cores(root: Path = Path("/")) -> int:
 
 def _quota(root: Path) -> float:
     """Cores' worth of time that the groups of this process may take; inf without a limit."""
+    return _least(_limit, root, "cpu")
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may still take: what is free, if its container's limit (cgroups,
+    below ``root``) does not leave less."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().available, _least(_room, root, "memory")))
+
+
+def _least(of_group: Callable[[Path], float], root: Path, kind: str) -> float:
+    """What the groups of this process, and those above them, leave of a ``kind``; inf: no limit."""
     least = math.inf
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, kinds, group = line.split(":", 2)  # 0::/a/b, or 3:cpu,cpuacct:/a/b in version 1
-            base = root / "sys/fs/cgroup" / ("cpu" if "cpu" in kinds.split(",") else "")
+            base = root / "sys/fs/cgroup" / (kind if kind in kinds.split(",") else "")
             for folder in (base / group.strip("/"), *(base / group.strip("/")).parents):
-                with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
-                    least = min(least, _limit(folder))
+                with suppress(OSError, ValueError, IndexError, KeyError, ZeroDivisionError):
+                    least = min(least, of_group(folder))
     return least
 
 
@@ -268,6 +279,18 @@ def _limit(folder: Path) -> float:
     else:
         quota, period = ((folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
     return math.inf if quota == "max" or int(quota) < 0 else int(quota) / int(period)
+
+
+def _room(folder: Path) -> float:
+    """Of one group: its limit less what it holds; files that it has read can be let go."""
+    new = (folder / "memory.max").exists()
+    names = ("max", "current") if new else ("limit_in_bytes", "usage_in_bytes")
+    limit, held = ((folder / f"memory.{name}").read_text().strip() for name in names)
+    if limit == "max":
+        return math.inf
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    files = stat["inactive_file" if new else "total_inactive_file"]
+    return max(0, int(limit) - int(held) + int(files))
 
 
 def this_machine(device: str = "auto") -> Machine:

@@ -282,6 +282,11 @@ def recipe_for(
     """
     if not machine.is_gpu:
         return get_recipe("laptop"), ""
+    if (dealt := 2 ** (machine.devices.bit_length() - 1)) < machine.devices:
+        # the records' batches are powers of two, and so is what each GPU can take of them
+        recipe, why = recipe_for(machine.with_devices(dealt), seconds, at_any_price)
+        listed = ",".join(map(str, range(dealt)))
+        return recipe, f"{why}; {dealt} of the GPUs can share it: CUDA_VISIBLE_DEVICES={listed}"
     limit = math.inf if at_any_price else seconds or most_seconds(machine)
     plans = [plan(recipe, None, machine) for recipe in RECIPES.values() if recipe.record]
     plans.sort(key=lambda made: made.seconds or made.dial.total_flops)  # the peak may be unknown

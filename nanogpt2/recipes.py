@@ -73,7 +73,7 @@ class Muon:
     cautious: bool = True
     """decay only where the step shrinks the weight too (2510.12402)"""
     weight_decay_rule: Literal["depth", "horizon"] = "depth"
-    """depth: x (12 / d)^2; horizon: x sqrt(B / 2^19) D_ref / D"""
+    """depth: x (12 / d)^2; horizon: x lr_scale D_ref / D"""
     weight_decay_schedule: Literal["linear", "cosine", "constant"] = "linear"
     """how it falls to 0 at the last step"""
     equalize_rows: bool = False
@@ -147,10 +147,10 @@ class Recipe:
 
     record: Record | None = field(default=None, compare=False)
 
-    BARE: ClassVar = ("model",)
+    BARE: ClassVar[Any] = ("model",)
     """groups whose fields may be set without the group's name"""
-    ALIASES: ClassVar = {"steps": "iterations"}
-    CLOSED: ClassVar = {
+    ALIASES: ClassVar[Any] = {"steps": "iterations"}
+    CLOSED: ClassVar[Any] = {
         **dict.fromkeys(("name", "summary", "record"), "names the recipe and changes nothing"),
         **dict.fromkeys(
             (f"{group}{size}" for group in ("", "model.") for size in SIZES),

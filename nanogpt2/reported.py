@@ -128,6 +128,8 @@ class Growth(NamedTuple):
     """Best N ~ C^n and best D ~ C^d."""
 
     how: str
+    counts: str
+    """what N is the number of"""
     n: float
     d: float
     key: str
@@ -135,12 +137,12 @@ class Growth(NamedTuple):
 
 
 GROWTHS = (
-    Growth("matrices alone", 0.73, 0.27, "kaplan2020scaling", "January 2020"),
-    Growth("lower envelope of curves", 0.50, 0.50, "hoffmann2022training", "March 2022"),
-    Growth("parabolas", 0.49, 0.51, "hoffmann2022training", "March 2022"),
-    Growth("law", 0.46, 0.54, "hoffmann2022training", "March 2022"),
-    Growth("law, fitted again", 0.513, 0.487, "besiroglu2024chinchilla", "April 2024"),
-    Growth("parabolas; matrices and head", 0.54, 0.49, "karpathy2026log", "27 January 2026"),
+    Growth("curves", "matrices alone", 0.73, 0.27, "kaplan2020scaling", "January 2020"),
+    Growth("envelope", "all parameters", 0.50, 0.50, "hoffmann2022training", "March 2022"),
+    Growth("parabolas", "all parameters", 0.49, 0.51, "hoffmann2022training", "March 2022"),
+    Growth("law", "all parameters", 0.46, 0.54, "hoffmann2022training", "March 2022"),
+    Growth("law", "all parameters", 0.513, 0.487, "besiroglu2024chinchilla", "April 2024"),
+    Growth("parabolas", "matrices and head", 0.54, 0.49, "karpathy2026log", "27 January 2026"),
 )
 
 

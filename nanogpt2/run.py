@@ -149,8 +149,8 @@ class Run:
     max_restarts: Natural = 0
     """how often lost ranks are started again"""
 
-    BARE: ClassVar = ("recipe", "loop")
-    CLOSED: ClassVar = dict.fromkeys(
+    BARE: ClassVar[Any] = ("recipe", "loop")
+    CLOSED: ClassVar[Any] = dict.fromkeys(
         ("out", "sources", "tokenizer", "seed", "init_from", "device", "core_bundle", "log")
         + ("core_max_per_task", "more_data", "resume", "resume_from", "max_restarts"),
         "is an option of its own",

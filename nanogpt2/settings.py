@@ -36,8 +36,9 @@ def _pair(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=1, lt=2**62)]
 Natural = Annotated[int, Field(ge=0, lt=2**62)]
-Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
-Scale = Annotated[float, Field(ge=0, lt=1e300)]
+# what fp32 holds, with room for its products
+Number = Annotated[float, Field(gt=-1e36, lt=1e36)]
+Scale = Annotated[float, Field(ge=0, lt=1e36)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """of a running average: below 1, or it would never move"""
 Numbers = Annotated[tuple[Number, Number], BeforeValidator(_pair)]

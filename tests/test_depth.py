@@ -6,6 +6,7 @@ import pytest
 
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
+from nanogpt2.recipes import get_recipe
 
 
 def test_run1_to_the_digit():
@@ -69,3 +70,11 @@ def test_width_is_a_whole_number_of_heads():
 def test_depth_below_one_is_refused():
     with pytest.raises(UserError, match="depth is 0"):
         dial(0)
+
+
+def test_a_model_is_not_refused_for_another_of_the_reference_depth():
+    """At depth 12 the same recipe would be narrower than the value gates' channels."""
+    narrow = get_recipe("laptop", aspect=2, head_dim=8)
+    assert dial(40, narrow).n_embd == 80
+    with pytest.raises(UserError, match="exceeds n_embd 24"):
+        dial(12, narrow)

@@ -145,3 +145,13 @@ def test_api_pages_show_every_room() -> None:
 
 def test_the_taught_path_is_short() -> None:
     assert sum(taught().values()) <= house()[2]
+
+
+def test_the_oldest_python_reads_every_class() -> None:
+    """3.10 evaluates no bare ClassVar in a dataclass of pydantic, and has no generic NamedTuple."""
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"ClassVar( =|\n)", text), path
+        for node in ast.walk(ast.parse(text, feature_version=(3, 10))):
+            bases = {ast.unparse(base).partition("[")[0] for base in getattr(node, "bases", ())}
+            assert not bases >= {"NamedTuple", "Generic"}, path

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from nanogpt2.launching import SHUTDOWN_SECONDS
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
@@ -67,6 +67,24 @@ def test_slurm_runs_the_real_command(cluster, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_slurms_job_is_queued_again_when_its_time_is_up(cluster, tmp_path):
+    """SIGTERM reaches the run, which is waited for; then its job goes back into the queue."""
+    bin = Path(cluster["PATH"].partition(os.pathsep)[0])
+    (bin / "scontrol").write_text('#!/usr/bin/env bash\necho "$@" >> "$LOG"\necho localhost\n')
+    (bin / "srun").write_text(
+        "#!/usr/bin/env bash\ntrap 'sleep 0.2; echo saved >> \"$LOG\"; exit 143' TERM\n"
+        'echo "cores $SRUN_CPUS_PER_TASK" >> "$LOG"\nwhile true; do sleep 0.05; done\n'
+    )
+    log = tmp_path / "log"
+    slurm = {"SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7"}
+    slurm |= {"SLURM_CPUS_PER_TASK": "64", "LOG": str(log)}
+    script = subprocess.Popen([LAUNCH / "slurm.sh"], env=cluster | slurm)
+    wait_until(lambda: log.exists() and "cores" in log.read_text())
+    script.terminate()
+    assert script.wait(PATIENCE) == 143
+    assert log.read_text().splitlines()[1:] == ["cores 64", "saved", "requeue 7"]
+
+
 def test_skypilot_runs_the_real_command(cluster):
     task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     assert set(task) <= {
@@ -102,7 +120,7 @@ def test_ranks_have_the_time_of_a_save(cluster, tmp_path):
     told = subprocess.check_output([LAUNCH / "torchrun.sh"], env=cluster, text=True)
     assert int(told) == SHUTDOWN_SECONDS
     slurm = (LAUNCH / "slurm.sh").read_text()
-    assert int(re.search(r"--signal=TERM@(\d+)", slurm)[1]) == SHUTDOWN_SECONDS
+    assert int(re.search(r"--signal=B:TERM@(\d+)", slurm)[1]) == SHUTDOWN_SECONDS
 
 
 @pytest.mark.parametrize(

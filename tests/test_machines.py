@@ -58,6 +58,40 @@ def test_a_quota_of_processor_time_counts(tmp_path: Path, name: str) -> None:
     assert machines._quota(with_files(tmp_path, files)) == quota
 
 
+MEMORY: dict[str, tuple[dict[str, str], float]] = {
+    "no limit": ({"memory.max": "max\n", "memory.current": "5"}, math.inf),
+    "a container": (
+        {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "inactive_file 50\n"},
+        350,
+    ),
+    "all taken": (
+        {"memory.max": "1000", "memory.current": "1100", "memory.stat": "inactive_file 0"},
+        0,
+    ),
+    "nothing told": ({"memory.max": "1000"}, math.inf),
+}
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_a_limit_of_memory_counts(tmp_path: Path, name: str) -> None:
+    files, room = MEMORY[name]
+    own = {"proc/self/cgroup": "0::/a/b\n"}
+    root = with_files(tmp_path, own | {f"sys/fs/cgroup/a/{n}": text for n, text in files.items()})
+    assert machines._least(machines._room, root, "memory") == room
+    assert machines.free_memory(root) <= room
+
+
+def test_a_limit_of_memory_counts_in_version_1_too(tmp_path: Path) -> None:
+    folder = "sys/fs/cgroup/memory/docker/x/memory"
+    files = {
+        "proc/self/cgroup": "5:memory:/docker/x\n3:cpu:/\n",
+        f"{folder}.limit_in_bytes": "4000\n",
+        f"{folder}.usage_in_bytes": "1500\n",
+        f"{folder}.stat": "cache 600\ntotal_inactive_file 500\n",
+    }
+    assert machines.free_memory(with_files(tmp_path, files)) == 3000
+
+
 def test_cores_are_what_the_affinity_mask_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

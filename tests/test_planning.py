@@ -90,6 +90,16 @@ def test_what_starts_unasked_ends_within_hours_and_says_why(kind, devices):
     assert recipe_for(machine, seconds=900)[0].depth < recipe.depth
 
 
+@pytest.mark.parametrize("devices", [3, 5, 6, 7])
+def test_gpus_that_cannot_share_a_batch_are_told_how_many_can(devices):
+    some = 2 if devices == 3 else 4
+    recipe, why = recipe_for(machine_of("A100", devices))
+    assert recipe == recipe_for(machine_of("A100", some))[0] and recipe.name == "run6"
+    assert f"{some} of the GPUs can share it: CUDA_VISIBLE_DEVICES=0,1" in why
+    refused = plan(recipe, None, machine_of("A100", devices))
+    assert not refused.fits and f"{devices} ranks" in refused.reasons[0]
+
+
 def test_what_takes_longer_starts_only_when_it_is_asked_for():
     one = machine_of("H100")
     recipe, why = recipe_for(one, at_any_price=True)
@@ -146,7 +156,7 @@ def test_precision_is_what_the_machine_is_good_at_or_what_was_asked_for(
     )
 
 
-def test_a_processors_time_is_measured():
+def test_a_processors_time_is_measured(monkeypatch):
     """By a clock of our own, on which both a pass and an update take a second."""
     recipe, clock = get_recipe("laptop"), itertools.count().__next__
     state = torch.get_rng_state()
@@ -154,6 +164,9 @@ def test_a_processors_time_is_measured():
     assert small == pace.AROUND * (3 + 1), "three passes and an update"
     large = pace.step_seconds(recipe, "fp32", Batch(16, 1, 4096), 1, clock)
     assert large == pace.AROUND * (2 + 1), "of 8 rows"
+    monkeypatch.setattr(pace, "cores", lambda: 2)
+    shared = [pace.step_seconds(recipe, "fp32", Batch(4, 1, 1024), n, clock) for n in (2, 8)]
+    assert shared[1] == 4 * shared[0], "eight ranks take turns on two cores"
     deep = dial(recipe=get_recipe("laptop", depth=12)).model
     less = pace.shallow(deep)
     assert 2 <= less.n_layer < 12 and less.n_embd == deep.n_embd

@@ -189,7 +189,7 @@ class Rows:
         there = all(place.document < sizes.get(place[1:3], 0) for place in begin.buffer)
         if not there or begin.next.shard >= len(paths):
             raise UserError(OTHER_SHARDS)
-        self.buffer: Buffer[Place] = Buffer()
+        self.buffer = Buffer()
         for document in self._documents_at(begin.buffer):
             self.buffer.add(document)
         self.rows = pack(self._refills(), capacity, buffer_size, self.buffer)
@@ -208,7 +208,7 @@ class Rows:
         path = self.paths[shard]
         return read_row_group(self._open(path), row_group, path, rows)
 
-    def _refills(self) -> Iterator[list[Document[Place]]]:
+    def _refills(self) -> Iterator[list[Document]]:
         """This rank's documents that are still to come, a refill of the buffer at a time."""
         start = self.next_place
         groups = [(s, g) for s, counts in enumerate(self._counts) for g in range(len(counts))]
@@ -224,12 +224,12 @@ class Rows:
                     self.next_place = Place(*here, places[-1].document + 1)
                     yield self._encode(places, texts[i : i + REFILL])
 
-    def _encode(self, places: list[Place], texts: list[str]) -> list[Document[Place]]:
+    def _encode(self, places: list[Place], texts: list[str]) -> list[Document]:
         rows = self.tokenizer.encode_batch(texts, prepend_bos=True, threads=2)
         arrays = (np.array(tokens, dtype=np.int32) for tokens in rows)
         return [Document(tokens, place) for tokens, place in zip(arrays, places, strict=True)]
 
-    def _documents_at(self, places: list[Place]) -> list[Document[Place]]:
+    def _documents_at(self, places: list[Place]) -> list[Document]:
         """Read and tokenize again the documents that stood in the buffer."""
         found: dict[tuple[int, ...], str] = {}
         wanted = sorted({place[1:] for place in places})

@@ -13,46 +13,44 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from itertools import chain, count
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple, TypeVar
-
-Tag = TypeVar("Tag")
+from typing import Any, NamedTuple
 
 
-class Document(NamedTuple, Generic[Tag]):
+class Document(NamedTuple):
     """Tokens, in a list or an array, and whatever says where they are from."""
 
     tokens: Any
-    tag: Tag
+    tag: Any
 
 
-class Buffer(Generic[Tag]):
+class Buffer:
     """Documents sorted by length: the longest that fits, and the shortest, by bisection.
 
     Of documents of one length the earliest comes out first.
     """
 
     def __init__(self) -> None:
-        self._documents: list[tuple[int, int, Document[Tag]]] = []  # (length, arrival, document)
+        self._documents: list[tuple[int, int, Document]] = []  # (length, arrival, document)
         self._arrivals = count()
 
     def __len__(self) -> int:
         return len(self._documents)
 
-    def add(self, document: Document[Tag]) -> None:
+    def add(self, document: Document) -> None:
         """Put a document in."""
         insort(self._documents, (len(document.tokens), next(self._arrivals), document))
 
-    def take(self, room: int) -> Document[Tag]:
+    def take(self, room: int) -> Document:
         """Take out the longest document of at most ``room`` tokens, else the shortest of all."""
         fit = bisect_left(self._documents, (room + 1,))  # so many
         length = self._documents[max(fit - 1, 0)][0]
         return self._documents.pop(bisect_left(self._documents, (length,)))[2]
 
-    def in_order(self) -> list[Document[Tag]]:
+    def in_order(self) -> list[Document]:
         """All documents, earliest first."""
         return [document for _, _, document in sorted(self._documents, key=itemgetter(1))]
 
-    def copy(self) -> Buffer[Tag]:
+    def copy(self) -> Buffer:
         """As it stands now; the documents are the same."""
         other = copy(self)
         other._documents = self._documents.copy()
@@ -60,10 +58,10 @@ class Buffer(Generic[Tag]):
 
 
 def pack(
-    batches: Iterable[list[Document[Tag]]],
+    batches: Iterable[list[Document]],
     row_capacity: int,
     buffer_size: int = 1000,
-    buffer: Buffer[Tag] | None = None,
+    buffer: Buffer | None = None,
 ) -> Iterator[list[Any]]:
     """Rows of exactly ``row_capacity`` tokens, each as its pieces, best fit first.
 

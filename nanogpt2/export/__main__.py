@@ -48,10 +48,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder whole, or not at all, and print its name."""
     options = parser().parse_args(argv)
-    inputs = [folder for folder in (options.checkpoint, options.tokenizer) if folder]
-    with atomic_directory(options.out, *inputs) as folder:
-        from nanogpt2.export.trained import load_trained
+    from nanogpt2.export.trained import load_trained
+    from nanogpt2.training.loading import find_tokenizer_folder
 
+    own = options.tokenizer or find_tokenizer_folder(options.checkpoint)
+    with atomic_directory(options.out, options.checkpoint, own) as folder:
         kind = import_module(f"nanogpt2.export.{options.to}")
         kind.write(load_trained(options.checkpoint, options.tokenizer, options.recipe), folder)
     print(options.out)

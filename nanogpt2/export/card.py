@@ -49,7 +49,7 @@ def model_card(trained: Trained) -> str:
 
 def table(trained: Trained) -> list[str]:
     """What the model is, how it was trained, and how well, in lines of Markdown."""
-    rows = [*facts(trained.model), *(scores(trained.run) if trained.run else ())]
+    rows = [*facts(trained.model), *(scores(trained.run, trained.step) if trained.run else ())]
     return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
 
 
@@ -62,19 +62,26 @@ def facts(model: GPT) -> Iterator[tuple[str, str]]:
     yield "vocabulary", f"{config.vocab_size:,} tokens"
 
 
-def scores(run: Run) -> Iterator[tuple[str, str]]:
-    """How it was trained, and how well."""
-    machine = run.config.get("machine", {})
-    if "tokens" in run.training:
-        yield "trained on", f"{run.training['tokens']:,} tokens"
-    if seconds := run.points("seconds"):
-        yield "in", f"{duration(seconds[-1][1])}, {seconds[-1][0]:,} steps"
+def scores(run: Run, step: int) -> Iterator[tuple[str, str]]:
+    """How it was trained up to ``step``, and how well; of an early checkpoint what is known."""
+    machine, end = run.config.get("machine", {}), run.training.get("step", step)
+    tokens, seconds, bpb, core = (
+        dict(run.points(name)).get(step) for name in ("tokens", "seconds", "val_bpb", "core")
+    )
+    if step == end:  # what the last stages measured, on more
+        tokens = run.training.get("tokens", tokens)
+        bpb = run.evaluation.get("val_bpb", bpb)
+        core = run.core.get("core", core)
+    if tokens:
+        yield "trained on", f"{tokens:,.0f} tokens"
+    if seconds:
+        early = "" if step == end else f" of a run of {end:,}"
+        yield "in", f"{duration(seconds)}, {step:,} steps{early}"
     if "processor" in machine:
         yield "by", f"{machine.get('gpus') or machine['processor']}, commit {machine.get('commit')}"
     if "precision" in run.training:
         yield "products in", str(run.training["precision"])
-    bpb = run.evaluation.get("val_bpb", run.training.get("val_bpb"))
     if bpb is not None:
         yield "held-out text", f"{bpb:.4f} bits per byte"
-    if "core" in run.core:
-        yield "CORE", f"{run.core['core']:.4f}"
+    if core is not None:
+        yield "CORE", f"{core:.4f}"

@@ -34,7 +34,7 @@ def write(trained: Trained, folder: Path) -> None:
     bos = trained.tokenizer.bos_id
     write_json(folder / "config.json", configuration(trained.model, bos))
     ends = {"bos_token_id": bos, "eos_token_id": bos, "pad_token_id": bos}
-    sampling = {"do_sample": True, "temperature": 0.8, "max_new_tokens": 128}
+    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 0, "max_new_tokens": 128}
     write_json(folder / "generation_config.json", ends | sampling)
     write_json(folder / "tokenizer.json", fast_tokenizer(trained.tokenizer))
     names = {"bos_token": BOS, "eos_token": BOS, "pad_token": BOS, "padding_side": "left"}

@@ -94,6 +94,7 @@ class NanoGPT2ForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = NanoGPT2Config
     base_model_prefix = "model"
     _supports_sdpa = True
+    accepts_loss_kwargs = False  # its loss is a mean: over how much, is for the trainer to weigh
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -26,7 +26,7 @@ def build_optimizer(
     dtype: torch.dtype | None = None,
     process_group: Any = None,
 ) -> MuonAdamW:
-    """The recipe's optimizer for ``model`` (already on its device).
+    """The recipe's optimizer for ``model`` (already on its device), but for what is frozen.
 
     Rates that follow from the model's width are set here. What follows from batch and horizon comes
     from ``nanogpt2.depth.dial``: pass its ``lr_scale`` and ``weight_decay`` (default: no batch
@@ -38,6 +38,6 @@ def build_optimizer(
         weight_decay = recipe.muon.weight_decay
     if dtype is None:
         dtype = torch.bfloat16 if good_at_bf16(model.device) else torch.float32
-    named = list(model.named_parameters())
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = parameter_groups(named, model.config, recipe, lr_scale, weight_decay)
     return MuonAdamW(groups, compiled=compiled, dtype=dtype, process_group=process_group)

@@ -37,6 +37,7 @@ def commit(*form: str, changed: str = "+") -> str | None:
         return answer.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # a copy may lie in another's tree
         name = git("rev-parse", *form, "HEAD")
         return name + (changed if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):

@@ -70,7 +70,9 @@ def read_nanochat(path: Path, recipe: str | None = None) -> tuple[GPTConfig, dic
         raise UserError(f"{file} is not a dictionary of tensors; give a nanochat base model")
     weights = {str(name).removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
     sizes = {name: model[name] for name in FIELDS}
-    if OWN in said and recipe is None:
+    if OWN in said and recipe:
+        raise UserError(f"{meta} says itself what its model is; leave out --recipe")
+    if OWN in said:
         return GPTConfig.from_dict(said[OWN]["config"] | sizes), weights
     gates = [t.size(1) for name, t in weights.items() if name.endswith(".ve_gate.weight")]
     smears = "smear_gate.weight" in weights

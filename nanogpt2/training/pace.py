@@ -56,6 +56,7 @@ def step_seconds(
     finally:
         torch.set_num_threads(threads)
     scale = flops_per_token(model) / flops_per_token(config)
+    scale *= max(1.0, ranks / cores())  # ranks without a core of their own take turns
     return AROUND * scale * (batch.passes * batch.rows / rows * a_pass + update)
 
 

@@ -67,7 +67,7 @@ def test_documents_are_whole_and_in_order_but_for_one_cropped_at_a_rows_end(
 
 @given(st.lists(st.integers(1, 20), min_size=1), st.integers(0, 25))
 def test_the_buffer_gives_the_longest_that_fits_else_the_shortest(sizes, room):
-    buffer: Buffer[int] = Buffer()
+    buffer = Buffer()
     for tag, n in enumerate(sizes):
         buffer.add(Document([0] * n, tag))
     taken = buffer.take(room)

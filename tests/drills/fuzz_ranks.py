@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from nanogpt2.data import loader
-from nanogpt2.data.loader import REFILL, Place, TokenLoader
+from nanogpt2.data.loader import REFILL, TokenLoader
 from nanogpt2.data.packing import Buffer, Document
 from nanogpt2.training.start import position
 from tests.data.layouts import Numbers, write
@@ -31,14 +31,14 @@ class Lengths(Numbers):
         return [[0] + [int(text)] * (1 + int(text) % 5) for text in texts]
 
 
-class Ledger(Buffer[Place]):
+class Ledger(Buffer):
     """A packing buffer that notes what is taken out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.taken: list[Document[Place]] = []
+        self.taken: list[Document] = []
 
-    def take(self, room: int) -> Document[Place]:
+    def take(self, room: int) -> Document:
         self.taken.append(super().take(room))
         return self.taken[-1]
 

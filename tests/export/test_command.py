@@ -58,6 +58,26 @@ def test_both_cards_tell_of_the_run_that_the_checkpoint_lies_in(tmp_path: Path) 
     assert "No record of the run" in model_card(alone)
 
 
+def test_the_card_of_an_early_checkpoint_says_what_was_known_then(tmp_path: Path) -> None:
+    config = {"name": "laptop", "credits": [], "command": "python", "recipe": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    lines = [
+        {"step": 7, "seconds": 90, "tokens": 700, "val_bpb": 2.5},
+        {"step": 9, "seconds": 120, "tokens": 900, "val_bpb": 2.25, "core": 0.25},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "training.json").write_text('{"step": 9, "tokens": 900}')
+    (tmp_path / "evaluation.json").write_text('{"val_bpb": 1.5}')
+    (tmp_path / "core.json").write_text('{"core": 0.3}')
+    early, last = (replace(of_record("run1"), checkpoint=tmp_path, step=n) for n in (7, 9))
+    text = model_card(early)
+    for row in ("| trained on | 700 tokens |", "7 steps of a run of 9 |", "2.5000 bits per byte"):
+        assert row in text
+    assert "CORE" not in text
+    for row in ("| trained on | 900 tokens |", "9 steps |", "1.5000 bits", "| CORE | 0.3000 |"):
+        assert row in model_card(last)
+
+
 def test_every_kind_has_its_module() -> None:
     for kind in KINDS:
         assert find_spec(f"nanogpt2.export.{kind}"), kind
@@ -75,6 +95,9 @@ def test_through_nanochat_and_back(name: str, theirs: bool, tmp_path: Path) -> N
         said = json.loads(meta.read_text())
         meta.write_text(json.dumps({name: said[name] for name in ("step", "model_config")}))
     again = load_trained(folder, recipe="run4" if theirs and name == "run4" else None)
+    if not theirs:
+        with pytest.raises(UserError, match="leave out --recipe"):
+            load_trained(folder, recipe="run5")
     assert again.step == 7 and again.tokenizer.digest == made.tokenizer.digest
     with torch.inference_mode():
         assert torch.equal(again.model(IDX), made.model(IDX))
@@ -171,3 +194,7 @@ def test_the_tokenizer_that_is_given_is_not_written_over(tmp_path: Path) -> None
         main([*given, "--out", str(tokenizer)])
     assert Tokenizer.load(tokenizer).vocab_size == 300
     assert main([*given, "--out", str(tmp_path / "hf")]) == 0
+    shutil.copytree(tokenizer, alone / "tokenizer")  # and where nobody names it
+    with pytest.raises(UserError, match="would be replaced"):
+        main([*given[:2], *given[4:], "--out", str(alone / "tokenizer")])
+    assert Tokenizer.load(alone / "tokenizer").vocab_size == 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -232,8 +233,6 @@ def test_without_javascript_the_page_still_reads(context: Any, folder: Path) -> 
 
 
 def test_a_folder_that_is_not_whole_is_said_so(context: Any, folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(folder, tmp_path / "web")
     (tmp_path / "web" / "model" / "final.0.js").unlink()
     opened = Opened(context, tmp_path / "web")
@@ -241,6 +240,69 @@ def test_a_folder_that_is_not_whole_is_said_so(context: Any, folder: Path, tmp_p
     opened.page.wait_for_selector("text=could not be read")
     assert opened.page.get_by_role("button").is_enabled()
     opened.page.close()
+
+
+def test_a_damaged_file_of_weights_is_said_so(context: Any, folder: Path, tmp_path: Path) -> None:
+    """Half a script is no script: the browser loads it, and nothing comes of it."""
+    shutil.copytree(folder, tmp_path / "web")
+    weights = tmp_path / "web" / "model" / "final.0.js"
+    weights.write_text(weights.read_text()[: weights.stat().st_size // 2])
+    opened = Opened(context, tmp_path / "web")
+    opened.page.get_by_role("button").click()
+    opened.page.wait_for_selector("text=is damaged")
+    assert opened.page.get_by_role("button").is_enabled()
+    opened.page.close()
+
+
+def test_what_was_typed_is_read_whatever_is_pressed_meanwhile(opened: Opened) -> None:
+    page = opened.load()
+    texts = page.evaluate("""async () => {
+        const { play } = document.querySelector(".ng-play"), found = [];
+        const write = (text) => { play.text.value = text; return play.typed(); };
+        for (const press of [() => play.choose(0), () => play.step(), () => play.use("final")]) {
+            write("The state");
+            write("My own words");
+            await press();
+            while (play.running) await new Promise(requestAnimationFrame);
+            found.push([play.text.value, play.engine.tokenizer.decode(play.ids)]);
+        }
+        return found;
+    }""")
+    for box, read in texts:
+        assert box == read and box.startswith("My own words")
+    assert len(texts[1][0]) > len(texts[0][0]), "a step was taken, after what was typed"
+
+
+def test_texts_of_any_length_and_of_none(opened: Opened) -> None:
+    page, said = opened.load(), opened.page.locator(".ng-status").first
+    page.get_by_label("Your text").fill("a" * 130_000 + "acgt" * 30_000)
+    opened.settle()
+    assert "tokens are read: the context is full" in said.inner_text()
+    page.get_by_role("listbox", name="Tokens by surprise").focus()
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.keyboard.press("End")
+    opened.settle()
+    assert page.locator(".ng-row").first.evaluate("""(row) => {
+        const [a, b] = [row, row.querySelector("[aria-selected=true]")].map(
+            (e) => e.getBoundingClientRect());
+        return a.top <= b.top && b.bottom <= a.bottom + 1;
+    }""")
+    page.get_by_label("Your text").fill("")
+    opened.settle()
+    assert said.inner_text() == "" and "NaN" not in page.inner_text("main")
+
+
+def test_focus_stays_when_a_pressed_button_goes(opened: Opened) -> None:
+    page = opened.load()
+    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+    assert page.locator(".ng-status").first.inner_text() == "The model is loaded."
+    page.get_by_label("training time").press("Home")
+    page.get_by_role("button", name="Load this checkpoint").press("Enter")
+    page.wait_for_function("document.activeElement.type === 'range'")
+    page.get_by_role("button", name="Compare with counted").press("Enter")
+    page.wait_for_function(
+        "document.activeElement.tabIndex === 0 && document.activeElement !== document.body"
+    )
 
 
 def test_counted_pairs_are_the_same_in_the_page(opened: Opened, tokenizer: Tokenizer) -> None:

@@ -118,3 +118,19 @@ def test_rates_that_change_every_step_compile_once(monkeypatch):
     steps(model, recipe, optimizer, range(2, 8))
     assert after_two > 0
     assert counters["stats"]["unique_graphs"] == after_two
+
+
+def test_what_is_frozen_is_left_alone():
+    """As torch's own optimizers do it: no step, and no decay either."""
+    config = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
+    model = GPT(config)
+    model.init_weights(0)
+    model.transformer["h"].requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, RUN6, dtype=torch.float32)
+    apply_schedules(optimizer, RUN6, 0, 10)
+    tokens = torch.randint(64, (2, 17), generator=torch.Generator().manual_seed(0))
+    model(tokens[:, :-1], tokens[:, 1:]).backward()
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) != p.requires_grad, name

@@ -19,6 +19,7 @@ from nanogpt2.recipes import YARDSTICK
 from nanogpt2.reported import CHINCHILLA_PARAMETERS, CHINCHILLA_TOKENS
 from nanogpt2.studies.scaling_laws.__main__ import main
 from nanogpt2.studies.scaling_laws.fits import (
+    DRAWS,
     Law,
     bootstrapped,
     bowl,
@@ -35,7 +36,7 @@ from nanogpt2.studies.scaling_laws.measures import (
     count_rows,
     extrapolated_rows,
     foretold,
-    held,
+    held_rows,
     interval,
     points_in,
     printed_law,
@@ -127,6 +128,16 @@ def test_the_critical_batch_doubles_tokens_and_steps(critical, fewest):
     least_steps = fewest / critical
     assert tokens == pytest.approx(2 * fewest)
     assert tokens / found[0] == pytest.approx(2 * least_steps)
+
+
+def test_a_critical_batch_that_may_be_any_has_no_end():
+    """Where tokens do not grow with the batch it is infinite, and so is the interval's end."""
+    assert critical_batch([512, 2048, 8192], [1e6, 1e6, 0.9e6])[0] == math.inf
+    runs = [(512, 1.00e6), (1024, 1.03e6), (2048, 0.99e6), (4096, 1.02e6), (8192, 1.04e6)]
+    found = bootstrapped(runs, "B", numbers=lambda of: critical_batch(*zip(*of, strict=True))[:1])
+    assert 0 < found["B"]["low"] < found["B"]["value"] and found["B"]["high"] is None
+    flat = bootstrapped(runs[::2][:2], "B", numbers=lambda of: (math.inf,))
+    assert flat == {"B": None}
 
 
 def test_tokens_to_a_loss_are_read_between_lengths_and_never_beyond():
@@ -230,7 +241,12 @@ def test_what_was_put_in_comes_out_of_the_summary(folder, capsys):
         assert told["critical"]["value"] == pytest.approx(3000, rel=0.05)
     assert found["rates"]["muon.lr"]["exponent"] == pytest.approx(0.0, abs=1e-6)
     assert found["rates"]["matrices_adamw.lr"]["exponent"] == pytest.approx(-1.0, abs=1e-6)
-    assert set(found["laws"]) == set(COUNTS) == set(ratio_spread(found))
+    assert set(found["laws"]) == set(COUNTS) == set(ratio_spread(found)) == set(found["steadiest"])
+    assert 0 < sum(found["steadiest"].values()) <= DRAWS
+    for _, counts, a, ours, inside in held_rows(found):
+        told = found["laws"][counts]["N_growth"]
+        assert interval(told) == ours
+        assert inside == ("yes" if told["low"] <= float(a) <= told["high"] else "no")
     rows = valley_rows(found, "matrices and head")
     assert [row[0] for row in rows] == [f"{C:.2g}" for C in BUDGETS]
     assert [row[1] for row in rows if row[1] != UNBRACKETED] == list(sizes)
@@ -253,7 +269,7 @@ def test_an_empty_record_says_nothing(tmp_path):
                  rate_rows(found), waste_rows(found, (0.5, 2.0))):  # fmt: skip
         assert [row[0] for row in rows] == [NOT_YET]
     assert foretold(points_in(found)) == [] and ratio_spread(found) == {}
-    assert held(found) == NOT_YET
+    assert {row[3] for row in held_rows(found)} == {NOT_YET}
     for frame in (grid_frames(found)(BUDGETS[0], "all parameters"), rate_frames(found)("Muon")):
         assert NOT_YET in frame[1]
 
@@ -264,8 +280,11 @@ def test_without_text_the_command_says_what_to_give(tmp_path):
 
 
 def test_an_interval_says_what_it_has_and_what_it_lacks():
-    assert interval({"value": 0.5, "low": 0.4, "high": 0.61}) == "0.50 (0.40 to 0.61)"
-    assert "too few" in interval({"value": 0.5, "low": None, "high": None})
+    found = {"value": 0.5, "low": 0.4, "high": 0.61, "draws": DRAWS}
+    assert interval(found) == "0.50 (0.40 to 0.61)"
+    assert interval({**found, "draws": 9}) == f"0.50 (0.40 to 0.61), from 9 of {DRAWS} draws"
+    assert interval({**found, "high": None}) == "0.50 (0.40 to no end)"
+    assert "too few" in interval({**found, "low": None, "high": None})
     assert interval(None) == UNBRACKETED
     assert interval(None, missing=NOT_YET) == NOT_YET
 

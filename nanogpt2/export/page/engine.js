@@ -29,7 +29,13 @@ globalThis.nanogpt2 ??= {};
         resolve(value);
       });
       tag.src = `${full}.js`;
-      tag.onerror = () => reject(new Error(`${full}.js could not be read; is the folder whole?`));
+      const fail = (why) => {
+        waiting.delete(name);
+        tag.remove();
+        reject(new Error(`${full}.js ${why}`));
+      };
+      tag.onerror = () => fail("could not be read; is the folder whole?");
+      tag.onload = () => waiting.has(name) && fail("is damaged; copy the folder again"); // it brought nothing
       document.head.append(tag);
     });
   }

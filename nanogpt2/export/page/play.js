@@ -8,6 +8,7 @@ globalThis.nanogpt2 ??= {};
   const SHOWN = 12; // candidates in the list of what comes next
   const LOOKED = 384; // tokens whose attention is drawn
   const HOT = 12; // bits of surprise at which a token is coloured through
+  const LETTERS = 40; // of a text that are read for each token of the context
   const EXAMPLE = "The state of the Union is strong. In the year 1848 the people of the city";
 
   const part = (title, why, ...children) =>
@@ -20,7 +21,7 @@ globalThis.nanogpt2 ??= {};
     constructor(box) {
       Object.assign(this, { box, set: "final", ids: [], chosen: -1, loaded: ["final"], asked: 0 });
       this.status = make("p", { class: "ng-status", role: "status" });
-      this.button = make("button", { type: "button", onclick: () => this.open() }, box.dataset.megabytes ? `Load the model (${box.dataset.megabytes} MB)` : "Load the model");
+      this.button = make("button", { type: "button", onclick: (event) => this.open(event.detail === 0) }, box.dataset.megabytes ? `Load the model (${box.dataset.megabytes} MB)` : "Load the model");
       this.bar = make("progress", { max: 1, value: 0, "aria-label": "weights loaded", hidden: true });
       box.replaceChildren(this.button, this.bar, this.status);
     }
@@ -29,13 +30,16 @@ globalThis.nanogpt2 ??= {};
       this.status.textContent = text;
     }
 
-    async open() {
+    // `byKey`: who pressed the button has its focus, and the button goes.
+    async open(byKey = false) {
       this.button.disabled = true;
       try {
         this.engine = await nanogpt2.open(this.box.dataset.model);
         await this.load("final");
         this.draw();
+        if (byKey) this.text.focus();
         await this.typed();
+        this.say("The model is loaded.");
       } catch (error) {
         this.say(`It did not load: ${error.message}`);
         this.button.disabled = false;
@@ -78,11 +82,14 @@ globalThis.nanogpt2 ??= {};
       this.stop();
       this.draws = random(+this.seed.value);
       return this.later(async () => {
-        const { ids } = await this.engine.tokens(this.text.value);
-        this.ids = [this.engine.bos, ...ids].slice(0, this.engine.config.sequence_len);
+        this.say("");
+        const whole = this.text.value, most = this.engine.config.sequence_len;
+        const { ids } = await this.engine.tokens(whole.slice(0, LETTERS * most));
+        this.ids = [this.engine.bos, ...ids].slice(0, most);
         this.chosen = Math.min(this.ids.length - 1, this.chosen > 0 ? this.chosen : this.ids.length - 1);
         await this.read();
-        if (ids.length + 1 > this.ids.length) this.say(`The first ${this.ids.length - 1} tokens are read: the context is full.`);
+        if (ids.length + 1 > this.ids.length || whole.length > LETTERS * most)
+          this.say(`The first ${this.ids.length - 1} tokens are read: the context is full.`);
       });
     }
 
@@ -102,6 +109,15 @@ globalThis.nanogpt2 ??= {};
       } finally {
         this.running = false;
       }
+    }
+
+    // As `later`, after what is waiting: a text that was typed is read before anything is added.
+    afterwards(task) {
+      const before = this.next;
+      return this.later(async () => {
+        await before?.();
+        await task();
+      });
     }
 
     async read() {
@@ -147,7 +163,7 @@ globalThis.nanogpt2 ??= {};
       this.row.mark(at);
       this.showChosen();
       this.showAttention();
-      this.later(() => this.showLens());
+      if (!this.next) this.later(() => this.showLens()); // what waits ends with it anyway
     }
 
     // ---- what comes next
@@ -205,7 +221,8 @@ globalThis.nanogpt2 ??= {};
     }
 
     step() {
-      return this.later(async () => {
+      return this.afterwards(async () => {
+        this.say("");
         if (!(await this.take())) this.say("The text ends here: the document is over, or the context full.");
       });
     }
@@ -213,7 +230,8 @@ globalThis.nanogpt2 ??= {};
     stream() {
       this.writing.textContent = "Stop";
       this.streaming = true;
-      return this.later(async () => {
+      return this.afterwards(async () => {
+        this.say("");
         const start = performance.now();
         let count = 0;
         while (this.streaming && count < 200 && (await this.take()))
@@ -302,11 +320,11 @@ globalThis.nanogpt2 ??= {};
       if (this.sets.length > 1) {
         const words = (i) => `step ${steps[this.sets[i]].toLocaleString("en")}`;
         this.time = slider("training time", { min: 0, max: this.sets.length - 1, step: 1, value: this.sets.length - 1, words }, (i) => this.travel(this.sets[i]));
-        this.fetching = make("button", { type: "button", hidden: true, onclick: () => this.fetch() });
+        this.fetching = make("button", { type: "button", hidden: true, onclick: (event) => this.fetch(event.detail === 0) });
         children.unshift(make("div", { class: "ng-controls" }, this.time.box), this.fetching);
       }
       if (card.bigram)
-        children.push(make("button", { type: "button", onclick: (event) => this.fetchBigram(event.target) }, `Compare with counted pairs (${(card.bigram.bytes / 1e6).toFixed(1)} MB)`));
+        children.push(make("button", { type: "button", onclick: (event) => this.fetchBigram(event.target, event.detail === 0) }, `Compare with counted pairs (${(card.bigram.bytes / 1e6).toFixed(1)} MB)`));
       return part("Through training", this.sets.length > 1
         ? "The same model earlier in its training. Move the slider: everything above is then said by that checkpoint."
         : "How well your text is predicted, beside the text that was held out of the training.", ...children);
@@ -320,13 +338,14 @@ globalThis.nanogpt2 ??= {};
       if (there) this.use(set);
     }
 
-    async fetch() {
+    async fetch(byKey = false) {
       const set = this.wanted;
       this.fetching.disabled = true;
       try {
         await this.load(set);
         this.loaded.push(set);
         if (this.wanted === set) this.travel(set);
+        if (byKey) this.time.input.focus();
       } catch (error) {
         this.say(error.message);
       }
@@ -335,18 +354,17 @@ globalThis.nanogpt2 ??= {};
 
     use(set) {
       this.stop();
-      return this.later(async () => {
-        this.set = set;
-        await this.read();
-      });
+      this.set = set;
+      return this.afterwards(() => this.read());
     }
 
-    async fetchBigram(button) {
+    async fetchBigram(button, byKey = false) {
       button.disabled = true;
       try {
         this.bigram = await this.engine.bigram();
         button.remove();
         this.showScores();
+        if (byKey) this.scores.closest("[tabindex]").focus();
       } catch (error) {
         this.say(error.message);
         button.disabled = false;
@@ -357,7 +375,7 @@ globalThis.nanogpt2 ??= {};
       const { card } = this.engine, text = this.ids.join();
       this.bits[this.set] = { text, perByte: this.perByte };
       const row = (name, mine, held) => make("tr", {}, make("th", { scope: "row" }, name),
-        make("td", {}, mine === undefined ? "–" : mine.toFixed(3)), make("td", {}, held === undefined ? "not measured" : held.toFixed(3)));
+        make("td", {}, Number.isFinite(mine) ? mine.toFixed(3) : "–"), make("td", {}, held === undefined ? "not measured" : held.toFixed(3)));
       const rows = this.sets.filter((set) => this.loaded.includes(set)).map((set) => {
         const step = card.steps ? `step ${card.steps[set].toLocaleString("en")}` : "this model";
         return row(step, this.bits[set]?.text === text ? this.bits[set].perByte : undefined, card.facts[set].bpb_rounded);

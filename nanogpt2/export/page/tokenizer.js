@@ -19,23 +19,23 @@ nanogpt2.tokenizer = () => {
     encode(text) {
       const ids = [];
       for (const [piece] of text.matchAll(this.split))
-        for (const id of this.merge(String.fromCharCode(...UTF8.encode(piece)))) ids.push(id);
+        for (const id of this.merge(Array.from(UTF8.encode(piece), (byte) => String.fromCharCode(byte)))) ids.push(id);
       return ids;
     }
 
     // Join the neighbours whose joint token was learned first, again and again.
-    merge(bytes) {
-      const whole = this.rank.get(bytes);
+    merge(parts) {
+      const whole = this.rank.get(parts.join(""));
       if (whole !== undefined) return [whole];
-      const parts = [...bytes];
+      const joint = (i) => (i + 1 < parts.length ? this.rank.get(parts[i] + parts[i + 1]) ?? Infinity : Infinity);
+      const ranks = parts.map((_, i) => joint(i)); // of each with the next
       for (;;) {
-        let best = Infinity, at = -1;
-        for (let i = 0; i + 1 < parts.length; i++) {
-          const rank = this.rank.get(parts[i] + parts[i + 1]);
-          if (rank < best) [best, at] = [rank, i];
-        }
-        if (at < 0) return parts.map((part) => this.rank.get(part));
+        let at = 0;
+        for (let i = 1; i < ranks.length; i++) if (ranks[i] < ranks[at]) at = i;
+        if (ranks[at] === Infinity) return parts.map((part) => this.rank.get(part));
         parts.splice(at, 2, parts[at] + parts[at + 1]);
+        ranks.splice(at, 2, joint(at));
+        if (at) ranks[at - 1] = joint(at - 1);
       }
     }
 

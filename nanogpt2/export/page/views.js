@@ -25,14 +25,16 @@ nanogpt2.views = () => {
   function tokenRow(label, choose) {
     const mine = `ng-row-${++lists}`;
     const box = make("div", { class: "ng-row", role: "listbox", tabindex: 0, "aria-label": label });
-    let chosen = -1;
+    let chosen = -1, byKey = false;
     const pick = (at) => at >= 0 && at < box.children.length && at !== chosen && choose(at);
     const keys = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
     box.addEventListener("keydown", (event) => {
+      byKey = true; // then the page may scroll: focus stays on the row
       if (event.key === "Home") pick(0);
       else if (event.key === "End") pick(box.children.length - 1);
       else if (keys[event.key]) pick(chosen + keys[event.key]);
-      else return;
+      else return (byKey = false);
+      byKey = false;
       event.preventDefault();
     });
     box.addEventListener("click", (event) => pick([...box.children].indexOf(event.target)));
@@ -54,7 +56,9 @@ nanogpt2.views = () => {
         box.children[chosen]?.setAttribute("aria-selected", "false");
         chosen = at;
         box.children[at]?.setAttribute("aria-selected", "true");
-        box.setAttribute("aria-activedescendant", `${mine}-${at}`);
+        if (at < 0) box.removeAttribute("aria-activedescendant");
+        else box.setAttribute("aria-activedescendant", `${mine}-${at}`);
+        if (byKey) box.children[at]?.scrollIntoView({ block: "nearest" });
       },
     };
   }

@@ -260,8 +260,10 @@ def sweep_table(kept: Record) -> Html:
         for setting, tried in settings.items():
             known = [(value, bpb) for value, bpb in tried if bpb is not None]
             best = min(known, key=lambda pair: pair[1])[0] if known else ""
+            # nothing lies below zero
+            edge = len(known) > 1 and best and best in (known[0][0], known[-1][0])
             listed = ", ".join(f"{_short(value)}: {bpb:.4f}" for value, bpb in known)
-            rows.append([f"{name}, {setting}", _short(best), listed])
+            rows.append([f"{name}, {setting}", _short(best) + ", an edge" * bool(edge), listed])
     return table(["of", "best", "bits per byte of each"], rows, "recorded", kept)
 
 

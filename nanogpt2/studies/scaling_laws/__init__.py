@@ -7,7 +7,7 @@ from nanogpt2.studies.scaling_laws.measures import (
     count_rows,
     extrapolated_rows,
     foretold,
-    held,
+    held_rows,
     live_runs,
     points_in,
     printed_law,

@@ -7,6 +7,7 @@ drawn with replacement, and the law is fitted to each draw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -152,14 +153,15 @@ def critical_batch(batch: Sequence[float], tokens: Sequence[float]) -> tuple[flo
     """(critical batch, fewest tokens), where tokens to a loss = fewest (1 + batch / critical).
 
     At the critical batch a run takes twice the fewest tokens and twice the fewest steps (McCandlish
-    et al., equation 2.11). Relative errors count alike. UserError where tokens do not grow so.
+    et al., equation 2.11). Relative errors count alike. Infinite where tokens do not grow with the
+    batch; UserError with fewer than two batches, or where they grow more than in proportion.
     """
     if len(set(batch)) < 2:
         raise UserError("a critical batch needs runs of two batches; record more")
     rise, fewest = map(float, np.polyfit(batch, tokens, 1, w=1 / np.asarray(tokens)))
-    if rise <= 0 or fewest <= 0:
-        raise UserError("tokens do not grow with the batch; the critical batch is out of range")
-    return fewest / rise, fewest
+    if fewest <= 0:
+        raise UserError("tokens grow more than in proportion; the critical batch is out of range")
+    return fewest / rise if rise > 0 else math.inf, fewest
 
 
 def tokens_to_reach(wanted: float, tokens: Sequence[float], bpb: Sequence[float]) -> float | None:
@@ -179,12 +181,15 @@ def bootstrapped(
 ) -> dict[str, dict[str, float | None] | None]:
     """Name -> one of the ``numbers`` of the runs, and the middle 95% of it over draws of runs.
 
-    Runs are drawn with replacement; ``draws`` says how many draws gave a number. None where the
-    runs do not give one yet (UserError); no interval where no draw does.
+    Runs are drawn with replacement; ``draws`` says how many draws gave a number, which may be
+    infinite: then the interval has no end, ``high`` None. None where the runs themselves do not
+    give a finite one yet (UserError); no interval where no draw does.
     """
     try:
         values = numbers(runs)
     except UserError:
+        return dict.fromkeys(names)
+    if not np.isfinite(values).all():
         return dict.fromkeys(names)
     random, found = np.random.default_rng(0), []
     for _ in range(DRAWS):
@@ -193,8 +198,12 @@ def bootstrapped(
             found.append(numbers(drawn))
     ends: Any = [(None, None)] * len(names)
     if found:
-        ends = np.percentile(found, [2.5, 97.5], axis=0).T.tolist()
+        ends = np.percentile(found, [2.5, 97.5], axis=0, method="nearest").T.tolist()
     return {
-        name: {"value": value, "low": low, "high": high, "draws": len(found)}
+        name: {"value": value, "low": low, "high": _finite(high), "draws": len(found)}
         for name, value, (low, high) in zip(names, values, ends, strict=True)
     }
+
+
+def _finite(end: float | None) -> float | None:
+    return end if end is not None and math.isfinite(end) else None

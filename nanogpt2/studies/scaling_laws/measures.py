@@ -12,7 +12,7 @@ from nanogpt2 import reported
 from nanogpt2.depth import flops_per_token, scaling_parameters
 from nanogpt2.errors import UserError
 from nanogpt2.lab.small_run import SmallRun, small_config, small_run
-from nanogpt2.studies.scaling_laws.fits import Law, critical_batch, fit_law
+from nanogpt2.studies.scaling_laws.fits import DRAWS, Law, critical_batch, fit_law
 from nanogpt2.studies.scaling_laws.summary import Point, law_of
 
 LIVE_SHAPES = ((1, 16), (1, 32), (2, 32), (2, 64), (3, 96))
@@ -69,10 +69,12 @@ def interval(
     """An estimate of the record with its interval, or why there is none."""
     if estimate is None:
         return missing
-    value = format(estimate["value"], form)
-    if estimate["low"] is None:
-        return f"{value} (no interval: too few runs)"
-    return f"{value} ({estimate['low']:{form}} to {estimate['high']:{form}})"
+    value, low, high = (estimate[end] for end in ("value", "low", "high"))
+    if low is None:
+        return f"{value:{form}} (no interval: too few runs)"
+    said = f"{value:{form}} ({low:{form}} to {'no end' if high is None else format(high, form)})"
+    draws = estimate["draws"]
+    return said if draws == DRAWS else f"{said}, from {draws} of {DRAWS} draws"
 
 
 def rows_or_none(rows: Sequence[Sequence[Any]], columns: int) -> list[list[Any]]:
@@ -99,14 +101,16 @@ def count_rows(results: Mapping[str, Any]) -> list[list[Any]]:
     return rows_or_none(rows, 5)
 
 
-def held(results: Mapping[str, Any], way: str = "matrices and head") -> str:
-    """Which reported exponents of the best size lie in the record's interval by parabolas."""
-    told = results["laws"].get(way, {}).get("N_growth")
-    if not told or told["low"] is None:
-        return UNBRACKETED if results["grid"] else NOT_YET
-    inside = [f"{g.n:.2f} ({reported.SOURCES[g.key]}, {g.how})" for g in reported.GROWTHS
-              if told["low"] <= g.n <= told["high"]]  # fmt: skip
-    return "; ".join(inside) or "none"
+def held_rows(results: Mapping[str, Any]) -> list[list[Any]]:
+    """Rows: who reported it and how, what N counts, best N ~ C^a, and ours by the same count."""
+    rows = []
+    for g in reported.GROWTHS:
+        told = results["laws"].get(g.counts, {}).get("N_growth")
+        ours, inside = interval(told) if told else NOT_YET, ""
+        if told and told["low"] is not None:
+            inside = "yes" if told["low"] <= g.n <= told["high"] else "no"
+        rows.append([f"{reported.SOURCES[g.key]}: {g.how}", g.counts, f"{g.n:g}", ours, inside])
+    return rows
 
 
 def waste_rows(results: Mapping[str, Any], offs: Sequence[float]) -> list[list[Any]]:

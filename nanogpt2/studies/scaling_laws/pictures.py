@@ -187,7 +187,7 @@ def growth_lines(results: Mapping[str, Any], caption: str = "") -> Html:
         for how, name in (("parabolas", "N_growth"), ("law", "exponent"))
         if told[name]
     ]
-    theirs = [(f"{reported.SOURCES[g.key]}: {g.how}", g.n) for g in reported.GROWTHS]
+    theirs = [(f"{reported.SOURCES[g.key]}: {g.how}; {g.counts}", g.n) for g in reported.GROWTHS]
     said = []
     with plotting(6.6, 0.9 + 0.3 * (len(ours) + len(theirs))) as (fig, axes):
         for y, (name, told) in enumerate(ours):

@@ -17,6 +17,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
 from nanogpt2.lab.trials import Entry, Results, processors
 from nanogpt2.studies.scaling_laws.fits import (
+    DRAWS,
     Floats,
     Law,
     bootstrapped,
@@ -78,6 +79,20 @@ def ratio(points: Sequence[Point], way: str) -> Floats:
     if not (best := optima(points, way)):
         raise UserError("no budget's best size is bracketed; record more sizes")
     return (statistics.geometric_mean([D / N for _, N, D, _ in best]),)
+
+
+def steadiest(points: Sequence[Point]) -> dict[str, int]:
+    """Way of counting -> draws of the runs in which its best ratio moves least over the budgets.
+
+    Of ``DRAWS`` draws with replacement those count in which all ways have two budgets' ratios.
+    """
+    random, found = np.random.default_rng(0), dict.fromkeys(COUNTS, 0)
+    for _ in range(DRAWS):
+        drawn = [points[i] for i in random.integers(0, len(points), len(points))]
+        ratios = {way: [D / N for _, N, D, _ in optima(drawn, way)] for way in COUNTS}
+        if all(len(each) > 1 for each in ratios.values()):
+            found[min(ratios, key=lambda way: max(ratios[way]) / min(ratios[way]))] += 1
+    return found
 
 
 def law_of(points: Sequence[Point], way: str, near: Law | None = None) -> Law:
@@ -198,6 +213,7 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
         "machines": sorted({entry["machine"] for entry in entries}),
         "grid": [asdict(point) for point in points],
         "laws": laws(points) if points else {},
+        "steadiest": steadiest(points) if points else {},
         "batches": batches(known("batch")),
         "rates": rates(known("width")),
     }

@@ -69,7 +69,7 @@ def best_fit(
     capacity: int,
     buffer: int = BUFFER,
     refill: int = REFILL,
-    held: Buffer[int] | None = None,
+    held: Buffer | None = None,
 ) -> Iterator[Row]:
     """The package's packing with lengths in place of tokens, which is a thousand times as fast.
 
@@ -194,7 +194,7 @@ def filling(
     lengths: Sequence[int], capacity: int = ROW, buffer: int = BUFFER, refill: int = REFILL
 ) -> Filling:
     """What best fit does to its own buffer."""
-    held: Buffer[int] = Buffer()
+    held = Buffer()
     rows: list[int] = []
     share: list[float] = []
     half = sum(lengths) // capacity // 3

@@ -49,23 +49,29 @@ def wire_bytes(model: GPTConfig, ranks: int, bf16_tables: bool) -> int:
     return total + 4 * 2 * model.n_layer * model.residual_scalars
 
 
+def sent_bytes(model: GPTConfig, ranks: int, bf16_tables: bool = True) -> float:
+    """Bytes that one rank sends in a step, in a ring: all that passes any one place of it."""
+    return wire_bytes(model, ranks, bf16_tables) * (ranks - 1) / ranks
+
+
 LINKS = {
     "NVLink, 8 GPUs in a node": (450.0, 8),
-    "InfiniBand NDR, a card for each GPU": (50.0, 16),
-    "100 Gb/s Ethernet for a node of 8": (100 / 8 / 8, 16),
-    "10 Gb/s, two PCs": (10 / 8, 2),
+    "2 nodes, 8 cards of InfiniBand NDR each": (8 * 50.0, 16),
+    "2 nodes, one card of 100 Gb/s each": (100 / 8, 16),
+    "2 PCs, 10 Gb/s": (10 / 8, 2),
 }
-"""GB/s for each GPU in one direction, and ranks"""
+"""GB/s in one direction where the ring is narrowest, and ranks. Between nodes that is all of a
+node's cards: NCCL lays a ring over each, so that a card carries a share of the bytes"""
 
 
 def bandwidth_rows(step_seconds: float, depth: int = 24) -> list[list[Any]]:
-    """Rows: link, GB/s, ranks, GB sent by each in a step, seconds, share of a step of so many.
+    """Rows: link, GB/s, ranks, GB sent in a step, seconds, share of a step of so many ranks.
 
     ``step_seconds`` is a step on 8 ranks; more share the same batch, so theirs is shorter.
     """
     model, rows = dial(depth, "run1").model, []
     for name, (speed, ranks) in LINKS.items():
-        sent = wire_bytes(model, ranks, True) * (ranks - 1) / ranks / 1e9
+        sent = sent_bytes(model, ranks) / 1e9
         seconds = sent / speed
         share = f"{seconds / (step_seconds * 8 / ranks):.0%}"
         rows.append([name, f"{speed:.4g}", ranks, f"{sent:.2f}", f"{seconds:.3f}", share])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +20,7 @@ from nanogpt2.evals.core.fast.layout import Batch, Job, Key, Row, plan_batches, 
 from nanogpt2.evals.core.fast.prefix import SharedPrefix
 from nanogpt2.evals.core.results import NOTHING, Score
 from nanogpt2.kernels.loss import free_bytes
+from nanogpt2.machines import free_memory
 
 LOGIT_BYTES = 1 << 28
 """fp32 logits held at once"""
@@ -52,7 +52,7 @@ class Scorer:
         if self.device.type == "cuda":
             free = free_bytes(self.device)
         else:
-            free = psutil.virtual_memory().available
+            free = free_memory()
         fitting = int(0.4 * free) // self.bytes_per_token()
         return max(1024, min(fitting, MOST_TOKENS.get(self.device.type, 4096)))
 
