@@ -93,11 +93,12 @@ def asked_for(options: argparse.Namespace) -> tuple[Run, Plan]:
         data, sources = _data(options.data)
         run = Run(recipe, out, data, options.tokenizer, seed=options.seed or 0)
         run = replace(run, init_from=options.init_from, sources=sources)
+    most = options.core_max_per_task
     run = replace(
         run,
         device="cpu" if machine.is_processor else options.device,
         core_bundle=options.core_bundle or run.core_bundle,
-        core_max_per_task=options.core_max_per_task or run.core_max_per_task,
+        core_max_per_task=run.core_max_per_task if most is None else most,
         more_data=options.more_data,
         log=options.log,
         max_restarts=options.max_restarts,
@@ -164,6 +165,12 @@ def _check(options: argparse.Namespace) -> None:
             f"--cpu-ranks is {ranks}; a rehearsal has at most {MOST_CPU_RANKS}: every "
             "rank is a process with a copy of the model"
         )
+    if ranks is not None and options.device not in ("auto", "cpu"):
+        raise UserError(f"--cpu-ranks runs on the processor; leave out --device {options.device}")
+    if options.core_max_per_task is not None and options.core_max_per_task < 1:
+        raise UserError(
+            f"--core-max-per-task is {options.core_max_per_task}; it must be at least 1"
+        )
     if options.core_bundle is not None and not options.core_bundle.is_dir():
         raise UserError(f"--core-bundle {options.core_bundle}: there is no such folder")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
@@ -202,12 +209,12 @@ def _recorded(options: argparse.Namespace, out: Path) -> Run:
         known["tokenizer"] = config.get("tokenizer_dir")
         precision, data = config["identity"]["precision"], config["data_dir"]
         bundle = Path(config["core_bundle"]) if config.get("core_bundle") else None
+        sources = tuple(config.get("sources", ()))
     except (KeyError, TypeError):
         raise UserError(
             f"{path} was not written by this version of nanogpt2; start another run"
         ) from None
     run = Run.from_dict({**known, "precision": precision, "out": "."})
-    sources = tuple(config.get("sources", ()))
     if options.data is not None and (data or sources):
         data, sources = _data(options.data)  # it may have been moved
     elif options.data is not None:

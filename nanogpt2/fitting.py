@@ -5,6 +5,8 @@ Chapter: speedrun.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanogpt2.depth import Batch, Dial, dial, shape_batch
@@ -98,12 +100,13 @@ class Room:
         again = self.memory(at, 1, recompute=True).peak
         if not self.recompute and again <= self.usable:
             return f"with --set recompute=on it needs {again / GB:.1f} GB"
-        depths = shallower(at.depth, self.recipe)
-        if depth := next((d for d in depths if self.holds(dial(d, self.recipe))), None):
+        if depth := deepest(at.depth, self.recipe, lambda d: self.holds(dial(d, self.recipe))):
             return f"choose a smaller depth (--depth {depth} fits), or devices with more memory"
         return "choose a smaller model (--recipe laptop), or devices with more memory"
 
 
-def shallower(depth: int, recipe: Recipe) -> range:
-    """Depths below ``depth`` that the recipe's model can have, from the deepest."""
-    return range(depth - 1, 1 if recipe.model.backout else 0, -1)
+def deepest(below: int, recipe: Recipe, good: Callable[[int], bool]) -> int | None:
+    """The greatest depth ``below`` another that is ``good``, as all lesser ones are; None: none."""
+    depths = range(1 + recipe.model.backout, below)
+    number = bisect_left(depths, True, key=lambda depth: not good(depth))
+    return depths[number - 1] if number else None

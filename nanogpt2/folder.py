@@ -64,7 +64,7 @@ def claimed(out: Path) -> Iterator[None]:
             f"{out} holds {name}, which no run of this program made, and it would be "
             "overwritten; name another --out"
         )
-    new = not out.exists()
+    new = [place for place in (out, *out.parents) if not place.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
@@ -88,6 +88,6 @@ def claimed(out: Path) -> Iterator[None]:
             with suppress(OSError):
                 if made:
                     path.unlink()
-                if new:
-                    out.rmdir()
+                for place in new:
+                    place.rmdir()
         lock.release()

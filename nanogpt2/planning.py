@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nanogpt2.costs import assumed_mfu, energy_kwh, training_seconds
 from nanogpt2.depth import Batch, Dial, dial
 from nanogpt2.errors import UserError, run_command
-from nanogpt2.fitting import Room, shallower
+from nanogpt2.fitting import Room, deepest
 from nanogpt2.machines import (
     GB,
     Machine,
@@ -245,11 +245,12 @@ def _in_a_day(resolved: Dial, recipe: Recipe, seconds: float | None) -> Iterator
     """For those who have one card: how deep a model takes a day, where this one takes several."""
     if seconds is None or seconds < 2 * DAY or recipe.iterations is not None:
         return
-    for depth in shallower(resolved.depth, recipe):
-        less = seconds * dial(depth, recipe).total_flops / resolved.total_flops
-        if less <= DAY:
-            yield f"depth {depth} would take about {duration(less)}"
-            return
+
+    def less(depth: int) -> float:
+        return seconds * dial(depth, recipe).total_flops / resolved.total_flops
+
+    if depth := deepest(resolved.depth, recipe, lambda depth: less(depth) <= DAY):
+        yield f"depth {depth} would take about {duration(less(depth))}"
 
 
 def _data_bytes(resolved: Dial, recipe: Recipe) -> int:

@@ -126,7 +126,8 @@ class Speedrun:
     def stages(self) -> list[Stage]:
         """All but the first, which looks at the machine anew each time."""
         run, work, made = self.asked, self.work, self.stamps.made
-        core = [str(run.core_bundle), run.core_max_per_task]
+        bundle = run.core_bundle and run.core_bundle.resolve()  # as config.json has it
+        core = [str(bundle), run.core_max_per_task]
 
         def tokenizer() -> Any:
             if run.tokenizer:  # which the training holds to
@@ -229,15 +230,17 @@ class Speedrun:
 
 def check_same_run(run: Run) -> None:
     """UserError when ``run.out`` holds a run that learned something else: it would be lost."""
-    from nanogpt2.training.checkpoint import learned
-    from nanogpt2.training.onward import identity_of
-
     path = run.out / "config.json"
     if not path.is_file():
         return
+    from nanogpt2.training.checkpoint import learned
+    from nanogpt2.training.onward import identity_of
+
     known = read_json(path)
     begun = known.get("identity") if isinstance(known, dict) else None
-    if isinstance(begun, dict) and is_open(learned(run.out) or {}):
+    if not isinstance(begun, dict):
+        raise UserError(f"{path} is damaged; delete it, and it is made again")
+    if is_open(learned(run.out) or {}):
         begun = {**begun, "minutes": run.identity().get("minutes")}
     if what := difference(begun, identity_of(run)):
         if learned(run.out) is not None:
@@ -263,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     if options.dry_run:
         if rank() == 0:
+            check_same_run(run)
             plan = planning.measured(plan, run.recipe)
             print(*describe(run, plan), "", *outline(run, plan), sep="\n")
         return 0

@@ -71,6 +71,8 @@ class Work:
                 require_replaceable(self.tokenizer_dir, *([data] if data else []))
             return
         self.check_tokenizer(known)
+        if self.run.sources:
+            self.check_sources(known)
         if data is not None:
             self.check_text(data)
 
@@ -110,6 +112,34 @@ class Work:
         if known is None or "text" not in known:
             return now
         return continued(Text.from_record(known["text"]), now, self.run.more_data)
+
+    def check_sources(self, known: dict[str, Any]) -> None:
+        """UserError where --data names other text, or other weights, than the run learned from.
+
+        The sources that its ``config.json`` names are not read again: the shards that were made of
+        them are what it learns from.
+        """
+        from nanogpt2.data.mixture import follow, wanted
+        from nanogpt2.data.shards import MIXTURE
+        from nanogpt2.data.source import Text
+
+        if self.run.more_data:
+            raise UserError(
+                "--more-data takes folders of shards that are trained on as they lie; go on from "
+                f"the model with the new text in another run (--init-from {self.out})"
+            )
+        path = self.out / "config.json"
+        if path.is_file() and read_json(path).get("sources") == list(self.run.sources):
+            return
+        if (self.data_dir / MIXTURE).is_file() and "text" in known:
+            same = follow(self.data_dir, self.run.sources, Text.from_record(known["text"]))
+        else:
+            same = wanted(self.run.sources) == self.prepared()
+        if not same:
+            raise UserError(
+                f"the run in {self.out} learned from other text, or by other weights, than --data "
+                "names; go on with its own (--resume, without --data), or name another --out"
+            )
 
     def held_out(self) -> list[Path]:
         """The shards that the run is measured on."""
@@ -172,12 +202,13 @@ class Work:
         """
         from nanogpt2.data.corpus import missing_packages, write_embedded_corpus
         from nanogpt2.data.shards import find_shards, open_shard
-        from nanogpt2.evals.core.bundle import load_tasks
+        from nanogpt2.evals.core.bundle import load_tasks, published_scores
 
         if self.run.wants_core:
             if self.lacks_tasks():
                 self.screen.say("  fetching CORE's tasks (162 MB)")
             load_tasks(self.find_tasks())
+            published_scores(self.find_tasks())
         if self.run.data is not None:
             shards = find_shards(self.data_dir)
             for shard in shards.files:
@@ -325,6 +356,7 @@ class Work:
         from nanogpt2.evals.core.bundle import published_scores
 
         bundle = self.find_tasks()
+        published = published_scores(bundle)  # a damaged table is told before the hour, not after
         with self.screen.progress("examples") as advance:
             result = evaluate_core(
                 self.engine(self.ranks).model,
@@ -334,7 +366,7 @@ class Work:
                 progress=advance,
             )
         self.screen.say(f"  {result.label}: {result.core:.4f}")
-        return self.write("core.json", result.to_dict(published_scores(bundle)))
+        return self.write("core.json", {**result.to_dict(published), "trained": self.trained()})
 
     def engine(self, ranks: Ranks | None = None) -> Engine:
         """The trained model on this rank's device, loaded once; ``ranks`` where all load it."""

@@ -39,6 +39,13 @@ def test_a_small_device_gets_fewer_rows_and_more_passes():
     assert rows == sorted(rows, reverse=True) and rows[-1] < 8
 
 
+def test_what_fits_is_found_soon_however_deep_the_model_asked_for_is():
+    made = plan("run1", 65_535, machine_of("RTX 3060"))
+    depth = int(re.search(r"--depth (\d+) fits", made.reasons[0])[1])
+    assert plan("run1", depth, machine_of("RTX 3060")).fits
+    assert not plan("run1", depth + 1, machine_of("RTX 3060")).fits
+
+
 def test_what_does_not_fit_says_why():
     small = replace(machine_of("L4"), memory_bytes=8 * 10**9)
     made = plan("run1", None, small)

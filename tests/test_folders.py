@@ -211,9 +211,10 @@ def test_a_folder_that_comes_to_be_while_it_is_made_is_looked_at_first(
 
 
 def test_where_no_run_begins_nothing_stays(tmp_path: Path) -> None:
-    with claimed(tmp_path / "new"):
-        pass
-    assert tree(tmp_path) == {}
+    for name in ("new", "new/below/it"):
+        with claimed(tmp_path / name):
+            pass
+        assert tree(tmp_path) == {} and not list(tmp_path.iterdir())
 
 
 # During the work

@@ -12,6 +12,7 @@ from nanogpt2.errors import run_command
 
 TRAINER = ("nanogpt2.training.command", "--data", "DIR", "--tokenizer", "DIR")
 TOKENIZER = ("nanogpt2.data.tokenizer", "--data", "DOCUMENTS", "--vocab-size", "300")
+SPEEDRUN = ("nanogpt2.speedrun", "--recipe", "laptop", "--out", "NEW")
 MISTAKES = {
     "a trainer into a file": ((*TRAINER, "--out", "FILE"), "FILE is a file; name a folder"),
     "a trainer below a file": ((*TRAINER, "--out", "FILE/run"), "cannot be written (Not a dir"),
@@ -26,6 +27,14 @@ MISTAKES = {
     "a price that is no number": (
         ("nanogpt2.planning", "--dollars-per-hour", "nan"),
         "the price is nan dollars an hour; give 0 or more",
+    ),
+    "a device beside ranks on the processor": (
+        (*SPEEDRUN, "--cpu-ranks", "2", "--device", "banana"),
+        "--cpu-ranks runs on the processor; leave out --device banana",
+    ),
+    "no examples of CORE": (
+        (*SPEEDRUN, "--core-max-per-task", "0"),
+        "--core-max-per-task is 0; it must be at least 1",
     ),
     "a negative price": (
         ("nanogpt2.planning", "--dollars-per-hour", "-1"),

@@ -125,6 +125,24 @@ def test_data_that_is_gone_is_told_with_the_way_on(begun: Path, capsys) -> None:
     assert tree(begun) == before
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"recipe": {}, "identity": 3}'])
+def test_a_damaged_record_of_the_run_is_told_with_its_cure(
+    begun: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = begun / "run" / "config.json"
+    config.write_text(text)
+    for more in ([], ["--dry-run"]):
+        assert exit_code(command(begun / "data", begun / "run", *more)) == 2
+        assert "config.json is damaged; delete it" in capsys.readouterr().err.splitlines()[-1]
+    config.unlink()
+    assert main(command(begun / "data", begun / "run")) == 0
+    assert list(losses(begun / "run")) == list(range(1, STEPS + 1))
+
+
+def test_a_dry_run_refuses_what_the_run_would(begun: Path) -> None:
+    assert exit_code(command(begun / "data", begun / "run", "--seed", "5", "--dry-run")) == 2
+
+
 def test_the_identity_has_the_digests(finished: Path) -> None:
     config = json.loads((finished / "run" / "config.json").read_text())
     state = json.loads(next(finished.glob(f"run/checkpoints/*{STEPS}/state.json")).read_text())

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanogpt2.data.dealing import furthest_behind
-from nanogpt2.data.prepare import identity_of, prepare
+from nanogpt2.data.prepare import SUMMARY, identity_of, prepare
 from nanogpt2.data.shards import MIXTURE, find_shards, open_shard, read_documents, write_shard
+from nanogpt2.data.source import Text, shard_digest
 from nanogpt2.errors import UserError
-from nanogpt2.files import atomic_directory, write_json
+from nanogpt2.files import atomic_directory, read_json, write_json
 
 MEASURED = 40_000_000
 """characters of held-out text in a mixture, at most"""
@@ -102,7 +103,7 @@ def lay_out(
     for n, part in enumerate(parts):
         folder = part.path.resolve()
         if not is_ready(folder):
-            folder = out.absolute().with_name(f"{out.name}-{n}")
+            folder = out.absolute().with_name(_beside(out, n))
             say(f"  {part.path}:")
             for line in prepare([part.path], folder, told=told).describe():
                 say(f"  {line}")
@@ -112,12 +113,49 @@ def lay_out(
         held_out = (find_shards(folder).held_out for folder in folders)
         streams = [chain.from_iterable(map(read_documents, paths)) for paths in held_out]
         write_shard(temporary / "validation.parquet", _in_turn(streams, weights))
-        sources = [
-            {"folder": str(folder), "weight": weight}
-            for folder, weight in zip(folders, weights, strict=True)
-        ]
-        write_json(temporary / MIXTURE, {"sources": sources, "identity": wanted(names)})
+        _write(temporary / MIXTURE, out, folders, parts, wanted(names))
         check(temporary)
+
+
+def _beside(out: Path, n: int) -> str:
+    """Name of the folder beside a mixture that holds what was made of source ``n``."""
+    return f"{out.name}-{n}"
+
+
+def _write(
+    path: Path, out: Path, folders: Sequence[Path], parts: Sequence[Part], identity: str
+) -> None:
+    """``mixture.json``; what was made beside the mixture is told from there, and moves with it."""
+    own = {out.absolute().with_name(_beside(out, n)): n for n in range(len(parts))}
+    sources = [
+        {
+            "folder": f"../{_beside(out, own[folder])}" if folder in own else str(folder),
+            "weight": part.weight,
+        }
+        for folder, part in zip(folders, parts, strict=True)
+    ]
+    write_json(path, {"sources": sources, "identity": identity})
+
+
+def follow(out: Path, names: Sequence[str], began: Text) -> bool:
+    """Whether ``names`` are the sources of the mixture in ``out``, of which a run ``began`` to
+    learn, wherever they lie by now; from there they are read then."""
+    parts, folders = parts_of(names), list[Path]()
+    if tuple(part.weight for part in parts) != began.weights:
+        return False
+    for n, part in enumerate(parts):
+        folder, made = part.path.resolve(), out.absolute().with_name(_beside(out, n))
+        if not is_ready(folder):
+            summary = read_json(made / SUMMARY) if (made / SUMMARY).is_file() else {}
+            if summary.get("identity") != identity_of([folder]):
+                return False
+            folder = made
+        its_own = [s.digest for s, of in zip(began.train, began.sources, strict=True) if of == n]
+        if [shard_digest(path) for path in find_shards(folder).train] != its_own:
+            return False
+        folders.append(folder)
+    _write(out / MIXTURE, out, folders, parts, wanted(names))
+    return True
 
 
 def _in_turn(streams: Sequence[Iterator[str]], weights: Sequence[float]) -> Iterator[str]:

@@ -103,7 +103,8 @@ def _mixed(folder: Path) -> Shards:
     cure = "make the mixture again (the run's --data A:0.7 B:0.3)"
     record = read_json(folder / MIXTURE, cure)
     try:
-        parts = [(Path(one["folder"]), float(one["weight"])) for one in record["sources"]]
+        told = [(one["folder"], float(one["weight"])) for one in record["sources"]]
+        parts = [((folder / place).resolve(), weight) for place, weight in told]
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{folder / MIXTURE} is damaged; {cure}") from None
     if not all(0 < weight < math.inf for _, weight in parts):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import read_json, read_lines
+from nanogpt2.files import read_json, read_lines, sha256_of
 from nanogpt2.journal import Journal
 from nanogpt2.run import WARMUP_STEPS
 
@@ -81,6 +81,10 @@ def load_run(folder: Path | str) -> Run:
             f"{folder}/config.json is not that of a run; "
             "give a folder that nanogpt2.speedrun wrote, such as runs/laptop"
         )
+    core, path = part("core.json", {}), folder / "training.json"
+    trained = sha256_of(path) if path.is_file() else ""
+    if core.get("trained", trained) != trained:  # of a model that was here before this one
+        core = {}
     return Run(
         folder=folder,
         config=config,
@@ -88,7 +92,7 @@ def load_run(folder: Path | str) -> Run:
         length=part("length.json", {}),
         training=part("training.json", {}),
         evaluation=part("evaluation.json", {}),
-        core=part("core.json", {}),
+        core=core,
         samples=part("samples.json", []),
         stages=Journal(folder).seconds(),
     )

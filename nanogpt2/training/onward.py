@@ -23,6 +23,7 @@ from nanogpt2.run import Run
 from nanogpt2.training.checkpoint import (
     FOR_A_MODEL,
     MODEL_FILE,
+    damaged,
     find_checkpoint,
     learned,
     read_state,
@@ -41,7 +42,8 @@ def onward_recipe(path: Path, named: str | None) -> Recipe:
     recipe could have made one of its sizes.
     """
     if is_nanochat(path):
-        config, own = read_nanochat(path)[0], get_recipe(named or "run1")
+        with damaged(path, "fetch it again"):
+            config, own = read_nanochat(path)[0], get_recipe(named or "run1")
     else:
         state = read_state(find_checkpoint(path, FOR_A_MODEL))
         config = GPTConfig.from_dict(state["model"])

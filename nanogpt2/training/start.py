@@ -150,7 +150,7 @@ def _choose(asked: Run, tell: Callable[[str], None]) -> Path | None:
             )
         return None
     found = find_checkpoint(named)
-    if kept and step_of(kept[0]) > step_of(found):
+    if kept and step_of(kept[0]) > read_state(found)["step"]:  # its folder may have any name
         if asked.resume and run.resolve() not in found.resolve().parents:
             return newest_whole(run, tell) or found  # it began there, and has come further
         raise UserError(

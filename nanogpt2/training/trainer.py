@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 import time
@@ -315,7 +314,8 @@ class Trainer:
 
     def _requests(self) -> list[float]:
         # by the first rank's clock: the others' counts also their waiting for what it writes
-        late = self.speed.seconds >= (self.loop.max_seconds or math.inf)
+        most = self.loop.max_seconds
+        late = most is not None and self.speed.seconds >= most
         return self.stopper.requests(late and self.ranks.is_main)
 
     def _stop(self) -> bool:

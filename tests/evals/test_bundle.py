@@ -118,6 +118,7 @@ CASES = {
         edit("words", 1, lambda item: item.update(continuation=" ")),
         r"words.jsonl line 1 has an empty continuation",
     ),
+    "no task": (write("core.yaml", "icl_tasks: []"), r"core.yaml does not describe tasks"),
     "too few": (
         write(
             "eval_data/some/words.jsonl", '{"context": "a", "continuation": "b", "category": ""}'

@@ -22,6 +22,7 @@ from nanogpt2.speedrun import check_same_run
 from nanogpt2.training.checkpoint import list_checkpoints, read_state
 from nanogpt2.training.command import main
 from nanogpt2.training.loading import find_tokenizer
+from nanogpt2.training.nanochat import newest
 from nanogpt2.training.onward import identity_of, onward_recipe
 from nanogpt2.training.trainer import train
 from tests.drills.tiny_run import RECIPE, SAME, TinyData, differences
@@ -143,6 +144,12 @@ def test_it_goes_on_from_nanochat(tiny_data: TinyData, tmp_path: Path, place: st
     before, after = load_model(base).state_dict(), load_model(out).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert find_tokenizer(out).digest == Tokenizer.load(tiny_data.tokenizer_dir).digest
+    file = newest(theirs)[1]
+    for damage in (b"no pickle", file.read_bytes()[:1000]):
+        cut = Path(shutil.copytree(theirs, tmp_path / f"cut{len(damage)}"))
+        newest(cut)[1].write_bytes(damage)
+        with pytest.raises(UserError, match="is damaged.*fetch it again"):
+            onward_recipe(cut, None)
     again = tmp_path / "named"
     named = ["--tokenizer", str(tiny_data.tokenizer_dir), "--out", str(again)]
     shutil.rmtree(theirs / "tokenizer")

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             labels = [label.strip() for label in labels.split(",") if label.strip()]
             if not labels:
                 raise UserError("--tasks names no task; give labels separated by commas")
+        published = published_scores(bundle)  # a damaged table is told before the hour, not after
         model, tokenizer = load(options, ranks)
         evaluator = CoreEvaluator(
             tokenizer,
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Screen(quiet=not ranks.is_main).progress("examples") as progress:
             result = evaluator.evaluate(model, progress)
         if ranks.is_main:
-            show(result, published_scores(bundle), options.out)
+            show(result, published, options.out)
     return 0
 
 

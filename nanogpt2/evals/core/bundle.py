@@ -63,6 +63,8 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
         entries = yaml.safe_load(_read_text(path))["icl_tasks"]
         for entry in entries:
             _check_entry(entry)
+        if not entries:
+            raise ValueError("it lists none")
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
