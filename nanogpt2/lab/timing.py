@@ -18,7 +18,7 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
 
 
 def best_seconds(
-    runs: Sequence[Callable[[], Any]], rounds: int, device: str = "cpu"
+    runs: Sequence[Callable[[], Any]], rounds: int, device: torch.device | str = "cpu"
 ) -> list[float]:
     """Best of each over ``rounds``, after one that does not count.
 
@@ -39,9 +39,10 @@ def torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _seconds(run: Callable[[], Any], device: str = "cpu") -> float:
+def _seconds(run: Callable[[], Any], device: torch.device | str = "cpu") -> float:
     started = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    kind = torch.device(device).type
+    if kind in ("cuda", "mps"):
+        getattr(torch, kind).synchronize()
     return time.perf_counter() - started

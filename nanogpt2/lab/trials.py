@@ -198,6 +198,14 @@ class Results:
             wanted.setdefault(trial.identity, trial)
         return list(wanted.values())
 
+    def by_other_code(self, trials: Sequence[Trial]) -> int:
+        """How many of them are recorded, but only as the code was before it last changed."""
+        made = dict[str, set[str]]()
+        for entry in self.all():
+            made.setdefault(entry["identity"], set()).add(entry.get("source", ""))
+        known = [trial for trial in trials if trial.identity in made]
+        return sum(_source(trial.within) not in made[trial.identity] for trial in known)
+
     def write(self, trial: Trial, result: Mapping[str, Any]) -> None:
         """Put a trial's file in place, whole."""
         body = json.loads(json.dumps(result, allow_nan=False))
@@ -325,6 +333,10 @@ def run_trials(
     """
     pending = results.pending(trials)
     tell(f"{len(trials) - len(pending)} of {len(trials)} trials are done, {len(pending)} to go")
+    if other := results.by_other_code(trials):
+        tell(
+            f"{other} of them are by another state of the code; delete a file to have it made anew"
+        )
     if not pending:
         return
     _check_text(pending[0], protocol, results)

@@ -153,6 +153,23 @@ def test_a_prediction_is_made_by_keys_alone(page: Any) -> None:
     assert "You predicted this." in page.locator(".ng-reveal").inner_text()
 
 
+def test_the_answer_is_heard_where_no_prediction_was_made(page: Any) -> None:
+    """The pressed button goes, so the focus goes to what it opened, and nothing else is said."""
+    later = page.locator(".ng-reveal")
+    later.get_by_role("button").press("Enter")
+    assert "Measured: two" in later.inner_text()
+    assert page.evaluate("document.activeElement.className") == "ng-after"
+    assert "not committed" not in later.inner_text()
+
+
+def test_a_choice_is_kept_where_storage_is_full(page: Any) -> None:
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    box = page.locator(".ng-predict").first
+    box.get_by_text("one", exact=True).click()
+    box.locator(".ng-commit").click()
+    assert "Kept: one" in box.inner_text()
+
+
 def test_a_quiz_marks_and_lets_try_again(page: Any) -> None:
     box = page.locator(".ng-quiz")
     box.get_by_text("left", exact=True).click()

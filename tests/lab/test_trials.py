@@ -178,6 +178,15 @@ def test_another_machine_makes_the_baseline_anew_for_its_pairs(
     assert not results.pending(asked) and len(results.all()) == 3
 
 
+def test_runs_of_an_earlier_state_of_the_code_are_told(tmp_path: Path, text: Text) -> None:
+    results, trial = Results(tmp_path), Trial("base", TINY, 0)
+    made = train(trial, text, 8)
+    results.write(trial, {**made, "source": "of yesterday"})
+    assert not results.pending([trial]) and results.by_other_code([trial]) == 1
+    results.write(trial, made)
+    assert results.by_other_code([trial]) == 0
+
+
 def test_a_number_changed_by_hand_is_noticed(tmp_path: Path, text: Text) -> None:
     trial = Trial("a", TINY, 0)
     results = Results(tmp_path)

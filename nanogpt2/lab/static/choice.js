@@ -1,7 +1,7 @@
 // The reader's choice, kept in this browser where it allows that, else while the page is open.
 function kept(box) {
   try {
-    return JSON.parse(localStorage.getItem(box.dataset.key));
+    return JSON.parse(localStorage.getItem(box.dataset.key)) || box.memory || null;
   } catch (refused) {
     return box.memory || null;
   }

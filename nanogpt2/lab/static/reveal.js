@@ -18,6 +18,9 @@ wire("reveal", (box) => {
   open.addEventListener("click", () => {
     after.hidden = false;
     open.hidden = true;
+    said.textContent = "";
+    after.tabIndex = -1; // the button that had the focus is gone
+    after.focus();
   });
   draw();
 });

@@ -71,7 +71,7 @@ def two_lengths(caption: str = "") -> Html:
 def norm_frame(times: float, plus: float) -> tuple[str, str]:
     """``times * (pattern + plus)``, and what LayerNorm and RMSNorm make of it; for ``explore``."""
     x = times * (torch.tensor(PATTERN, dtype=torch.float64) + plus)
-    layer, rms = F.layer_norm(x, x.shape), rms_norm(x)
+    layer, rms = F.layer_norm(x, x.shape, eps=torch.finfo(torch.float32).eps), rms_norm(x)
     size = float(x.square().mean().sqrt())
     told = (f"x: rms {size:.3g}, mean {float(x.mean()):.3g}", "LayerNorm(x)", "RMSNorm(x)")
     panels = zip(told, (x, layer, rms), (1.25 * float(x.abs().max()), 2.2, 2.2), strict=True)

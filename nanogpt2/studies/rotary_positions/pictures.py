@@ -148,16 +148,20 @@ def unfinished_turns(base: float, head_dim: int = 128, length: int = 2048) -> in
 def likeness_frame(base: float) -> tuple[Figure, str]:
     """``likeness`` drawn for one base; a frame for ``explore``."""
     values, slow = likeness(base), unfinished_turns(base)
+    lowest = float(values.min())
     with plotting(height=2.7) as (fig, axes):
         # dense near zero, where the curve is steep, and thinner further out
         at = torch.cat((torch.arange(0, 128, 2), torch.arange(128, 2048, 8)))
         axes.plot(at.numpy(), values[at].numpy())
         axes.axhline(0, color=COLOURS[5], linewidth=1)
-        axes.set(ylim=(-0.3, 1.05), xlabel="distance in tokens", ylabel="likeness")
+        axes.set(
+            ylim=(min(-0.3, 1.05 * lowest), 1.05), xlabel="distance in tokens", ylabel="likeness"
+        )
         axes.set_title(f"{slow} of 64 pairs turn less than once in 2,048 positions")
     near, far = float(values[:64].mean()), float(values[1024:].mean())
     alt = (
-        f"Base {base:,.0f}: likeness falls from 1 at distance 0; it averages {near:.2f} over the "
-        f"first 64 positions and {far:.2f} beyond 1,024. {slow} of 64 pairs turn less than once."
+        f"Base {base:,.0f}: likeness is 1 at distance 0 and {lowest:.2f} at its lowest. It "
+        f"averages {near:.2f} over the first 64 positions and {far:.2f} beyond 1,024. {slow} of 64 "
+        "pairs turn less than once."
     )
     return fig, alt

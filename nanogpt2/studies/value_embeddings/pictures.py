@@ -41,7 +41,7 @@ def value_frame(context: str, gate: float) -> tuple[Figure, str]:
             axes.bar(range(CHANNELS), values.numpy(), 0.62, base, color=COLOURS[place])
             axes.axhline(base, color=COLOURS[5], linewidth=0.8)
             axes.text(-0.6, base + 2.3, name, va="center", size=11)
-        axes.set(ylim=(-14, 3), xlim=(-0.7, CHANNELS - 0.3))
+        axes.set(ylim=(-15.5, 3), xlim=(-0.7, CHANNELS - 0.3))
         axes.set_axis_off()
     listed = ", ".join(f"{value:.1f}" for value in total.flatten().tolist())
     return fig, f"{context}, gate {gate:g}: the eight numbers of the value of 'bank' are {listed}."

@@ -53,7 +53,8 @@ def attention_frame(windows: str, scores: str, length: int) -> tuple[str, str]:
     parts = step_parts(model, NODE_TOKENS, max(1, 32768 // length), scores=scores)
     whole = sum(part.seconds for part in parts)
     told = f"attention {parts[2].seconds / whole:.0%} of {1000 * whole:,.0f} ms."
-    return _bars(parts[:5], 900, told)
+    longest = max(1000 * part.seconds for part in parts[:5])
+    return _bars(parts[:5], max(900, longest), told)
 
 
 def where_it_went(caption: str) -> Html:
