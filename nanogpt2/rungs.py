@@ -28,12 +28,14 @@ TUNED: Mapping[str, Settings] = {
         "warmup_steps": 128,
         "matrices_adamw.lr": 0.00075,
         "matrices_adamw.betas": (0.8, 0.95),
+        "matrices_adamw.weight_decay": 0.1,
     },
     "adamw": {
         "warmup_steps": 128,
         "matrices_adamw.lr": 0.003,
         "lm_head.lr": 0.008,
         "matrices_adamw.betas": (0.8, 0.95),
+        "matrices_adamw.weight_decay": 0.1,
     },
     "plain_decay": {"muon.weight_decay": 0.000781},
 }

@@ -55,7 +55,7 @@ def test_a_search_finds_the_best_of_a_bowl(sweep) -> None:
         ends |= {trial.identity: bits(trial.recipe) for trial in missing}
     found = search(sweep, ends)
     assert found.best == {name: sweep.axes[name][at] for name, at in wanted.items()}
-    assert len(ends) < 6 * len(sweep.axes)
+    assert len(ends) <= 6 * len(sweep.axes)
 
 
 def test_a_search_passes_over_what_diverged() -> None:
@@ -174,8 +174,8 @@ def test_pairs_of_a_second_machine_count_and_what_was_run_on_both_is_told(tmp_pa
     kept = lab.recorded("ladder", record_summary(PLAN, results.folder).parent)
     shown = ladder.machines_table(kept)
     apart = YARDSTICK.iterations**-0.1 - bits
-    assert f"{without[0].name} minus top | 0 | {-apart:+.4f} | {-apart:+.4f} | 0.0000" in shown.text
-    assert "top | 1 | " in shown.text and shown.text.count("| 0.0100") == 3
+    assert f"{without[0].name} minus top | 0 | {-apart:+.4f} | {-apart:+.4f} | 0" in shown.text
+    assert "top | 1 | " in shown.text and shown.text.count("| 0.01") == 3
 
 
 def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:

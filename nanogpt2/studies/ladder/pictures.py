@@ -214,7 +214,7 @@ def machines_table(kept: Record, caption: str = "") -> Html:
     def row(name: str, seed: int, bpb: Mapping[str, float], form: str) -> None:
         known = [bpb[machine] for machine in machines if machine in bpb]
         cells = [format(bpb[m], form) if m in bpb else "" for m in machines]
-        rows.append([name, str(seed), *cells, f"{max(known) - min(known):.4f}"])
+        rows.append([name, str(seed), *cells, f"{round(max(known) - min(known), 9):.1g}"])
 
     for (name, seed), run in repeated.items():
         row(name, seed, run["bpb"], ".4f")
@@ -254,17 +254,17 @@ def seeds_table(kept: Record) -> Html:
 
 
 def sweep_table(kept: Record) -> Html:
-    """Every rate that was tried, and what it came to."""
+    """Every rate that was tried, what it came to, and which was taken."""
     rows = []
     for name, settings in kept.results["sweep"].items():
         for setting, tried in settings.items():
             known = [(value, bpb) for value, bpb in tried if bpb is not None]
-            best = min(known, key=lambda pair: pair[1])[0] if known else ""
+            taken = kept.configuration["tuned"].get(name, {}).get(setting, "")
             # nothing lies below zero
-            edge = len(known) > 1 and best and best in (known[0][0], known[-1][0])
+            edge = len(known) > 1 and taken and taken in (known[0][0], known[-1][0])
             listed = ", ".join(f"{_short(value)}: {bpb:.4f}" for value, bpb in known)
-            rows.append([f"{name}, {setting}", _short(best) + ", an edge" * bool(edge), listed])
-    return table(["of", "best", "bits per byte of each"], rows, "recorded", kept)
+            rows.append([f"{name}, {setting}", _short(taken) + ", an edge" * bool(edge), listed])
+    return table(["of", "taken", "bits per byte of each"], rows, "recorded", kept)
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from nanogpt2.lab.trials import Trial
 from nanogpt2.recipes import LAPTOP, YARDSTICK, Recipe, get_recipe
 from nanogpt2.rungs import FOOT, Ladder
 
-ADAMW_BETAS = ((0.8, 0.95), (0.9, 0.95), (0.9, 0.98))
+ADAMW_BETAS = ((0.6, 0.95), (0.7, 0.95), (0.8, 0.95), (0.9, 0.95), (0.9, 0.98))
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Sweep:
     start: Recipe
     axes: Mapping[str, Sequence[Any]]
     """setting -> its values in order; it moves to a neighbour while that is better"""
+    rounds: int = 1
+    """times that all settings are gone through: what is best of one may hang on a later one"""
+    least: float = 0.0
+    """by how many bits per byte a neighbour must be better"""
 
 
 @dataclass
@@ -42,16 +46,29 @@ def value_of(recipe: Recipe, setting: str) -> Any:
     return reduce(getattr, setting.split("."), recipe)
 
 
+A_THIRD_OF_A_SEED = 0.002
+"""bits per byte: a smaller gain, by one seed, is chance, not worth another foot of the ladder"""
 RATES = ("muon.lr", "muon.weight_decay", "lm_head.lr", "wte.lr", "value_embeddings.lr",
          "x0_lambdas.lr", "resid_lambdas.lr")  # fmt: skip
 UNTUNED = get_recipe(YARDSTICK, **{name: value_of(LAPTOP, name) for name in RATES})
 UNTUNED = get_recipe(UNTUNED, **{"muon.momentum_steps": 96})
 """where the search begins: the laptop's rates, whatever an earlier search has put in their place"""
 STARTS: dict[str, dict[str, Any]] = {
-    FOOT: {"lm_head.lr": 0.004, "warmup_steps": 32},
-    "adamw": {"warmup_steps": 32},
+    FOOT: {
+        "matrices_adamw.lr": 0.00075,
+        "lm_head.lr": 0.004,
+        "warmup_steps": 128,
+        "matrices_adamw.betas": (0.8, 0.95),
+    },
+    "adamw": {
+        "matrices_adamw.lr": 0.003,
+        "lm_head.lr": 0.008,
+        "warmup_steps": 128,
+        "matrices_adamw.betas": (0.8, 0.95),
+    },
     "plain_decay": {},
 }
+"""where the others begin: AdamW's where an earlier search over narrower lists had ended"""
 
 
 def _doubling(middle: float, down: int, up: int, factor: float = 2.0) -> tuple[float, ...]:
@@ -62,10 +79,11 @@ def sweeps() -> list[Sweep]:
     """Run 1's model; the foot of the ladder; run 1 with AdamW, and with plain decay."""
     start = Ladder(STARTS, UNTUNED)
     matrices = {
-        "matrices_adamw.lr": _doubling(0.003, 2, 3),
+        "matrices_adamw.lr": _doubling(0.003, 6, 3),
         "lm_head.lr": _doubling(0.004, 3, 3),
-        "warmup_steps": (0, 16, 32, 64, 128),
+        "warmup_steps": (0, 16, 32, 64, 128, 192, 256),
         "matrices_adamw.betas": ADAMW_BETAS,
+        "matrices_adamw.weight_decay": (0.0, *_doubling(0.1, 2, 2, 4.0)),
     }
     return [
         Sweep(
@@ -82,12 +100,12 @@ def sweeps() -> list[Sweep]:
                 "muon.momentum_steps": (24, 48, 96, 192, 384),
             },
         ),
-        Sweep(FOOT, start.climbed[FOOT], matrices),
-        Sweep("adamw", start.without("muon"), matrices),
+        Sweep(FOOT, start.climbed[FOOT], matrices, 2, A_THIRD_OF_A_SEED),
+        Sweep("adamw", start.without("muon"), matrices, 2, A_THIRD_OF_A_SEED),
         Sweep(
             "plain_decay",
             start.without("cautious"),
-            {"muon.weight_decay": _doubling(0.2, 4, 0, 4.0)},
+            {"muon.weight_decay": (0.0, *_doubling(0.2, 4, 0, 4.0))},
         ),
     ]
 
@@ -125,8 +143,9 @@ def _finite(bpb: float) -> float | None:
 def search(sweep: Sweep, ends: Mapping[str, float]) -> Found:
     """Go as far as the known ``ends`` lead: a trial's identity -> its bits per byte."""
     recipe, found = sweep.start, Found()
-    for setting, values in sweep.axes.items():
-        tried: dict[Any, float] = found.tried.setdefault(setting, {})
+    for setting, values in [*sweep.axes.items()] * sweep.rounds:
+        tried: dict[Any, float] = {}  # at the others' best of now
+        found.tried[setting] = tried
         here = values.index(value_of(recipe, setting))
         while True:
             near = [i for i in (here - 1, here, here + 1) if 0 <= i < len(values)]
@@ -137,7 +156,7 @@ def search(sweep: Sweep, ends: Mapping[str, float]) -> Found:
             scores = {i: ends[trial.identity] for i, trial in trials.items()}
             tried |= {values[i]: scores[i] for i in near}
             best = min(near, key=scores.__getitem__)
-            if best == here or not math.isfinite(scores[best]):
+            if not scores[here] - scores[best] > sweep.least:
                 break
             here = best
         recipe = get_recipe(recipe, **{setting: values[here]})
