@@ -354,6 +354,7 @@ class Work:
         """CORE of the trained model; all ranks ask a share of the examples."""
         from nanogpt2.evals.core import evaluate_core
         from nanogpt2.evals.core.bundle import published_scores
+        from nanogpt2.reporting.run import weights_of
 
         bundle = self.find_tasks()
         published = published_scores(bundle)  # a damaged table is told before the hour, not after
@@ -366,7 +367,8 @@ class Work:
                 progress=advance,
             )
         self.screen.say(f"  {result.label}: {result.core:.4f}")
-        return self.write("core.json", {**result.to_dict(published), "trained": self.trained()})
+        scores = {**result.to_dict(published), "weights": weights_of(self.out)}
+        return self.write("core.json", scores)
 
     def engine(self, ranks: Ranks | None = None) -> Engine:
         """The trained model on this rank's device, loaded once; ``ranks`` where all load it."""

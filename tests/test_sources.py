@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt2.reporting.run import load_run
+from nanogpt2.reporting.run import load_run, weights_of
 from nanogpt2.speedrun import main
 from tests.test_folders import tree
 from tests.test_speedrun import STEPS, command, exit_code, losses, write_documents
@@ -93,9 +93,12 @@ def test_what_was_made_for_a_mixture_moves_with_its_run(mixed: Path) -> None:
 
 def test_a_score_of_an_earlier_model_is_not_shown(begun: Path) -> None:
     run = begun / "run"
-    score = {"core": 0.25, "tasks": {}}
-    for trained, shown in ((None, 0.25), ("of another", None)):
-        (run / "core.json").write_text(
-            json.dumps(score | ({"trained": trained} if trained else {}))
-        )
+    assert main(command(begun / "own.jsonl", run)) == 0
+    own = weights_of(run)
+    assert own is not None
+    for weights, shown in ((None, 0.25), (own, 0.25), ("of another", None)):
+        score = {"core": 0.25, "tasks": {}} | ({"weights": weights} if weights else {})
+        (run / "core.json").write_text(json.dumps(score))
         assert load_run(run).core.get("core") == shown
+    shutil.rmtree(run / "checkpoints")
+    assert load_run(run).core["core"] == 0.25, "nothing is left to tell by"

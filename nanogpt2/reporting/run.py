@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nanogpt2.errors import UserError
-from nanogpt2.files import read_json, read_lines, sha256_of
+from nanogpt2.files import read_json, read_lines
 from nanogpt2.journal import Journal
 from nanogpt2.run import WARMUP_STEPS
 
@@ -62,6 +64,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [records[step] for step in sorted(records)]
 
 
+def weights_of(folder: Path) -> str | None:
+    """SHA-256 of the weights with which the run in ``folder`` ended; None where they are gone."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        ended = json.loads((folder / "training.json").read_text(encoding="utf-8"))["checkpoint"]
+        # as nanogpt2.training.checkpoint names it, which needs torch
+        marker = json.loads((folder / ended / "COMPLETE").read_text(encoding="utf-8"))
+        return str(marker["files"]["model.safetensors"]["sha256"])
+    return None
+
+
 def load_run(folder: Path | str) -> Run:
     """Read the run in ``folder``; UserError when it is not the folder of a run."""
     folder = Path(folder)
@@ -81,9 +93,8 @@ def load_run(folder: Path | str) -> Run:
             f"{folder}/config.json is not that of a run; "
             "give a folder that nanogpt2.speedrun wrote, such as runs/laptop"
         )
-    core, path = part("core.json", {}), folder / "training.json"
-    trained = sha256_of(path) if path.is_file() else ""
-    if core.get("trained", trained) != trained:  # of a model that was here before this one
+    core, weights = part("core.json", {}), weights_of(folder)
+    if weights and core.get("weights", weights) != weights:  # of a model that was here before
         core = {}
     return Run(
         folder=folder,

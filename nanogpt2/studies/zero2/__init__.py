@@ -13,10 +13,4 @@ from nanogpt2.studies.zero2.pictures import (
     timeline,
 )
 from nanogpt2.studies.zero2.ranks import root_cause, run_ranks
-from nanogpt2.studies.zero2.tables import (
-    bandwidth_rows,
-    sent_bytes,
-    stages_memory,
-    tour_rows,
-    traffic_rows,
-)
+from nanogpt2.studies.zero2.tables import bandwidth_rows, stages_memory, tour_rows, traffic_rows
