@@ -27,11 +27,12 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 stopped=
 srun --kill-on-bad-exit=1 launch/torchrun.sh "$@" &
 step=$!
-trap 'stopped=yes; kill -TERM "$step"' TERM
+trap 'stopped=yes; kill -TERM "$step" || true' TERM
 code=0
 wait "$step" || code=$?
-if [ -n "$stopped" ]; then
-    wait "$step" || code=$? # the signal ended the first wait, not the run
-    scontrol requeue "$RUN_ID"
+if [ -n "$stopped" ]; then # the signal ended that wait, not the run
+    code=0
+    wait "$step" || code=$?
+    [ "$code" = 0 ] || scontrol requeue "$RUN_ID" # 0: it was done
 fi
 exit "$code"
