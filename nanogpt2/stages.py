@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -233,7 +230,7 @@ class Work:
 
     def download(self) -> None:
         """The recipe's shards; the tokenizer is trained as soon as those are here that it needs."""
-        from nanogpt2.data.download import download_dataset
+        from nanogpt2.data.download import coming, download_dataset
 
         name, shards = self.run.recipe.data, self.shards_needed()
 
@@ -409,24 +406,6 @@ class Work:
         from nanogpt2.reporting.report import write_report
 
         return write_report(self.out)
-
-
-@contextmanager
-def coming(name: str, shards: int, folder: Path) -> Iterator[None]:
-    """A process that downloads meanwhile (to train a tokenizer holds Python's lock).
-
-    It is ended when the block ends; whoever asks for the shards afterwards goes on from its bytes,
-    and meets what it failed by.
-    """
-    asked = [name, "--shards", str(shards), "--out", str(folder)]
-    command = [sys.executable, "-m", "nanogpt2.data.download", *asked]
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def progress_text(report: StepReport) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from nanogpt2 import stages
 from nanogpt2.data import download
 from nanogpt2.data.shards import write_shard
 from nanogpt2.data.tokenizer import Tokenizer
@@ -53,7 +52,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return Learned()
 
     monkeypatch.setattr(download, "download_dataset", fetch)
-    monkeypatch.setattr(stages.subprocess, "Popen", Process)
+    monkeypatch.setattr(download.subprocess, "Popen", Process)
     monkeypatch.setattr(Tokenizer, "train", learn)
     return told
 
@@ -93,7 +92,7 @@ def test_it_learns_from_the_same_shards_however_many_are_here(events, tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_the_other_process_ends_with_the_block(events, tmp_path, error):
-    with pytest.raises(error), stages.coming("climbmix", 20, tmp_path):
+    with pytest.raises(error), download.coming("climbmix", 20, tmp_path):
         raise error
     assert events[-1] == "ended"
 

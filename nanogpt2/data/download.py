@@ -10,11 +10,13 @@ import argparse
 import json
 import stat
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,6 +200,24 @@ def download_bundle(
     if found is None:
         raise UserError(f"{folder} holds no core.yaml; delete it, or name another folder")
     return found.parent
+
+
+@contextmanager
+def coming(name: str, shards: int, folder: Path) -> Iterator[None]:
+    """A process that downloads meanwhile (to train a tokenizer holds Python's lock).
+
+    It is ended when the block ends; whoever asks for the shards afterwards goes on from its bytes,
+    and meets what it failed by.
+    """
+    asked = [name, "--shards", str(shards), "--out", str(folder)]
+    command = [sys.executable, "-m", "nanogpt2.data.download", *asked]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def main() -> None:

@@ -125,6 +125,7 @@ globalThis.nanogpt2 ??= {};
       this.found = await engine.read(ids, { set });
       this.logits = this.found.logits;
       this.showTokens();
+      this.bits[set] = { text: ids.join(), perByte: this.perByte }; // of the weights that read it
       this.showNext();
       this.showScores();
       if (!this.streaming) await this.look();
@@ -373,7 +374,6 @@ globalThis.nanogpt2 ??= {};
 
     showScores() {
       const { card } = this.engine, text = this.ids.join();
-      this.bits[this.set] = { text, perByte: this.perByte };
       const row = (name, mine, held) => make("tr", {}, make("th", { scope: "row" }, name),
         make("td", {}, Number.isFinite(mine) ? mine.toFixed(3) : "–"), make("td", {}, held === undefined ? "not measured" : held.toFixed(3)));
       const rows = this.sets.filter((set) => this.loaded.includes(set)).map((set) => {

@@ -219,8 +219,9 @@ def machines_table(kept: Record, caption: str = "") -> Html:
     for (name, seed), run in repeated.items():
         row(name, seed, run["bpb"], ".4f")
     for (name, seed), run in repeated.items():
-        if base := repeated.get((run["against"], seed)):
-            shared = run["bpb"].keys() & base["bpb"].keys()
+        base = repeated.get((run["against"], seed))
+        shared = run["bpb"].keys() & base["bpb"].keys() if base else ()
+        if base and len(shared) > 1:
             apart = {machine: run["bpb"][machine] - base["bpb"][machine] for machine in shared}
             row(f"{name} minus {base['name']}", seed, apart, "+.4f")
     headers = ["run", "seed", *(processors([machine]) for machine in machines), "apart"]

@@ -103,10 +103,10 @@ def count_rows(results: Mapping[str, Any]) -> list[list[Any]]:
 
 def held_rows(results: Mapping[str, Any]) -> list[list[Any]]:
     """Rows: who reported it and how, what N counts, best N ~ C^a, and ours by the same count."""
-    rows = []
+    rows, missing = [], UNBRACKETED if results["grid"] else NOT_YET
     for g in reported.GROWTHS:
         told = results["laws"].get(g.counts, {}).get("N_growth")
-        ours, inside = interval(told) if told else NOT_YET, ""
+        ours, inside = interval(told, missing=missing), ""
         if told and told["low"] is not None:
             inside = "yes" if told["low"] <= g.n <= told["high"] else "no"
         rows.append([f"{reported.SOURCES[g.key]}: {g.how}", g.counts, f"{g.n:g}", ours, inside])
