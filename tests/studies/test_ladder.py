@@ -308,6 +308,13 @@ def test_the_yardstick_has_the_rates_that_the_recorded_sweep_found() -> None:
     assert tuned == TUNED
 
 
+@pytest.mark.skipif(not list(RECORDED.glob("*.json")), reason="no run is recorded yet")
+def test_a_run_made_again_on_another_machine_moves_no_rate() -> None:
+    entries = Results(RECORDED).all()
+    again = [{**e, "machine": "another", "name": "top", "bpb": 9.0} for e in entries]
+    assert searched([*entries, *again]) == searched([*again, *entries]) == searched(entries)
+
+
 @pytest.mark.skipif(not (RECORDED.parent / "ladder.json").exists(), reason="no summary yet")
 def test_the_recorded_summary_is_that_of_the_recorded_runs() -> None:
     kept = lab.recorded("ladder")

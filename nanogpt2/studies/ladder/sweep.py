@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -123,7 +124,10 @@ class Searched:
 
 def searched(entries: Sequence[Mapping[str, Any]]) -> Searched:
     """How far what is in the trials' files leads."""
-    ends = {entry["identity"]: entry["bpb"] or math.inf for entry in entries}
+    # where two machines made a run, that of the search decides: rounding finds no better rate
+    of = Counter(entry["machine"] for entry in entries if entry["name"].startswith("sweep-"))
+    ordered = sorted(entries, key=lambda entry: of[entry["machine"]])
+    ends = {entry["identity"]: entry["bpb"] or math.inf for entry in ordered}
     found = {sweep.name: search(sweep, ends) for sweep in sweeps()}
     missing = [trial for each in found.values() for trial in each.missing]
     return Searched(
