@@ -183,19 +183,19 @@ class Results:
         return [_read(path) for path in sorted(self.folder.glob("*.json"))]
 
     def pending(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those without a file of any machine; before each its baseline, if not of this one."""
-        found, here = self.all(), machine()
-        done = {entry["identity"] for entry in found}
-        done_here = {entry["identity"] for entry in found if entry["machine"] == here}
-        of_name = {(trial.name, trial.seed): trial for trial in trials}
+        """Those with no file of a machine that has their baseline's, too; the baseline first."""
+        here, of_name = machine(), {(trial.name, trial.seed): trial for trial in trials}
+        made_on: dict[str, set[str]] = {}
+        for entry in self.all():
+            made_on.setdefault(entry["identity"], set()).add(entry["machine"])
         wanted: dict[str, Trial] = {}
         for trial in trials:
-            if trial.identity in done:
-                continue
             baseline = of_name.get((trial.against, trial.seed))
-            if baseline is not None and baseline.identity not in done_here:
-                wanted.setdefault(baseline.identity, baseline)
-            wanted.setdefault(trial.identity, trial)
+            pair = [trial] if baseline is None else [baseline, trial]
+            if not set.intersection(*(made_on.get(each.identity, set()) for each in pair)):
+                for each in pair:
+                    if here not in made_on.get(each.identity, ()):
+                        wanted.setdefault(each.identity, each)
         return list(wanted.values())
 
     def by_other_code(self, trials: Sequence[Trial]) -> int:
