@@ -183,7 +183,7 @@ class Results:
         return [_read(path) for path in sorted(self.folder.glob("*.json"))]
 
     def pending(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those with no file of a machine that has their baseline's, too; the baseline first."""
+        """Those that no machine has made beside their baseline; what this one lacks, in order."""
         here, of_name = machine(), {(trial.name, trial.seed): trial for trial in trials}
         made_on: dict[str, set[str]] = {}
         for entry in self.all():

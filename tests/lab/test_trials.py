@@ -178,6 +178,25 @@ def test_another_machine_makes_the_baseline_anew_for_its_pairs(
     assert not results.pending(asked) and len(results.all()) == 3
 
 
+def test_a_pair_whose_sides_are_on_two_machines_is_made_on_one(
+    tmp_path: Path, text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, other = Trial("base", TINY, 0), Trial("b", replace(TINY, warmup_steps=1), 0, "base")
+    results = Results(tmp_path)
+    results.write(other, train(other, text, 8))
+    monkeypatch.setattr(trials, "machine", lambda: "another")
+    results.write(base, train(base, text, 8))
+    assert results.pending([base, other]) == [other], "it was made, but not beside its baseline"
+    monkeypatch.setattr(trials, "machine", lambda: "a third")
+    assert results.pending([base, other]) == [base, other]
+    monkeypatch.undo()
+    assert results.pending([base, other]) == [base]
+    results.write(base, train(base, text, 8))
+    for name in ("another", "a third"):
+        monkeypatch.setattr(trials, "machine", lambda name=name: name)
+        assert not results.pending([base, other]), "one machine has both"
+
+
 def test_runs_of_an_earlier_state_of_the_code_are_told(tmp_path: Path, text: Text) -> None:
     results, trial = Results(tmp_path), Trial("base", TINY, 0)
     made = train(trial, text, 8)

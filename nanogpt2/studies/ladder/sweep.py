@@ -124,9 +124,9 @@ class Searched:
 
 def searched(entries: Sequence[Mapping[str, Any]]) -> Searched:
     """How far what is in the trials' files leads."""
-    # where two machines made a run, that of the search decides: rounding finds no better rate
-    of = Counter(entry["machine"] for entry in entries if entry["name"].startswith("sweep-"))
-    ordered = sorted(entries, key=lambda entry: of[entry["machine"]])
+    # of a run that two machines made, that of the search counts: rounding finds no better rate
+    share = Counter(entry["machine"] for entry in entries if entry["name"].startswith("sweep-"))
+    ordered = sorted(entries, key=lambda entry: share[entry["machine"]])
     ends = {entry["identity"]: entry["bpb"] or math.inf for entry in ordered}
     found = {sweep.name: search(sweep, ends) for sweep in sweeps()}
     missing = [trial for each in found.values() for trial in each.missing]
