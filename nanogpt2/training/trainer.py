@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from nanogpt2.data.loader import TokenLoader
-from nanogpt2.data.source import Text
 from nanogpt2.depth import shape_batch
 from nanogpt2.errors import StopRequested, UserError, run_command
 from nanogpt2.files import write_json
@@ -32,14 +31,8 @@ from nanogpt2.training.feed import Feed
 from nanogpt2.training.fit import Point, due, fit
 from nanogpt2.training.garbage import collected_by_hand
 from nanogpt2.training.length import FIRST_STEPS, Length
-from nanogpt2.training.metrics import (
-    MetricsFile,
-    Speed,
-    peak_flops,
-    peak_memory,
-    require_sound,
-    scores,
-)
+from nanogpt2.training.measuring import Measuring
+from nanogpt2.training.metrics import MetricsFile, Speed, peak_flops, peak_memory, require_sound
 from nanogpt2.training.onward import identity_of
 from nanogpt2.training.profiler import Profiler
 from nanogpt2.training.ranks import Ranks, join
@@ -115,7 +108,7 @@ class Trainer:
         )
         self.tokenizer = load_tokenizer(asked.tokenizer_dir, self.config.vocab_size)
         place = (ranks.rank, ranks.world_size)
-        self.evaluation = evaluation(asked, self.tokenizer, self.batch.rows, *place)
+        questions = evaluation(asked, self.tokenizer, self.batch.rows, *place)
         try:
             self.learner = build_learner(asked, ranks, self.tell)
         except torch.OutOfMemoryError:
@@ -128,7 +121,9 @@ class Trainer:
         self.saver = Saver(asked.out, ranks, self.loop.keep_last, self.tell)
         profiled = self.loop.profiled if ranks.is_main else range(0)
         self.profiler = Profiler(asked.out, profiled, ranks.device, self.tell)
-        self.stopper, self.stop_key = Stopper(), ranks.fresh_key()
+        self.stopper = Stopper()
+        self.measuring = Measuring(asked, questions, self.learner, self.loop, ranks, self.stopper)
+        self.saver.scores = self.measuring.scores
         self.identity = {
             "model": self.config.to_dict(),
             "recipe": self.recipe.to_dict(),
@@ -176,13 +171,14 @@ class Trainer:
 
     def find_start(self) -> Start:
         """Fill model and optimizer from the newest checkpoint, if there is one."""
-
-        def check(text: Text) -> None:
-            if self.loop.eval_every != -1:
-                self.evaluation.require(text.paths(self.asked.data_dir, "held_out"))
-
         return find_start(
-            self.asked, self.identity, self.model, self.optimizer, self.ranks, check, self.tell
+            self.asked,
+            self.identity,
+            self.model,
+            self.optimizer,
+            self.ranks,
+            self.measuring.require,
+            self.tell,
         )
 
     def _take_up(self) -> Point | None:
@@ -190,7 +186,7 @@ class Trainer:
 
         A run may have been stopped when it should have measured its validation.
         """
-        start, ranks, path = self.start, self.ranks, self.asked.out / "metrics.jsonl"
+        start, ranks = self.start, self.ranks
         self.step, self.report = start.step, start.report
         self.speed = Speed(self.batch.tokens, start.report.seconds if start.report else 0.0)
         self.saver.newest = start.folder
@@ -210,16 +206,15 @@ class Trainer:
         )
         self.tell(loader.describe())
         self.feed = Feed(loader, self.batch, start.data, ranks, self.tell)
-        self.saver.scores = dict(ranks.share(lambda: scores(path, self.step)))
-        self.cores = dict(ranks.share(lambda: scores(path, self.step, "core")))
+        self.measuring.take_up(start)
         again = None
         if self.report is not None:
-            bpb, core = self.saver.scores.get(self.step), self.cores.get(self.step)
+            bpb, core = (of.get(self.step) for of in (self.measuring.scores, self.measuring.cores))
             self.report = replace(self.report, val_bpb=bpb, core=core)
             its_own = start.folder and self.asked.out.resolve() in start.folder.resolve().parents
-            if its_own and (self._eval_due() or self._core_due()):
+            if its_own and self.measuring.lacks(self.step, self.steps):
                 again = asdict(self.report)
-        kept = self.step if again is None else self.step - 1
+        kept, path = self.step - (again is not None), self.asked.out / "metrics.jsonl"
         self.metrics = MetricsFile(path, kept, self.tell) if ranks.is_main else None
         if self.metrics and self.report and again is None and self.metrics.last == self.step - 1:
             self.metrics.append(asdict(self.report))  # killed between its checkpoint and this line
@@ -290,17 +285,7 @@ class Trainer:
         """From here on the run is so long, and is watched and saved as often as fits that."""
         self.length, self.steps, self.opening = length, length.steps, False
         self.loop = by_clock.loop_of(self.asked, length.steps)
-        self.evaluation.resize(self.loop.eval_tokens or 1)
-
-    def _due(self, every: int | None) -> bool:
-        return due(self.step, self.steps, every or 0)
-
-    def _eval_due(self) -> bool:
-        return self._due(self.loop.eval_every) and self.step not in self.saver.scores
-
-    def _core_due(self) -> bool:
-        every = self.loop.core_every
-        return every > 0 and self._due(every) and self.step not in self.cores
+        self.measuring.follow(self.loop)
 
     def _read(self, loss: Tensor) -> float:
         """The ranks' mean loss. With it travel the gradient's norm, whether a rank is still saving,
@@ -317,10 +302,6 @@ class Trainer:
         most = self.loop.max_seconds
         late = most is not None and self.speed.seconds >= most
         return self.stopper.requests(late and self.ranks.is_main)
-
-    def _stop(self) -> bool:
-        """Whether a rank was told to stop: asked between the batches of a measurement."""
-        return self.ranks.told(self.stop_key, self.stopper.requested is not None)
 
     def _account(self, point: Point) -> Point:
         """What is known after a step; UserError where it has gone wrong."""
@@ -354,7 +335,8 @@ class Trainer:
         """Once a step: at the end at once, before it when no rank is busy with the last one."""
         if self.saved == self.step:
             return
-        self.save_due |= self._due(self.loop.checkpoint_every) and not self.opening
+        is_due = due(self.step, self.steps, self.loop.checkpoint_every or 0)
+        self.save_due |= is_due and not self.opening
         last = self.reason is not None or self.step == self.steps
         if last or (self.save_due and not self.saving):
             self._save(point)
@@ -363,7 +345,7 @@ class Trainer:
         """Begin a checkpoint of this moment."""
         self.save_due, self.saved = False, self.step
         # a copy: what is measured joins the point while the file is being written
-        progress = {"report": dict(point), "best_val_bpb": self.best}
+        progress = {"report": dict(point), "best_val_bpb": self.measuring.best}
         if self.learner.scaling:
             progress["loss_scale"] = self.learner.scaling.record()
         state: dict[str, Any] = {
@@ -376,32 +358,17 @@ class Trainer:
         self.saver.save(self.step, self.model, self.optimizer, state, self.feed.state())
         gc.collect()
 
-    @property
-    def best(self) -> float | None:
-        """The lowest validation bits per byte so far, in all parts of the run."""
-        known = [*self.saver.scores.values(), self.start.best]
-        return min((score for score in known if score is not None), default=None)
-
     def _measure(self, point: Point) -> dict[str, float]:
         """Validation and CORE, where they are due; a signal that cuts them short ends the run."""
+        found = dict[str, float]()
         if self.reason is not None:
-            return {}
-        found, alone = {}, self.ranks.world_size == 1
-        held_out = self.start.text.paths(self.asked.data_dir, "held_out")
+            return found
         try:
-            # Of several ranks none may leave the others waiting: they ask each other in between.
-            with self.stopper.interruptible() if alone else nullcontext():
-                if self._eval_due():
-                    found["val_bpb"] = self.evaluation.bits_per_byte(
-                        self.learner.forward, held_out, self._stop
-                    )
-                    self.saver.scores[self.step] = found["val_bpb"]
-                if self._core_due():
-                    found["core"] = self.evaluation.core(self.model, self._stop)
+            self.measuring.measure(self.step, self.steps, found)
         except StopRequested:
             self.reason = agreed(self.ranks.sum(self._requests()))
         except Exception:
-            if alone and self.saved != self.step:
+            if self.ranks.world_size == 1 and self.saved != self.step:
                 self._save(point | found)
             newest = self.saver.settle()
             self.tell(
@@ -409,17 +376,10 @@ class Trainer:
                 f"{newest}, and the same command measures again"
             )
             raise
-        finally:
-            self.model.train()
         return found
 
     def _sample(self, point: Point) -> dict[str, Any]:
-        """What the model writes, where it is due: rank 0 asks, and the others' next step waits."""
-        if not (
-            self.ranks.is_main and self.loop.sample_every and self._due(self.loop.sample_every)
-        ):
-            return {}
-        return {"samples": self.evaluation.write(self.model)}
+        return self.measuring.sample(self.step, self.steps)
 
     def _log(self, point: Point) -> None:
         self.report = StepReport(**point)
@@ -443,7 +403,7 @@ class Trainer:
             tokens=self.step * self.batch.tokens,
             loss=report.loss if report else None,
             val_bpb=report.val_bpb if report else None,
-            best_val_bpb=self.best,
+            best_val_bpb=self.measuring.best,
             core=report.core if report else None,
             seconds=self.speed.seconds,
             tokens_per_second=self.speed.mean,
