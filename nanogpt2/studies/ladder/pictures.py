@@ -130,8 +130,9 @@ def _sentences(notes: Sequence[str]) -> Html:
     return Html(part_of("note", f"<div>{inline(text)}</div>"), text)
 
 
-def expected_table(kept: Record, part: str, caption: str = "") -> Html:
+def expected_table(kept: Record, part: str) -> Html:
     """What was written down before, whether it came true, and what was reported at scale."""
+    caption = "Signs, each by its own interval: - less loss, + more, 0 no difference"
     found, rows = worths(kept, part), list[list[Any]]()
     for key, title in _titles(part).items():
         expected, reported = EXPECTATIONS[key], EFFECTS.get(key, NOTHING)
