@@ -144,6 +144,9 @@ def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
     assert found["effects"]["deeper"][pair.key]["flops"] == [], "no curve of compute at that depth"
     assert f"{sum(expected) / 3:+.4f} | -0.2500" in ladder.deeper_table(kept).text
     assert "rotary positions" in ladder.worth_picture(kept, "without").text
+    both = ladder.deeper_picture(kept).text
+    assert f"at depth 4 rotary positions {sum(expected) / 3:+.4f}" in both
+    assert "at depth 6 rotary positions -0.2500" in both
     assert f"runs planned: {len(PLAN.trials)}" in ladder.progress(kept).text
     assert "151" in ladder.seeds_table(kept).text
 
@@ -187,6 +190,7 @@ def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
         for table in (ladder.worth_table, ladder.expected_table):
             assert table(kept, part).text.count("not recorded yet") == len(PLAN.pairs[part])
     assert ladder.deeper_table(kept).text.count("not recorded yet") == 2 * len(AT_BOTH)
+    assert "at depth 6 none is recorded yet" in ladder.deeper_picture(kept).text
     for shown in (ladder.deeper_table, ladder.sweep_table, ladder.seeds_table):
         assert shown(kept).html
     assert "runs recorded: 0" in ladder.progress(kept).text

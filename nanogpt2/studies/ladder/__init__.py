@@ -1,6 +1,7 @@
 """What each technique of the run is worth, measured on one small model. Chapter: plain_gpt."""
 
 from nanogpt2.studies.ladder.pictures import (
+    deeper_picture,
     deeper_table,
     expected_table,
     machines_table,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from nanogpt2.lab.page import Html, inline
 from nanogpt2.lab.page import part as part_of
 from nanogpt2.lab.records import Record
 from nanogpt2.lab.trials import processors
+from nanogpt2.recipes import YARDSTICK
 from nanogpt2.reported import EFFECTS, SEEDS_BPB_SD, SEEDS_CORE_SD, Effect
-from nanogpt2.reporting.figures import COLOURS, plotting
+from nanogpt2.reporting.figures import COLOURS, legend, plotting
 from nanogpt2.reporting.statistics import (
     Comparison,
     Multiplier,
@@ -159,8 +160,36 @@ def deeper_table(kept: Record, caption: str = "") -> Html:
             rows[-1] += [str(worth.found.seeds), said[key], expectations.DEEPER[key], worth.sign]
         else:
             rows.append([title, shallow, NOT_YET, "", "", "", expectations.DEEPER[key], ""])
-    headers = ["technique", "depth 4", f"depth {DEEPER}", "95% interval", "seeds", "verdict"]
+    depths = [f"depth {depth}" for depth in (YARDSTICK.depth, DEEPER)]
+    headers = ["technique", *depths, "95% interval", "seeds", "verdict"]
     return table([*headers, "expected", "found"], rows, "recorded", kept, caption=caption)
+
+
+def deeper_picture(kept: Record, caption: str = "") -> Html:
+    """The same techniques' differences at both depths, each with its interval."""
+    titles, told = _titles("deeper"), list[str]()
+    sides = ((YARDSTICK.depth, "without", "o", -0.15), (DEEPER, "deeper", "s", 0.15))
+    with plotting(6.4, 1.2 + 0.42 * len(titles)) as (fig, axes):
+        for colour, (depth, part, mark, beside) in zip(COLOURS, sides, strict=False):
+            found = worths(kept, part)
+            shown = [(row, found[key]) for row, key in enumerate(titles) if key in found]
+            axes.errorbar(
+                [worth.found.difference for _, worth in shown],
+                [row + beside for row, _ in shown],
+                xerr=[_margin(worth) for _, worth in shown],
+                fmt=mark,
+                color=colour,
+                capsize=3,
+                label=f"depth {depth}",
+            )
+            told += [f"at depth {depth} {_told(worth for _, worth in shown)}"]
+        axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
+        axes.set_yticks(range(len(titles)), list(titles.values()))
+        axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlabel("bits per byte with it minus without (left: a gain)")
+        legend(fig)
+    return show(fig, f"Two points and intervals for each technique: {'. '.join(told)}.", caption)
 
 
 def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
@@ -169,9 +198,8 @@ def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
     with plotting(6.4, 0.9 + 0.34 * len(found)) as (fig, axes):
         for row, worth in enumerate(found):
             colour = COLOURS[{"-": 0, "+": 1}.get(worth.sign, 5)]
-            margin = worth.found.margin if math.isfinite(worth.found.margin) else 0.0
             axes.errorbar(
-                worth.found.difference, row, xerr=margin, fmt="o", color=colour, capsize=3
+                worth.found.difference, row, xerr=_margin(worth), fmt="o", color=colour, capsize=3
             )
             if worth.expected.size is not None:
                 axes.plot(worth.expected.size, row, "o", color=COLOURS[3], fillstyle="none")
@@ -180,9 +208,18 @@ def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
         axes.invert_yaxis()
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("bits per byte with it minus without (left: a gain)")
+    return show(fig, f"A point and an interval for each technique: {_told(found)}.", caption)
+
+
+def _margin(worth: Worth) -> float:
+    """Of the interval that is drawn: none where one seed has none."""
+    return worth.found.margin if math.isfinite(worth.found.margin) else 0.0
+
+
+def _told(found: Iterable[Worth]) -> str:
+    """Differences and intervals for those who listen."""
     told = "; ".join(f"{w.title} {w.found.difference:+.4f} ({w.found.interval})" for w in found)
-    alt = f"A point and an interval for each technique: {told or 'none is recorded yet'}."
-    return show(fig, alt, caption)
+    return told or "none is recorded yet"
 
 
 def progress(kept: Record) -> Html:
