@@ -263,6 +263,14 @@ def test_a_loss_that_is_not_a_number_leaves_the_rest_of_the_curve():
     assert line_chart("loss", [Series("loss", [(1, math.nan)])], "", "", "", "i") == ""
 
 
+@pytest.mark.parametrize("name", ["$1", "a $50 and a $60 run", r"$\frac$", "_draft", r"a\$b", "$_"])
+def test_a_curves_name_is_drawn_as_it_is(name):
+    curves = [Series(each, [(1, 2.0), (2, 1.0)]) for each in (name, "other")]
+    root = ElementTree.fromstring(line_chart("loss", curves, "step", "nats", "falls", "i"))
+    drawn = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {name, "other"} <= {text.strip("\N{WORD JOINER}") for text in drawn}
+
+
 @given(st.lists(numbers, min_size=1, max_size=3000), st.integers(2, 100))
 def test_thinning_keeps_ends_and_extremes(values, limit):
     points = list(enumerate(values))

@@ -64,6 +64,13 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def literal(name: str) -> str:
+    """A label that is drawn letter by letter: of a name Matplotlib makes a formula between dollars,
+    and leaves it out of the legend where it begins with an underscore."""
+    hidden = name.startswith("_")
+    return "\N{WORD JOINER}" * hidden + name.replace("$", r"\$")
+
+
 def room_for(series: Sequence[Series]) -> tuple[float, float]:
     """Lowest and highest y; of pale curves the middle 96%: spikes do not set the scale."""
     ys: list[float] = []
@@ -104,7 +111,7 @@ def line_chart(
         for s in drawn:
             place = names.index(s.name) if s.name in names else 0
             look: dict[str, Any] = {"color": COLOURS[place], "linestyle": DASHES[place]}
-            look |= {"linewidth": 1.0, "alpha": 0.35} if s.raw else {"label": s.name}
+            look |= {"linewidth": 1.0, "alpha": 0.35} if s.raw else {"label": literal(s.name)}
             dot = "o" if len(s.points) == 1 else ""
             axes.plot(*zip(*s.points, strict=True), marker=dot, **look)
         axes.set(xlabel=x_label, ylabel=y_label, ylim=room_for(drawn))
