@@ -34,9 +34,12 @@ class Profiler:
         self.on_cuda = device.type == "cuda"
         self.running: torch.profiler.profile | None = None
         self.told = ""
-        """where the files are"""
+        """where the files are, or why there are none"""
         if steps:
             require_replaceable(self.folder)
+            if not self.folder.exists():
+                asked = f"steps {steps[0]:,} to {steps[-1]:,}"
+                self.told = f"there is no profile: {asked} were not in this part of the run"
 
     def begin(self, done: int) -> None:
         """Before a step, after ``done`` others: start, if it is the first one that is meant."""

@@ -67,6 +67,16 @@ def test_a_run_that_is_stopped_leaves_what_was_seen(
     assert differences(tmp_path, unbroken) == []
 
 
+def test_steps_that_are_past_are_told(tiny_data: TinyData, tmp_path: Path) -> None:
+    train(tiny_data.settings(tmp_path), interrupt(7, signal.SIGTERM))
+    told: list[str] = []
+    train(tiny_data.settings(tmp_path, profile="3:4"), on_message=told.append)
+    assert told[-1] == "there is no profile: steps 3 to 4 were not in this part of the run"
+    told.clear()
+    train(tiny_data.settings(tmp_path), on_message=told.append)
+    assert "profile" not in " ".join(told)
+
+
 def profiled(tiny_data: TinyData, out: Path, profile: str | None) -> list[Any]:
     told: list[str] = []
     train(tiny_data.settings(out, steps=4, profile=profile), on_message=told.append)
