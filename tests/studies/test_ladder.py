@@ -7,6 +7,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,6 +249,20 @@ def test_some_runs_alone_need_no_search(trained: list[str], tmp_path: Path) -> N
         assert list(kept.results["effects"]["later"]) == ["smear"]
         assert kept.results["effects"]["later"]["smear"]["seeds"] == [0, 1]
         main(["--stage", "summary", *asked[2:]])
+
+
+def test_the_page_shows_a_record_of_ones_own(
+    trained: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trials = str(tmp_path / "own" / "trials")
+    main(["--data", str(tmp_path), "--out", trials, "--seeds", "0", "--only", "with-smear"])
+    monkeypatch.setenv("NANOGPT2_RESULTS", str(tmp_path / "own"))
+    page = json.loads((RECORDED.parents[1] / "ladder.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for cell in page["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert "smear | " in ladder.worth_table(names["kept"], "later").text
 
 
 def test_seconds_are_recorded_beside_the_folder_that_they_are_for(

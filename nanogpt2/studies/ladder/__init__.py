@@ -5,6 +5,7 @@ from nanogpt2.studies.ladder.pictures import (
     deeper_table,
     expected_table,
     machines_table,
+    packing_claims,
     progress,
     seeds_table,
     sweep_table,

@@ -102,6 +102,16 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     return claims(shown, *([_sentences(notes)] if any(notes) else [])) if keys else shown
 
 
+def packing_claims(kept: Record) -> Html:
+    """What rows that begin with a document are worth, scored on such rows and on a stream's."""
+    found = []
+    for which, packing in (("such rows", "bpb"), ("rows of one stream", "bpb_stream")):
+        worth = worths(kept, "without", packing).get("best_fit")
+        what = f"rows that begin with a document, scored on {which}"
+        found.append(claim(what, str(worth.found) if worth else NOT_YET, "recorded", kept))
+    return claims(*found)
+
+
 def _said(found: Mapping[str, Worth]) -> dict[str, str]:
     """Verdicts of a whole table, Holm's; a single pair counts in it, and has none of its own."""
     single = {key for key, worth in found.items() if math.isinf(worth.found.margin)}
