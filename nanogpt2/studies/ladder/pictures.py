@@ -167,12 +167,12 @@ def deeper_table(kept: Record, caption: str = "") -> Html:
         shallow = f"{small[key].found.difference:+.4f}" if key in small else NOT_YET
         if worth := large.get(key):
             rows.append([title, shallow, f"{worth.found.difference:+.4f}", worth.found.interval])
-            rows[-1] += [str(worth.found.seeds), said[key], expectations.DEEPER[key], worth.sign]
+            rows[-1] += [str(worth.found.seeds), said[key], expectations.DEEPER[key]]
         else:
-            rows.append([title, shallow, NOT_YET, "", "", "", expectations.DEEPER[key], ""])
+            rows.append([title, shallow, NOT_YET, "", "", "", expectations.DEEPER[key]])
     depths = [f"depth {depth}" for depth in (YARDSTICK.depth, DEEPER)]
     headers = ["technique", *depths, "95% interval", "seeds", "verdict"]
-    return table([*headers, "expected", "found"], rows, "recorded", kept, caption=caption)
+    return table([*headers, "expected"], rows, "recorded", kept, caption=caption)
 
 
 def deeper_picture(kept: Record, caption: str = "") -> Html:
