@@ -11,4 +11,5 @@ from nanogpt2.studies.ladder.pictures import (
     sweep_table,
     worth_picture,
     worth_table,
+    worths,
 )

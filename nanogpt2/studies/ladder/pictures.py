@@ -193,11 +193,7 @@ def deeper_picture(kept: Record, caption: str = "") -> Html:
                 label=f"depth {depth}",
             )
             told += [f"at depth {depth} {_told(worth for _, worth in shown)}"]
-        axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
-        axes.set_yticks(range(len(titles)), list(titles.values()))
-        axes.invert_yaxis()
-        axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel("bits per byte with it minus without (left: a gain)")
+        _name_rows(axes, [*titles.values()])
         legend(fig)
     return show(fig, f"Two points and intervals for each technique: {'. '.join(told)}.", caption)
 
@@ -213,12 +209,17 @@ def worth_picture(kept: Record, part: str, caption: str = "") -> Html:
             )
             if worth.expected.size is not None:
                 axes.plot(worth.expected.size, row, "o", color=COLOURS[3], fillstyle="none")
-        axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
-        axes.set_yticks(range(len(found)), [worth.title for worth in found])
-        axes.invert_yaxis()
-        axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel("bits per byte with it minus without (left: a gain)")
+        _name_rows(axes, [worth.title for worth in found])
     return show(fig, f"A point and an interval for each technique: {_told(found)}.", caption)
+
+
+def _name_rows(axes: Any, titles: Sequence[str]) -> None:
+    """A technique a row, the first on top, and the line of no difference."""
+    axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
+    axes.set_yticks(range(len(titles)), titles)
+    axes.invert_yaxis()
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel("bits per byte with it minus without (left: a gain)")
 
 
 def _margin(worth: Worth) -> float:
