@@ -23,6 +23,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("nanogpt2", "tests", "book/results"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
+    shutil.copy(BOOK / "ladder.ipynb", root / "book")
     call(root, "git", "init", "--quiet")  # not the repository that the copy may lie in
     call(root, "git", "apply", str(DIFF))
     return root
