@@ -263,7 +263,7 @@ def study_arguments(
 
     ``folder`` of ``book/results`` holds the results unless ``--out`` names another. UserError where
     there is training to do and no text to train on, in all stages but "summary" and ``untrained``,
-    no folder to sum up, or an option out of its range.
+    no run to sum up, or an option out of its range.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m nanogpt2.studies.{key}", description=description
@@ -288,10 +288,9 @@ def study_arguments(
         )
     results = Results(at.out or results_folder() / folder)
     if at.data is not None:
-        find_shards(at.data)  # before a folder is made
-        results.folder.mkdir(parents=True, exist_ok=True)
-    elif at.stage == "summary" and not results.folder.is_dir():
-        raise UserError(f"{results.folder} does not exist; give the folder of the runs (--out DIR)")
+        find_shards(at.data)
+    if at.stage == "summary" and not any(results.folder.glob("*.json")):
+        raise UserError(f"{results.folder} holds no runs; give the folder of the runs (--out DIR)")
 
     def run(trials: Sequence[Trial]) -> None:
         protocol = Protocol(at.data, characters)
@@ -340,6 +339,7 @@ def run_trials(
     if not pending:
         return
     _check_text(pending[0], protocol, results)
+    results.folder.mkdir(parents=True, exist_ok=True)
     began, ended, waiting = time.monotonic(), 0, deque(pending)
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare) as pool:
         running: dict[Future[dict[str, Any]], Trial] = {}

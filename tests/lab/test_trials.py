@@ -260,7 +260,7 @@ def test_what_is_asked_for_by_name_brings_what_it_is_compared_with_at_its_seeds_
         (["--stage", "summary", "--only", "top"], "--stage summary makes none"),
         (["--seeds", "-1"], "whole numbers from 0 on"),
         (["--seeds", "0", "0"], "each named once"),
-        (["--stage", "summary"], r"none does not exist; .*\(--out DIR\)"),
+        (["--stage", "summary"], r"none holds no runs; .*\(--out DIR\)"),
     ],
 )
 def test_a_study_that_cannot_begin_leaves_no_folder(

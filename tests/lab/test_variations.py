@@ -45,7 +45,6 @@ TWO = {
 def results_of(folder: Path) -> Results:
     """Runs of which each variation's number is its place in the list, in hundredths of a bit."""
     results = Results(folder)
-    folder.mkdir()
     for trial in trials(TWO, SEEDS):
         off = [*TWO].index(trial.name.removeprefix("with-")) + 1 if trial.against else 0
         entry = {
@@ -107,9 +106,14 @@ def test_a_command_without_text_says_what_to_give_and_a_further_stage_needs_none
     argv = ["--stage", "further", "--out", str(tmp_path / "ladder")]
     record_variations("two", "Two.", TWO, argv, further=lambda: made)
     assert capsys.readouterr().out == f"{made}\n"
+    summed = ["--stage", "summary", "--out", str(tmp_path / "ladder")]
     (tmp_path / "ladder").mkdir()
-    record_variations("two", "Two.", TWO, ["--stage", "summary", "--out", str(tmp_path / "ladder")])
-    assert read_json(tmp_path / "two.json", "")["results"]["done"] == 0
+    with pytest.raises(UserError, match="holds no runs"):
+        record_variations("two", "Two.", TWO, summed)
+    assert not (tmp_path / "two.json").exists()
+    results_of(tmp_path / "ladder")
+    record_variations("two", "Two.", TWO, summed)
+    assert read_json(tmp_path / "two.json", "")["results"]["done"] == 6
 
 
 @pytest.mark.parametrize("key", STUDIES)

@@ -14,6 +14,7 @@ import pytest
 from nanogpt2 import lab
 from nanogpt2.data.shards import write_shard
 from nanogpt2.depth import dial
+from nanogpt2.errors import UserError
 from nanogpt2.lab.records import Record, digest, results_folder
 from nanogpt2.lab.trials import Results, machine
 from nanogpt2.recipes import YARDSTICK, Recipe, differences
@@ -240,6 +241,9 @@ def test_some_runs_alone_need_no_search(trained: list[str], tmp_path: Path) -> N
         "0",
         "1",
     ]
+    with pytest.raises(UserError, match="no run 'with-nothing'"):
+        main([*asked, "--only", "with-nothing"])
+    assert not (tmp_path / "own").exists()
     main([*asked, "--only", "with-smear"])
     assert sorted(trained) == ["top", "top", "with-smear", "with-smear"]
     main([*asked, "--only", "top"])
