@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -115,59 +115,79 @@ class Ladder:
 
     @cached_property
     def later(self) -> dict[str, Recipe]:
-        """What runs 4 to 6 and the source's head changed, each by itself on the top.
+        """What runs 4 to 6 and the source's head changed, each by itself on the top, summed up.
 
         Rates and lengths are in the proportion to run 1's that those runs had.
         """
         top = self.top
         memory = {"betas": (0.8, 0.995), "weight_decay": 0.01}
         long_momentum = {"muon.momentum": (0.85, 0.97)}
-        changes: dict[str, Settings] = {
-            "softcap_20": {"logit_softcap": 20.0},
-            "rope_base": {"rope_base": 100_000.0},
-            "windows_third": {"short_window_divisor": 3},
-            "windows_quarter": {"short_window_divisor": 4},
-            "qk_scale": {"qk_scale": 1.15},
-            "quiet_starts": {"wte_std": 0.8, "mlp_start_scale": 0.5},
-            "value_gate": {
-                "value_gate_channels": 12,
-                "value_gate_range": 3.0,
-                "value_gate_start": 0.02,
-            },
-            "head_rate": {
-                "lm_head.lr": 2 * top.lm_head.lr,
-                "lm_head.betas": (0.8, 0.96),
-                "lm_head.weight_decay": 0.01,
-            },
-            "table_betas": {
-                "wte.betas": memory["betas"],
-                "wte.weight_decay": 0.001,
-                "value_embeddings.lr": top.value_embeddings.lr / 2,
-                **{f"value_embeddings.{name}": value for name, value in memory.items()},
-            },
-            "scalar_decay": {"resid_lambdas.weight_decay": 0.05},
-            "muon_beta2": {"muon.beta2": 0.9, "muon.divisor": 1.01},
-            "cosine_decay": {
-                "muon.weight_decay": 1.4 * top.muon.weight_decay,
-                "muon.weight_decay_schedule": "cosine",
-            },
-            "momentum_97": {
-                **long_momentum,
-                "muon.momentum_steps": round(top.muon.momentum_steps * 4 / 3),
-            },
-            "long_warmdown": {"warmup_steps": 4, "warmdown_ratio": 0.65, "final_lr": 0.05},
-            "starts_by_depth": {
-                "resid_lambda_start": (1.15, 1.05),
-                "x0_lambda_start": (0.20, 0.05),
-            },
-            "smear": {"smear": True},
-            "backout": {"backout": True},
-            "momentum_end": {**long_momentum, "muon.momentum_end": 0.90},
-            "muon_eq": {"muon.equalize_rows": True},
-            "muon_plus": {"muon.fix_norm": True},
-            "swiglu": {"activation": "swiglu"},
+        changes: dict[str, tuple[str, Settings]] = {
+            "softcap_20": ("softcap of 20", {"logit_softcap": 20.0}),
+            "rope_base": ("rotary base of 100,000", {"rope_base": 100_000.0}),
+            "windows_third": ("short windows of T/3", {"short_window_divisor": 3}),
+            "windows_quarter": ("short windows of T/4", {"short_window_divisor": 4}),
+            "qk_scale": ("queries and keys times 1.15", {"qk_scale": 1.15}),
+            "quiet_starts": (
+                "smaller starts of table and MLP",
+                {"wte_std": 0.8, "mlp_start_scale": 0.5},
+            ),
+            "value_gate": (
+                "value gates of 12 channels, up to 3",
+                {"value_gate_channels": 12, "value_gate_range": 3.0, "value_gate_start": 0.02},
+            ),
+            "head_rate": (
+                "head's rate doubled, with decay",
+                {
+                    "lm_head.lr": 2 * top.lm_head.lr,
+                    "lm_head.betas": (0.8, 0.96),
+                    "lm_head.weight_decay": 0.01,
+                },
+            ),
+            "table_betas": (
+                "tables' second beta of 0.995, with decay",
+                {
+                    "wte.betas": memory["betas"],
+                    "wte.weight_decay": 0.001,
+                    "value_embeddings.lr": top.value_embeddings.lr / 2,
+                    **{f"value_embeddings.{name}": value for name, value in memory.items()},
+                },
+            ),
+            "scalar_decay": ("decay of residual scalars", {"resid_lambdas.weight_decay": 0.05}),
+            "muon_beta2": ("NorMuon's beta of 0.9", {"muon.beta2": 0.9, "muon.divisor": 1.01}),
+            "cosine_decay": (
+                "more decay, falling as a cosine",
+                {
+                    "muon.weight_decay": 1.4 * top.muon.weight_decay,
+                    "muon.weight_decay_schedule": "cosine",
+                },
+            ),
+            "momentum_97": (
+                "Muon's momentum up to 0.97",
+                {**long_momentum, "muon.momentum_steps": round(top.muon.momentum_steps * 4 / 3)},
+            ),
+            "long_warmdown": (
+                "warm-up, and a longer warm-down",
+                {"warmup_steps": 4, "warmdown_ratio": 0.65, "final_lr": 0.05},
+            ),
+            "starts_by_depth": (
+                "residual scalars that start by depth",
+                {"resid_lambda_start": (1.15, 1.05), "x0_lambda_start": (0.20, 0.05)},
+            ),
+            "smear": ("smear", {"smear": True}),
+            "backout": ("backout", {"backout": True}),
+            "momentum_end": (
+                "Muon's momentum up to 0.97, down to 0.90",
+                {**long_momentum, "muon.momentum_end": 0.90},
+            ),
+            "muon_eq": ("MuonEq", {"muon.equalize_rows": True}),
+            "muon_plus": ("Muon+", {"muon.fix_norm": True}),
+            "swiglu": ("SwiGLU", {"activation": "swiglu"}),
         }
-        return {key: get_recipe(top, **settings) for key, settings in changes.items()}
+        return {
+            key: replace(get_recipe(top, **settings), summary=title)
+            for key, (title, settings) in changes.items()
+        }
 
     def find(self, name: str) -> Recipe:
         """A recipe, a rung, without-RUNG or with-CHANGE; UserError names them all."""

@@ -10,7 +10,7 @@ import torch
 from nanogpt2 import lab
 from nanogpt2.config import GPTConfig
 from nanogpt2.data.tokenizer import SPECIAL_TOKENS
-from nanogpt2.lab.trials import Results
+from nanogpt2.lab.trials import Results, Trial
 from nanogpt2.lab.variants import DyT, dynamic_tanh
 from nanogpt2.lab.variations import record_summary, trials
 from nanogpt2.model.gpt import GPT
@@ -149,7 +149,8 @@ def test_runs_share_the_ladders_top_and_its_swiglu() -> None:
     assert len({trial.identity for trial in made.values()}) == len(made) == 2 * (1 + len(IDEAS))
     ladder = Ladder()
     assert made["top", 1].recipe == ladder.top
-    assert made["with-swiglu", 0].recipe == ladder.later["swiglu"]
+    the_ladders = Trial("with-swiglu", ladder.later["swiglu"], 0)
+    assert made["with-swiglu", 0].identity == the_ladders.identity
     assert {idea.expected for idea in IDEAS.values()} == {"-", "0", "+"}
 
 
