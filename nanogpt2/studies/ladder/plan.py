@@ -51,8 +51,7 @@ class Plan:
                 for below, key in zip(climbed, titles, strict=False)
             ],
             "later": [
-                Pair(key, recipe.summary, recipe, top)
-                for key, recipe in self.ladder.later.items()
+                Pair(key, recipe.summary, recipe, top) for key, recipe in self.ladder.later.items()
             ],
             "deeper": [Pair(k, titles[k], deeper.top, deeper.without(k)) for k in AT_BOTH],
         }
