@@ -129,15 +129,15 @@ class Ladder:
             "windows_quarter": ("short windows of T/4", {"short_window_divisor": 4}),
             "qk_scale": ("queries and keys times 1.15", {"qk_scale": 1.15}),
             "quiet_starts": (
-                "smaller starts of table and MLP",
+                "quieter starts: table and MLP",
                 {"wte_std": 0.8, "mlp_start_scale": 0.5},
             ),
             "value_gate": (
-                "value gates of 12 channels, up to 3",
+                "value gates: 12 channels, to 3",
                 {"value_gate_channels": 12, "value_gate_range": 3.0, "value_gate_start": 0.02},
             ),
             "head_rate": (
-                "head's rate doubled, with decay",
+                "head: rate doubled, decay",
                 {
                     "lm_head.lr": 2 * top.lm_head.lr,
                     "lm_head.betas": (0.8, 0.96),
@@ -145,7 +145,7 @@ class Ladder:
                 },
             ),
             "table_betas": (
-                "tables' second beta of 0.995, with decay",
+                "tables: second beta of 0.995",
                 {
                     "wte.betas": memory["betas"],
                     "wte.weight_decay": 0.001,
@@ -156,28 +156,28 @@ class Ladder:
             "scalar_decay": ("decay of residual scalars", {"resid_lambdas.weight_decay": 0.05}),
             "muon_beta2": ("NorMuon's beta of 0.9", {"muon.beta2": 0.9, "muon.divisor": 1.01}),
             "cosine_decay": (
-                "more decay, falling as a cosine",
+                "more decay, along a cosine",
                 {
                     "muon.weight_decay": 1.4 * top.muon.weight_decay,
                     "muon.weight_decay_schedule": "cosine",
                 },
             ),
             "momentum_97": (
-                "Muon's momentum up to 0.97",
+                "momentum to 0.97",
                 {**long_momentum, "muon.momentum_steps": round(top.muon.momentum_steps * 4 / 3)},
             ),
             "long_warmdown": (
-                "warm-up, and a longer warm-down",
+                "warm-up, longer warm-down",
                 {"warmup_steps": 4, "warmdown_ratio": 0.65, "final_lr": 0.05},
             ),
             "starts_by_depth": (
-                "residual scalars that start by depth",
+                "scalars that start by depth",
                 {"resid_lambda_start": (1.15, 1.05), "x0_lambda_start": (0.20, 0.05)},
             ),
             "smear": ("smear", {"smear": True}),
             "backout": ("backout", {"backout": True}),
             "momentum_end": (
-                "Muon's momentum up to 0.97, down to 0.90",
+                "momentum to 0.97, then to 0.90",
                 {**long_momentum, "muon.momentum_end": 0.90},
             ),
             "muon_eq": ("MuonEq", {"muon.equalize_rows": True}),

@@ -34,6 +34,11 @@ def test_every_rung_changes_something_that_no_other_rung_of_its_kind_does() -> N
     assert all(differences(LADDER.top, recipe) for recipe in LADDER.later.values())
 
 
+def test_titles_differ_and_leave_room_for_a_picture_beside_them() -> None:
+    titles = [rung.title for rung in LADDER.rungs] + [r.summary for r in LADDER.later.values()]
+    assert len(set(titles)) == len(titles) and max(map(len, titles)) <= 33
+
+
 def test_a_difference_is_told_by_the_settings_that_make_it() -> None:
     changed = get_recipe("run1", **{"muon.lr": 0.5, "smear": True})
     found = differences(RUN1, changed)

@@ -218,7 +218,7 @@ def _name_rows(axes: Any, titles: Sequence[str]) -> None:
     axes.axvline(0, color=COLOURS[5], linewidth=1, linestyle="-")
     axes.set_yticks(range(len(titles)), titles)
     axes.invert_yaxis()
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=5)  # long titles leave little room
     axes.set_xlabel("bits per byte with it minus without (left: a gain)")
 
 
