@@ -9,11 +9,14 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import pickle
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -264,14 +267,26 @@ def _source(function: Callable[..., Any] | None) -> str:
 
 
 def _told(value: Any, seen: set[int]) -> Any:
-    """Plain values are themselves; a function is its source, with what it closes over and calls."""
+    """Plain values are themselves; a function is its source, with what it closes over and calls.
+
+    Another object is its bytes, and its call a function; what has no bytes (a module) is its name.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, (tuple, list)):
         return [_told(each, seen) for each in value]
-    if not inspect.isfunction(value) or id(value) in seen:
-        return getattr(value, "__qualname__", type(value).__qualname__)
+    value = inspect.unwrap(value)  # a cached function is its function
+    if isinstance(value, partial):
+        return _told([value.func, value.args, [*value.keywords.items()]], seen)
+    if inspect.ismethod(value):
+        return _told([value.__func__, value.__self__], seen)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if id(value) in seen:
+        return name
     seen.add(id(value))
+    if not inspect.isfunction(value):
+        called = inspect.getattr_static(type(value), "__call__", None)
+        return [name, _told(called, seen) if inspect.isfunction(called) else "", _bytes(value)]
     outside = inspect.getclosurevars(value)
     names = {**outside.globals, **outside.nonlocals, "": value.__defaults__}
     try:
@@ -279,3 +294,11 @@ def _told(value: Any, seen: set[int]) -> Any:
     except (OSError, TypeError):
         text = value.__code__.co_code.hex()
     return [text, {name: _told(names[name], seen) for name in sorted(names)}]
+
+
+def _bytes(value: Any) -> str:
+    """SHA-256 of an object's pickle; empty where it has none."""
+    try:
+        return sha256(pickle.dumps(value)).hexdigest()
+    except Exception:  # each kind of object has an error of its own
+        return ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,22 +17,49 @@ from nanogpt2.lab.seams import patched
 from nanogpt2.lab.timing import best_seconds
 from nanogpt2.lab.trials import Patch
 
+TINY: dict[str, Any] = {
+    "config": lab.small_config(1, vocab_size=300, sequence_len=16),
+    "steps": 2, "batch_size": 1, "evaluate_every": 2, "val_rows": 1,
+}  # fmt: skip
+
 
 def times(factor: float) -> Callable[[], Patch]:
     """What makes Muon's steps so many times as large."""
     return lambda: patched("nanogpt2.optim.muon.shape_factor", lambda rows, cols: factor)
 
 
-def test_what_a_function_closes_over_is_part_of_the_key(
+@dataclass(frozen=True)
+class Times:
+    """The same as an object."""
+
+    factor: float
+
+    def __call__(self) -> Patch:
+        return times(self.factor)()
+
+    def patch(self) -> Patch:
+        return self()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [times, Times, partial(partial, lambda factor: times(factor)()), lambda f: Times(f).patch],
+    ids=["closure", "object", "partial", "method"],
+)
+def test_what_a_change_was_made_with_is_part_of_the_key(
+    made: Callable[[float], Callable[[], Patch]], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NANOGPT2_LAB_CACHE", str(tmp_path))
+    runs = [lab.small_run(**TINY, within=made(factor)) for factor in (1.0, 16.0, 1.0)]
+    assert [run.cached for run in runs] == [False, False, True]
+    assert runs[0].bpb != runs[1].bpb and runs[0].folder == runs[2].folder
+
+
+def test_what_a_probe_closes_over_is_part_of_the_key(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NANOGPT2_LAB_CACHE", str(tmp_path))
-    tiny = {"config": lab.small_config(1, vocab_size=300, sequence_len=16), "steps": 2}
-    tiny |= {"batch_size": 1, "evaluate_every": 2, "val_rows": 1}
-    runs = [lab.small_run(**tiny, within=times(factor)) for factor in (1.0, 16.0, 1.0)]
-    assert [run.cached for run in runs] == [False, False, True]
-    assert runs[0].bpb != runs[1].bpb and runs[0].folder == runs[2].folder
-    row = [lab.small_run(**tiny, probe=lambda model, step, k=k: {"row": k}) for k in (0, 3)]
+    row = [lab.small_run(**TINY, probe=lambda model, step, k=k: {"row": k}) for k in (0, 3)]
     assert not any(run.cached for run in row[1:])
     assert [run.curve[-1]["row"] for run in row] == [0, 3]
 
