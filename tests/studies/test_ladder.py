@@ -16,7 +16,7 @@ from nanogpt2.data.shards import write_shard
 from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import Record, digest, results_folder
-from nanogpt2.lab.trials import Results, machine
+from nanogpt2.lab.trials import Results, Trial, machine
 from nanogpt2.recipes import YARDSTICK, Recipe, differences
 from nanogpt2.rungs import TUNED, Ladder
 from nanogpt2.studies import ladder
@@ -134,7 +134,10 @@ def test_a_summary_pairs_by_seed_within_a_machine_and_reads_compute_off_the_top(
     assert told["seconds"] == pytest.approx([0.75] * 3)
     assert not told["extrapolated"]
 
+    other = Trial("with-rows", replace(YARDSTICK, packing="stream", warmup_steps=1), 0, "top")
+    results.write(other, entry_of(other, 2.0))  # of another study
     kept = lab.recorded("ladder", record_summary(PLAN, results.folder).parent)
+    assert kept.seconds == 4 * 5 + 4 + 3 * 2, "a second each, but for what is not the ladder's"
     worth = worths(kept, "without")[pair.key]
     assert worth.sign == "-" and worth.agrees("-") == "yes"
     expected = [law(YARDSTICK.iterations, s) - law(YARDSTICK.iterations / 1.5, s) for s in range(3)]

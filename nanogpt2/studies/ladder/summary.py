@@ -182,7 +182,13 @@ def _of_one_machine(runs: Iterable[tuple[int, Sequence[Entry]]]) -> dict[str, fl
 
 def record_summary(plan: Plan, folder: Path) -> Path:
     """Write ``ladder.json`` beside ``folder``; its path."""
-    entries, results = Results(folder).all(), summarize(plan, folder)
+    planned, results = {trial.identity for trial in plan.trials}, summarize(plan, folder)
+    # the folder holds what other studies change on the yardstick, too
+    entries = [
+        entry
+        for entry in Results(folder).all()
+        if entry["identity"] in planned or entry["name"].startswith("sweep-")
+    ]
     top = dial(recipe=plan.ladder.top)
     curves = [entry["curve"] for entry in entries if entry["identity"] == plan.top(0).identity]
     return record(
@@ -199,7 +205,7 @@ def record_summary(plan: Plan, folder: Path) -> Path:
         curve=curves[0] if curves else [],
         results=results,
         note=f"{results['done']} of {results['planned']} runs; tokens are those of one run, "
-        "seconds those of all and of a core",
+        "seconds those of all and of the search, of a core",
         device=processors(results["machines"]),
         folder=folder.parent,
     )
