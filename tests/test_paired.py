@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nanogpt2.errors import UserError
 from nanogpt2.reporting.statistics import (
@@ -85,6 +86,26 @@ def test_as_many_seeds_as_needed_find_the_effect_in_four_of_five_tries() -> None
     seeds = seeds_needed(effect, deviation)
     found = [compare(*pair) for pair in simulated(effect, seeds, 1000)]
     assert np.mean([each.distinguishable for each in found]) == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(3.65, 3), (1.095, 9)])
+def test_few_seeds_are_as_many_as_the_noncentral_t_asks_for(effect: float, seeds: int) -> None:
+    assert seeds_needed(effect, 1.0) == seeds_needed(-effect, 1.0) == seeds
+    rng = np.random.default_rng(0)
+    for number, enough in ((seeds - 1, False), (seeds, True)):
+        drawn = rng.normal(effect, 1.0, (20_000, number))
+        error = drawn.std(1, ddof=1) / math.sqrt(number)
+        margin = stats.t.ppf(0.975, number - 1) * error
+        assert (np.mean(drawn.mean(1) > margin) > 0.8) == enough
+
+
+def test_no_effect_and_one_seed_have_no_number_of_seeds() -> None:
+    for effect, deviation in ((0.0, 1.0), (1.0, math.inf), (math.nan, 1.0)):
+        with pytest.raises(UserError, match="no number of seeds"):
+            seeds_needed(effect, deviation)
+    assert seeds_needed(1.0, 0.0) == 2
+    with pytest.raises(UserError, match="not finite"):
+        compare([1.0, math.nan], [1.0, 1.0])
 
 
 def test_the_reported_deviations_ask_for_so_many() -> None:

@@ -16,8 +16,9 @@ import torch
 
 from nanogpt2.depth import dial
 from nanogpt2.lab.records import record, recorded, results_folder
+from nanogpt2.lab.study_command import tell
 from nanogpt2.lab.timing import torch_threads
-from nanogpt2.lab.trials import Trial, tell
+from nanogpt2.lab.trials import Trial
 from nanogpt2.model.gpt import GPT
 from nanogpt2.optim import build_optimizer
 from nanogpt2.reporting.machine import processor_name

@@ -19,7 +19,8 @@ from nanogpt2.lab.page import Html
 from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.seams import Patch
 from nanogpt2.lab.step_seconds import record_step_seconds, recorded_seconds
-from nanogpt2.lab.trials import Results, Trial, ended, paired, processors, study_arguments, tell
+from nanogpt2.lab.study_command import study_arguments, tell
+from nanogpt2.lab.trials import Results, Trial, ended, paired, processors
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.statistics import Comparison, compare, verdicts
 from nanogpt2.rungs import TOP, Ladder

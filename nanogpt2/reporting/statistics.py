@@ -55,7 +55,10 @@ def _seeds(number: int) -> str:
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
-    """The mean of ``first`` minus ``second``, paired: both have one value a seed, in one order."""
+    """The mean of ``first`` minus ``second``, paired: both have one value a seed, in one order.
+
+    UserError where they have not, or a value is not finite.
+    """
     from scipy import stats  # a second of import, which few pages need
 
     if len(first) != len(second) or not first:
@@ -63,6 +66,8 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
             f"{len(first)} values cannot be paired with {len(second)}; give one for each seed"
         )
     apart = [a - b for a, b in zip(first, second, strict=True)]
+    if not all(map(math.isfinite, apart)):
+        raise UserError("a value that is not finite cannot be compared; leave its seed out")
     count, mean = len(apart), statistics.fmean(apart)
     if count == 1:
         return Comparison(mean, math.inf, 1.0, math.inf, 1)
@@ -74,9 +79,9 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Probabilities adjusted for their number, in the given order: none below 0.05 is by chance.
+    """Probabilities adjusted for their number, in the given order.
 
-    With Holm's correction the chance of even one false find in the whole table is kept.
+    Of those below 0.05 even one is a false find in at most one table of twenty.
     """
     order = sorted(range(len(ps)), key=ps.__getitem__)
     adjusted, largest = [1.0] * len(ps), 0.0
@@ -103,12 +108,32 @@ def verdicts(found: Mapping[str, Comparison]) -> dict[str, str]:
 def seeds_needed(effect: float, deviation: float, arms: int = 1) -> int:
     """How many seeds show an ``effect`` in four of five tries, at 95%.
 
-    ``deviation`` is that of the paired difference (``arms`` 1) or of one run, where two arms do not
-    share seeds (``arms`` 2: so many each). Normal approximation, which is low where few are enough.
+    ``deviation`` is that of the paired difference (``arms`` 1): the power is that of Student's
+    test, by the noncentral t. Or it is the known one of a run, where two arms do not share seeds
+    (``arms`` 2: so many each, by the normal distribution). UserError without an effect, or where
+    the deviation is infinite, as one seed's is.
     """
+    if not (effect and math.isfinite(effect) and math.isfinite(deviation)):
+        raise UserError(
+            f"an effect of {effect} with a deviation of {deviation} has no number of seeds; give "
+            "an effect other than zero, and a deviation from at least two seeds"
+        )
     normal = statistics.NormalDist()
     sigmas = normal.inv_cdf((1 + LEVEL) / 2) + normal.inv_cdf(POWER)
-    return max(2, math.ceil(arms * (sigmas * deviation / effect) ** 2))
+    seeds = max(2, math.ceil(arms * (sigmas * deviation / effect) ** 2))
+    while arms == 1 and _power(abs(effect) / deviation if deviation else math.inf, seeds) < POWER:
+        seeds += 1  # the normal distribution asks for a few less
+    return seeds
+
+
+def _power(sigmas: float, seeds: int) -> float:
+    """How often pairs find an effect of so many deviations of their difference."""
+    from scipy import stats
+
+    if math.isinf(sigmas):
+        return 1.0
+    bound = stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
+    return float(stats.nct.sf(bound, seeds - 1, sigmas * math.sqrt(seeds)))
 
 
 def compute_to_reach(bpb: float, curve: Sequence[tuple[float, float]]) -> tuple[float, bool]:

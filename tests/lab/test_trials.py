@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
-from nanogpt2.data.shards import write_shard
 from nanogpt2.errors import UserError
 from nanogpt2.lab import trials
 from nanogpt2.lab.seams import Patch, patched
 from nanogpt2.lab.text import Text, text_of
 from nanogpt2.lab.trials import (
-    Protocol,
     Results,
     Trial,
-    chosen,
     processors,
-    run_trials,
-    study_arguments,
     train,
 )
 from nanogpt2.recipes import YARDSTICK, get_recipe
@@ -35,15 +24,6 @@ TINY = get_recipe(
     YARDSTICK, depth=1, aspect=16, head_dim=16, sequence_len=16, vocab_size=300,
     batch_tokens=64, iterations=4, value_gate_channels=8,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    for split in ("train", "val"):
-        lines = [f"In {split} document {i} stands {i * i} and no more." for i in range(200)]
-        write_shard(folder / f"{split}.parquet", lines)
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -81,86 +61,6 @@ def test_a_trial_says_what_it_was_and_the_same_one_ends_the_same(text: Text) -> 
     assert (first["tokens"], first["held_out_tokens"]) == (256, 128)
     assert [point["step"] for point in first["curve"]] == [1, 2, 3, 4]
     assert train(Trial("a", TINY, 4), text, 8)["bpb"] != first["bpb"]
-
-
-def test_an_interrupted_list_goes_on_and_nothing_is_trained_twice(
-    tmp_path: Path, data: Path
-) -> None:
-    other = replace(TINY, warmup_steps=2)
-    asked = [Trial("base", TINY, 0), Trial("other", other, 0, "base"), Trial("base", TINY, 1)]
-    results, said = Results(tmp_path), list[str]()
-    protocol = Protocol(data, 5000, 8)
-    run_trials(asked[:1], protocol, results, 1, tell=said.append)
-    (kept,) = tmp_path.glob("*.json")
-    before = kept.read_bytes()
-    (tmp_path / ".other.partial").write_text("{")
-    run_trials(asked, protocol, results, 2, tell=said.append)
-    assert kept.read_bytes() == before and len(results.all()) == 3
-    assert "1 of 3 trials are done, 2 to go" in said
-    run_trials(asked, protocol, results, 2, tell=said.append)
-    assert said[-1] == "3 of 3 trials are done, 0 to go"
-    assert kept.stat().st_size < 5000
-
-    with pytest.raises(UserError, match="another text than .*--out"):
-        run_trials([Trial("base", TINY, 2)], Protocol(data, 4000, 8), results, tell=said.append)
-    assert len(results.all()) == 3
-
-
-def test_while_it_is_paused_what_runs_is_kept_and_nothing_begins(
-    tmp_path: Path, data: Path
-) -> None:
-    pause, said = tmp_path / "pause", list[str]()
-
-    def tell(line: str) -> None:
-        said.append(line)
-        if line.startswith("1/3"):
-            pause.touch()
-
-    asked = [Trial("base", TINY, seed) for seed in range(3)]
-    at = (asked, Protocol(data, 5000, 8), Results(tmp_path), 2, pause, tell)
-    running = threading.Thread(target=run_trials, args=at)
-    running.start()
-    while len(list(tmp_path.glob("base.*.json"))) < 2:
-        assert running.is_alive()
-        time.sleep(0.05)
-    assert pause.exists() and running.is_alive()
-    pause.unlink()
-    running.join()
-    assert len(list(tmp_path.glob("base.*.json"))) == 3 and said[-1].startswith("3/3")
-
-
-def test_a_killed_list_leaves_no_process_behind_and_goes_on(tmp_path: Path, data: Path) -> None:
-    code = f"""
-from pathlib import Path
-from nanogpt2.lab.trials import Protocol, Results, Trial, run_trials
-from tests.lab.test_trials import TINY, endless
-if __name__ == "__main__":
-    long = [Trial("long", TINY, seed, within=endless) for seed in (0, 1)]
-    asked = [Trial("base", TINY, 0), *long]
-    protocol = Protocol(Path({str(data)!r}), 5000, 8)
-    run_trials(asked, protocol, Results(Path({str(tmp_path)!r})), 2)
-"""
-    script = tmp_path / "list.py"
-    script.write_text(code)
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    with subprocess.Popen([sys.executable, script], env=environment) as command:
-        while not list(tmp_path.glob("base.0.*.json")):
-            assert command.poll() is None
-            time.sleep(0.05)
-        workers = psutil.Process(command.pid).children(recursive=True)
-        command.kill()
-    assert len(workers) >= 2
-    assert not psutil.wait_procs(workers, timeout=120)[1]
-    results = Results(tmp_path)
-    (kept,) = results.all()
-    assert kept["name"] == "base" and not results.pending([Trial("base", TINY, 0)])
-
-
-def endless() -> Patch:
-    """Whatever runs within it never comes to its first step."""
-    threading.Event().wait()
-    raise AssertionError
 
 
 def test_another_machine_makes_the_baseline_anew_for_its_pairs(
@@ -239,34 +139,3 @@ def test_two_recipes_of_one_name_have_a_file_each(tmp_path: Path) -> None:
     at = Results(tmp_path).path
     first, other = Trial("a", TINY, 0), Trial("a", replace(TINY, warmup_steps=2), 0)
     assert at(first) == at(replace(first, against="b")) != at(other)
-
-
-def test_what_is_asked_for_by_name_brings_what_it_is_compared_with_at_its_seeds_alone() -> None:
-    base = [Trial("base", TINY, seed) for seed in range(4)]
-    first, second = ([Trial(name, TINY, s, "base") for s in range(2)] for name in ("a", "b"))
-    listed = [*base, *first, *second]
-    assert chosen(listed, ["b"]) == [*base[:2], *second]
-    assert chosen(listed, ["base"]) == base
-    with pytest.raises(UserError, match="no run 'c'; choose of: base, a, b"):
-        chosen(listed, ["a", "c"])
-
-
-@pytest.mark.parametrize(
-    ("given", "why"),
-    [
-        ([], r"no text to train on; .*\(--data DIR\)"),
-        (["--data", "nowhere"], "nowhere does not exist; .*--data"),
-        (["--jobs", "0"], "--jobs is 0"),
-        (["--stage", "summary", "--only", "top"], "--stage summary makes none"),
-        (["--seeds", "-1"], "whole numbers from 0 on"),
-        (["--seeds", "0", "0"], "each named once"),
-        (["--stage", "summary"], r"none holds no runs; .*\(--out DIR\)"),
-    ],
-)
-def test_a_study_that_cannot_begin_leaves_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], why: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=why):
-        study_arguments("norms", "", [*given, "--out", "none"], folder="ladder")
-    assert not list(tmp_path.iterdir())

@@ -212,7 +212,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             names.append(trial.name)
             results.write(trial, entry_of(trial, 2 + abs(trial.recipe.muon.lr - 0.01), machine()))
 
-    monkeypatch.setattr("nanogpt2.lab.trials.run_trials", train_none)
+    monkeypatch.setattr("nanogpt2.lab.study_command.run_trials", train_none)
     for split in ("train", "val"):
         write_shard(tmp_path / f"{split}.parquet", ["text"])
     return names

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nanogpt2.errors import run_command
 from nanogpt2.lab.step_seconds import record_step_seconds
-from nanogpt2.lab.trials import study_arguments, tell
+from nanogpt2.lab.study_command import study_arguments, tell
 from nanogpt2.rungs import Ladder
 from nanogpt2.studies.ladder.plan import Plan
 from nanogpt2.studies.ladder.summary import record_summary

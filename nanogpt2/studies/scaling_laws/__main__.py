@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nanogpt2.errors import run_command
-from nanogpt2.lab.trials import study_arguments, tell
+from nanogpt2.lab.study_command import study_arguments, tell
 from nanogpt2.studies.scaling_laws.plan import CHARACTERS, Plan
 from nanogpt2.studies.scaling_laws.summary import record_summary
 

@@ -109,8 +109,12 @@ def note(kept: Record, key: str) -> Mapping[str, str]:
         "found": f"{found.difference:+.4f} bits per byte, 95% interval {found.interval}, "
         f"{found.seeds} seeds in pairs",
         "excluded": f"an effect of more than {worth.excluded:.4f}, of either sign",
-        "not excluded": f"a smaller one: to see 0.001 would take "
-        f"{seeds_needed(0.001, found.deviation)} seeds",
+        "not excluded": "a smaller one"
+        + (
+            f": to see 0.001 would take {seeds_needed(0.001, found.deviation)} seeds"
+            if found.seeds > 1
+            else ""
+        ),
         "not tried": "other rates with it, other sizes, other lengths",
         "where": "book/results/ladder, a file a run",
     }
