@@ -13,9 +13,16 @@ from nanogpt2.lab.small_run import SmallRun
 
 
 def record_short_runs(
-    key: str, what: str, runs: Sequence[SmallRun], results: Mapping[str, Any], options: str = ""
+    key: str,
+    what: str,
+    runs: Sequence[SmallRun],
+    results: Mapping[str, Any],
+    options: str = "",
+    folder: Path | None = None,
 ) -> Path:
     """Write ``results`` of ``runs``, alike but for seed and recipe, as ``KEY-depthN``; its path.
+
+    ``folder``: ``book/results`` by default.
 
     ``options`` are those of ``python -m nanogpt2.studies.KEY`` that repeat it.
     """
@@ -38,6 +45,7 @@ def record_short_runs(
         note=f"{what}: {config.n_layer} layers, {config.n_embd} wide, heads of {config.head_dim}, "
         f"rows of {config.sequence_len} tokens of the embedded corpus; tokens are those of one "
         "run, seconds those of all.",
+        folder=folder,
     )
 
 

@@ -23,7 +23,7 @@ from nanogpt2.data.texts import batches_of
 from nanogpt2.data.tokenizer import Tokenizer
 from nanogpt2.errors import UserError
 from nanogpt2.files import atomic_directory
-from nanogpt2.lab.small_data import cache_folder
+from nanogpt2.lab.small_data import cache_folder, code_hash
 
 PIECE = 700
 """characters: rows of 257 tokens (of a vocabulary of 2,048) then crop a third, like the run's"""
@@ -43,7 +43,7 @@ class Text:
     ends: dict[str, np.ndarray]
     """where each document ends"""
     digest: str
-    """SHA-256 of all of it"""
+    """SHA-256 of the tokens and the documents' ends"""
 
     def batches(
         self, packing: str, rows: int, sequence_len: int, seed: int | None = None
@@ -86,8 +86,8 @@ def text_of(data: Path, vocab_size: int, characters: int) -> Text:
     """The shards in ``data`` as tokens: the first ``characters`` to train on, and held-out text."""
     shards = find_shards(data)
     files = [f"{path.name} {path.stat().st_size}" for path in shards.files]
-    key = hashlib.sha256(repr((files, vocab_size, characters, PIECE)).encode()).hexdigest()[:16]
-    folder = cache_folder() / f"text-{key}"
+    made = (files, vocab_size, characters, PIECE, code_hash("data", "lab/text.py"))
+    folder = cache_folder() / f"text-{hashlib.sha256(repr(made).encode()).hexdigest()[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
         if not folder.is_dir():

@@ -228,6 +228,23 @@ def ended(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     return found
 
 
+def diverged(entries: Sequence[Entry], sides: Iterable[tuple[Trial, Trial]]) -> list[int]:
+    """Seeds of pairs of which a run ended without a number."""
+    lost = {entry["identity"] for entry in entries if entry["bpb"] is None}
+    return [a.seed for a, b in sides if lost & {a.identity, b.identity}]
+
+
+def require_no_less(record: Path, done: int) -> None:
+    """UserError where a record in place tells of more runs than are ``done``."""
+    if record.is_file():
+        told = read_json(record, "move it away to have it made again")["results"]["done"]
+        if told > done:
+            raise UserError(
+                f"{record} tells of {told} runs, and of these seeds there are {done}; name all "
+                "seeds (--seeds), or move that record away"
+            )
+
+
 def paired(
     known: Mapping[str, Sequence[Entry]], first: Trial, second: Trial
 ) -> tuple[Entry, Entry] | None:

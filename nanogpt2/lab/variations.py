@@ -20,7 +20,15 @@ from nanogpt2.lab.records import Record, record
 from nanogpt2.lab.seams import Patch
 from nanogpt2.lab.step_seconds import record_step_seconds, recorded_seconds
 from nanogpt2.lab.study_command import study_arguments, tell
-from nanogpt2.lab.trials import Results, Trial, ended, paired, processors
+from nanogpt2.lab.trials import (
+    Results,
+    Trial,
+    diverged,
+    ended,
+    paired,
+    processors,
+    require_no_less,
+)
 from nanogpt2.recipes import get_recipe
 from nanogpt2.reporting.statistics import Comparison, compare, verdicts
 from nanogpt2.rungs import TOP, Ladder
@@ -78,10 +86,12 @@ def summarize(
     entries = [entry for entry in Results(folder).all() if entry["identity"] in asked]
     if len({entry["data"] for entry in entries}) > 1:
         raise UserError(f"the runs in {folder} were trained on different texts; keep one's")
-    known, found = ended(entries), dict[str, Any]()
+    known, found, lost = ended(entries), dict[str, Any](), dict[str, list[int]]()
     seconds = recorded_seconds(key, folder.parent)
     for name, variation in variations.items():
-        sides = ((variation.trial(name, seed), _top(seed)) for seed in seeds)
+        sides = [(variation.trial(name, seed), _top(seed)) for seed in seeds]
+        if at := diverged(entries, sides):
+            lost[name] = at
         pairs = [both for a, b in sides if (both := paired(known, a, b))]
         if pairs:
             found[name] = {"seeds": [a["seed"] for a, _ in pairs]} | {
@@ -97,12 +107,14 @@ def summarize(
         "machines": sorted({entry["machine"] for entry in entries}),
         "cpu_seconds": round(sum(entry["cpu_seconds"] for entry in entries), 1),
         "found": found,
+        "diverged": lost,
     }
 
 
 def record_summary(key: str, variations: Variations, seeds: Sequence[int], folder: Path) -> Path:
     """Write ``KEY.json`` beside ``folder``; its path."""
     results, top = summarize(key, variations, seeds, folder), Ladder().top
+    require_no_less(folder.parent / f"{key}.json", results["done"])
     return record(
         key,
         command=f"python -m nanogpt2.studies.{key} --data DIR --seeds {' '.join(map(str, seeds))}",
@@ -131,23 +143,23 @@ def record_variations(
     what: str,
     variations: Variations,
     argv: Sequence[str] | None = None,
-    **also: Callable[[], Path],
+    **also: Callable[[Path], Path],
 ) -> None:
     """``python -m nanogpt2.studies.KEY``: train what is not trained yet, and write the record.
 
     ``--stage seconds`` times a step of each, which wants a machine that does nothing else.
-    ``also``: name of a further stage -> what makes a record of its own, without any text.
+    ``also``: name of a further stage -> what makes a record of its own in a folder, without text.
     """
 
-    def seconds() -> Path:
-        return record_step_seconds(key, trials(variations, (0,)), results.folder.parent)
+    def seconds(beside: Path) -> Path:
+        return record_step_seconds(key, trials(variations, (0,)), beside)
 
     also = {"seconds": seconds, **also}
     at, results, run = study_arguments(
         key, what, argv, folder=FOLDER, stages=("all", "summary", *also), untrained=also
     )
     if at.stage in also:
-        tell(str(also[at.stage]()))
+        tell(str(also[at.stage](results.folder.parent)))
         return
     if at.stage == "all":
         run(trials(variations, at.seeds))
@@ -159,14 +171,18 @@ def effects(kept: Record) -> dict[str, Comparison]:
     return {k: compare(v["bpb_with"], v["bpb_without"]) for k, v in kept.results["found"].items()}
 
 
+def judged(kept: Record) -> dict[str, str]:
+    """Key -> verdict of the record's whole table, of those too of which no pair ended."""
+    return verdicts(effects(kept), kept.results.get("diverged"))
+
+
 def variations_table(kept: Record, caption: str = "") -> Html:
     """All variations of a record: difference, interval, verdict of the table, and expectation."""
-    found, said = effects(kept), kept.configuration["variations"]
-    judged = verdicts(found)
-    rows = [
-        [said[key]["title"], f"{each.difference:+.4f}", each.interval, str(each.seeds)]
-        + [judged[key], said[key]["expected"]]
-        for key, each in found.items()
-    ]
+    found, said, rows = effects(kept), kept.configuration["variations"], list[list[Any]]()
+    for key, verdict in judged(kept).items():
+        rows.append([said[key]["title"], "", "", "0"])
+        if each := found.get(key):
+            rows[-1][1:] = [f"{each.difference:+.4f}", each.interval, str(each.seeds)]
+        rows[-1] += [verdict, said[key]["expected"]]
     headers = ["the yardstick, but", "bits per byte, change", "95% interval", "seeds", "verdict"]
     return table([*headers, "expected"], rows, "recorded", kept, caption=caption)

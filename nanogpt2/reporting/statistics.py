@@ -91,8 +91,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdicts(found: Mapping[str, Comparison]) -> dict[str, str]:
-    """Name -> better, worse (less is better) or not distinguishable, judged as one table."""
+def verdicts(
+    found: Mapping[str, Comparison], diverged: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, str]:
+    """Name -> better, worse (less is better) or not distinguishable, judged as one table.
+
+    ``diverged``: seeds of which a run ended without a number. Where there are any, this is the
+    verdict, since a mean over those that survived is none.
+    """
     adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
     said = {}
     for name, each in found.items():
@@ -102,6 +108,9 @@ def verdicts(found: Mapping[str, Comparison]) -> dict[str, str]:
         elif adjusted[name] > 1 - LEVEL:
             word += ", were it the only question"
         said[name] = word
+    for name, seeds in (diverged or {}).items():
+        whole = len(seeds) + (found[name].seeds if name in found else 0)
+        said[name] = f"{len(seeds)} of {_seeds(whole)} diverged"
     return said
 
 

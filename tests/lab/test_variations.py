@@ -16,10 +16,12 @@ from nanogpt2.lab.trials import Results
 from nanogpt2.lab.variations import (
     Variation,
     Variations,
+    judged,
     record_summary,
     record_variations,
     summarize,
     trials,
+    variations_table,
 )
 from nanogpt2.rungs import Ladder
 from nanogpt2.studies.norms import changes as norms
@@ -88,6 +90,26 @@ def test_a_seed_counts_once_however_many_machines_ran_it(tmp_path: Path) -> None
     assert all(told["seeds"] == [0, 1] for told in found["found"].values())
 
 
+def test_a_mean_over_the_runs_that_survived_is_no_verdict(tmp_path: Path) -> None:
+    results = results_of(tmp_path / "runs")
+    lost = {("with-gelu", 1), ("with-same", 0), ("with-same", 1)}
+    for trial, entry in ((t, e) for t in trials(TWO, SEEDS) for e in results.all()):
+        if trial.identity == entry["identity"] and (trial.name, trial.seed) in lost:
+            results.write(trial, {**entry, "bpb": None})
+    kept = lab.recorded("two", record_summary("two", TWO, SEEDS, results.folder).parent)
+    assert judged(kept) == {"gelu": "1 of 2 seeds diverged", "same": "2 of 2 seeds diverged"}
+    gelu, same = variations_table(kept).text.splitlines()[1:]
+    assert "| 1 | 1 of 2 seeds diverged" in gelu and "|  |  | 0 | 2 of 2 seeds diverged" in same
+
+
+def test_a_record_of_more_runs_is_not_replaced(tmp_path: Path) -> None:
+    results = results_of(tmp_path / "runs")
+    before = record_summary("two", TWO, SEEDS, results.folder).read_bytes()
+    with pytest.raises(UserError, match=r"tells of 6 runs, .* there are 3; .*--seeds"):
+        record_summary("two", TWO, SEEDS[:1], results.folder)
+    assert (tmp_path / "two.json").read_bytes() == before
+
+
 def test_runs_of_different_texts_are_not_compared(tmp_path: Path) -> None:
     results = results_of(tmp_path / "ladder")
     trial = trials(TWO, SEEDS)[0]
@@ -104,7 +126,7 @@ def test_a_command_without_text_says_what_to_give_and_a_further_stage_needs_none
         record_variations("two", "Two.", TWO, ["--out", str(tmp_path / "ladder")])
     made = tmp_path / "further.json"
     argv = ["--stage", "further", "--out", str(tmp_path / "ladder")]
-    record_variations("two", "Two.", TWO, argv, further=lambda: made)
+    record_variations("two", "Two.", TWO, argv, further=lambda beside: beside / "further.json")
     assert capsys.readouterr().out == f"{made}\n"
     summed = ["--stage", "summary", "--out", str(tmp_path / "ladder")]
     (tmp_path / "ladder").mkdir()

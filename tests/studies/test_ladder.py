@@ -186,6 +186,21 @@ def test_pairs_of_a_second_machine_count_and_what_was_run_on_both_is_told(tmp_pa
     assert "top | 1 | " in shown.text and shown.text.count("| 0.01") == 3
 
 
+def test_runs_that_diverged_are_in_the_tables(tmp_path: Path) -> None:
+    results, (pair, other) = Results(tmp_path / "ladder"), PLAN.pairs["without"][:2]
+    for seed in range(3):
+        results.write(PLAN.top(seed), entry_of(PLAN.top(seed), 2.0 + seed))
+        for each in (pair, other):
+            trial = Trial(f"without-{each.key}", each.without_it, seed, "top")
+            lost = each is pair or seed == 1
+            results.write(trial, {**entry_of(trial, 2.1 + seed), **({"bpb": None} if lost else {})})
+    kept = lab.recorded("ladder", record_summary(PLAN, results.folder).parent)
+    rows = ladder.worth_table(kept, "without").text.splitlines()[1:]
+    assert rows[0].startswith(f"{pair.title} |  |  |  | 3 of 3 seeds diverged")
+    assert "| 2 | 1 of 3 seeds diverged" in rows[1] and "not recorded yet" in rows[2]
+    assert "not recorded yet" not in ladder.expected_table(kept, "without").text.splitlines()[1]
+
+
 def test_a_record_that_has_just_begun_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "ladder").mkdir()
     kept = lab.recorded("ladder", record_summary(PLAN, tmp_path / "ladder").parent)

@@ -81,8 +81,8 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
     All that is planned, with compute multipliers; with ``keys`` those alone, for a chapter: with
     what was reported, and below it in words what goes against that or against the run's own choice.
     """
-    found = worths(kept, part)
-    said = _said(found)
+    found, lost = worths(kept, part), _lost(kept, part)
+    said = _said(found, lost)
     headers = ["technique", "bits per byte, with it", "95% interval", "seeds", "verdict"]
     headers += [REPORTED] if keys else [f"compute multiplier, {name}" for name in UNITS.values()]
     titles = _titles(part)
@@ -92,7 +92,7 @@ def worth_table(kept: Record, part: str, *keys: str, caption: str = "") -> Html:
             rows.append([worth.title, f"{worth.found.difference:+.4f}", worth.found.interval])
             rows[-1] += [str(worth.found.seeds), said[key]]
         else:
-            rows.append([titles[key], NOT_YET, "", "", ""])
+            rows.append([titles[key], "" if key in lost else NOT_YET, "", "", said.get(key, "")])
         if keys:
             rows[-1].append(EFFECTS.get(key, NOTHING).said)
         else:
@@ -112,11 +112,20 @@ def packing_claims(kept: Record) -> Html:
     return claims(*found)
 
 
-def _said(found: Mapping[str, Worth]) -> dict[str, str]:
-    """Verdicts of a whole table, Holm's; a single pair counts in it, and has none of its own."""
+def _lost(kept: Record, part: str) -> dict[str, list[int]]:
+    """Key -> seeds of which a run of the comparison diverged, where there are any."""
+    lost: dict[str, dict[str, list[int]]] = kept.results.get("diverged", {})
+    return lost.get(part, {})
+
+
+def _said(found: Mapping[str, Worth], lost: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Verdicts of a whole table, Holm's; a single pair counts in it, and has none of its own.
+
+    ``lost``: seeds that diverged, of each key that has any.
+    """
     single = {key for key, worth in found.items() if math.isinf(worth.found.margin)}
-    said = verdicts({key: worth.found for key, worth in found.items()})
-    return {**said, **dict.fromkeys(single, "one seed cannot tell")}
+    said = verdicts({key: worth.found for key, worth in found.items()}, lost)
+    return {**said, **dict.fromkeys(single - lost.keys(), "one seed cannot tell")}
 
 
 def _titles(part: str) -> dict[str, str]:
@@ -144,13 +153,18 @@ def _sentences(notes: Sequence[str]) -> Html:
 def expected_table(kept: Record, part: str) -> Html:
     """What was written down before, whether it came true, and what was reported at scale."""
     caption = "Signs, each by its own interval: - less loss, + more, 0 no difference"
-    found, rows = worths(kept, part), list[list[Any]]()
+    found, lost, rows = worths(kept, part), _lost(kept, part), list[list[Any]]()
     for key, title in _titles(part).items():
         expected, reported = EXPECTATIONS[key], EFFECTS.get(key, NOTHING)
         worth = found.get(key)
         size = "" if expected.size is None else f" {abs(expected.size):.4f}"
         rows.append(
-            [title, expected.sign + size, expected.why, worth.sign if worth else NOT_YET]
+            [
+                title,
+                expected.sign + size,
+                expected.why,
+                worth.sign if worth else "" if key in lost else NOT_YET,
+            ]
             + [worth.agrees(expected.sign) if worth else "", reported.said]
             + [worth.agrees(reported.sign) if worth else ""]
         )
@@ -161,7 +175,8 @@ def expected_table(kept: Record, part: str) -> Html:
 def deeper_table(kept: Record, caption: str = "") -> Html:
     """The larger yardstick's differences beside those of the small one, and what was expected."""
     small, large = worths(kept, "without"), worths(kept, "deeper")
-    said = _said(large)
+    lost = _lost(kept, "deeper")
+    said = _said(large, lost)
     rows = list[list[Any]]()
     for key, title in _titles("deeper").items():
         shallow = f"{small[key].found.difference:+.4f}" if key in small else NOT_YET
@@ -169,7 +184,8 @@ def deeper_table(kept: Record, caption: str = "") -> Html:
             rows.append([title, shallow, f"{worth.found.difference:+.4f}", worth.found.interval])
             rows[-1] += [str(worth.found.seeds), said[key], expectations.DEEPER[key]]
         else:
-            rows.append([title, shallow, NOT_YET, "", "", "", expectations.DEEPER[key]])
+            none = "" if key in lost else NOT_YET
+            rows.append([title, shallow, none, "", "", said.get(key, ""), expectations.DEEPER[key]])
     depths = [f"depth {depth}" for depth in (YARDSTICK.depth, DEEPER)]
     headers = ["technique", *depths, "95% interval", "seeds", "verdict"]
     return table([*headers, "expected"], rows, "recorded", kept, caption=caption)

@@ -13,7 +13,16 @@ from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
 from nanogpt2.lab.step_seconds import recorded_seconds
-from nanogpt2.lab.trials import Entry, Results, Trial, ended, paired, processors
+from nanogpt2.lab.trials import (
+    Entry,
+    Results,
+    Trial,
+    diverged,
+    ended,
+    paired,
+    processors,
+    require_no_less,
+)
 from nanogpt2.reporting.statistics import compute_to_reach
 from nanogpt2.rungs import TOP
 from nanogpt2.studies.ladder.plan import NOISE_SEEDS, Pair, Plan
@@ -41,11 +50,17 @@ class Found:
 
     def pairs(self, pair: Pair) -> list[tuple[Entry, Entry]]:
         """(with, without) of one technique, a seed each, both from one machine."""
-        sides = (
+        return [both for a, b in self._sides(pair) if (both := paired(self._known, a, b))]
+
+    def diverged(self, pair: Pair) -> list[int]:
+        """Seeds of which a run of the pair ended without a number."""
+        return diverged(self.entries, self._sides(pair))
+
+    def _sides(self, pair: Pair) -> list[tuple[Trial, Trial]]:
+        return [
             (Trial("", pair.with_it, seed), Trial("", pair.without_it, seed))
             for seed in self.plan.seeds
-        )
-        return [both for a, b in sides if (both := paired(self._known, a, b))]
+        ]
 
     def compute(self, unit: str, seed: int, machine: str) -> Callable[[Entry], tuple[float, bool]]:
         """How many times its own compute the top would need to end where an entry ended.
@@ -60,6 +75,8 @@ class Found:
                 curves.setdefault(entry["machine"], []).append(point)
         whole = max(curves, key=lambda of: (len(curves[of]), of == machine), default="")
         curve = curves.get(whole, [])
+        if len(curve) < len(self.plan.reference(seed)):
+            raise UserError(f"the top's curve of compute is not complete for seed {seed}")
 
         def worth(entry: Entry) -> tuple[float, bool]:
             needed, outside = compute_to_reach(entry["bpb"], curve)
@@ -102,8 +119,8 @@ def told(pair: Pair, pairs: Sequence[tuple[Entry, Entry]], found: Found) -> dict
         if pair.with_it.depth != found.plan.ladder.top.depth:
             break  # the curve of compute is that of the small top
         for unit, found_ratios in ratios.items():
-            worth = found.compute(unit, with_it["seed"], with_it["machine"])
             try:
+                worth = found.compute(unit, with_it["seed"], with_it["machine"])
                 (first, far), (second, further) = worth(with_it), worth(without_it)
             except UserError:  # the top's curve of this seed is not complete, or it was not timed
                 continue
@@ -168,6 +185,10 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
             }
             for table, pairs in plan.pairs.items()
         },
+        "diverged": {
+            table: {pair.key: lost for pair in pairs if (lost := found.diverged(pair))}
+            for table, pairs in plan.pairs.items()
+        },
     }
 
 
@@ -189,6 +210,7 @@ def record_summary(plan: Plan, folder: Path) -> Path:
         for entry in Results(folder).all()
         if entry["identity"] in planned or entry["name"].startswith("sweep-")
     ]
+    require_no_less(folder.parent / "ladder.json", results["done"])
     top = dial(recipe=plan.ladder.top)
     curves = [entry["curve"] for entry in entries if entry["identity"] == plan.top(0).identity]
     return record(

@@ -15,7 +15,7 @@ import numpy as np
 from nanogpt2.depth import REFERENCE_WIDTH, dial
 from nanogpt2.errors import UserError
 from nanogpt2.lab.records import record
-from nanogpt2.lab.trials import Entry, Results, processors
+from nanogpt2.lab.trials import Entry, Results, processors, require_no_less
 from nanogpt2.studies.scaling_laws.fits import (
     DRAWS,
     Floats,
@@ -210,6 +210,7 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     return {
         "done": sum(trial.identity in done for trial in plan.trials),
         "planned": len(plan.trials),
+        "diverged": sum(trial.identity in done - ended.keys() for trial in plan.trials),
         "machines": sorted({entry["machine"] for entry in entries}),
         "grid": [asdict(point) for point in points],
         "laws": laws(points) if points else {},
@@ -221,7 +222,9 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
 
 def record_summary(plan: Plan, folder: Path) -> Path:
     """Write ``scaling_laws.json`` beside ``folder``; its path."""
-    entries, results = Results(folder).all(), summarize(plan, folder)
+    planned, results = {trial.identity for trial in plan.trials}, summarize(plan, folder)
+    require_no_less(folder.parent / "scaling_laws.json", results["done"])
+    entries = [entry for entry in Results(folder).all() if entry["identity"] in planned]
     return record(
         "scaling_laws",
         command=f"python -m nanogpt2.studies.scaling_laws --data DIR --seeds "
@@ -232,7 +235,8 @@ def record_summary(plan: Plan, folder: Path) -> Path:
         seconds=sum(entry["cpu_seconds"] for entry in entries),
         curve=[],
         results=results,
-        note=f"{results['done']} of {results['planned']} runs; tokens and seconds (of a core) are "
+        note=f"{results['done']} of {results['planned']} runs, {results['diverged']} of which "
+        f"diverged; tokens and seconds (of a core) are "
         "those of all",
         device=processors(results["machines"]),
         folder=folder.parent,

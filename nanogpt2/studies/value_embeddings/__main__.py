@@ -17,12 +17,12 @@ STEPS = 960
 """of the run that is read out: long enough for the rows of common tokens to be learned"""
 
 
-def record_reading() -> Path:
+def record_reading(folder: Path) -> Path:
     """One model's tables, gates and scalars, read out; the record's path."""
     run = small_run(steps=STEPS)
     results = {"reading": reading(run, small_data(run.config.vocab_size))}
     what, options = "One run, longer than the live ones, read out", " --stage reading"
-    return record_short_runs("value_embeddings", what, [run], results, options)
+    return record_short_runs("value_embeddings", what, [run], results, options, folder)
 
 
 if __name__ == "__main__":

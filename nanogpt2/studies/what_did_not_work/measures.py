@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from nanogpt2.lab.records import Record
-from nanogpt2.lab.variations import effects
+from nanogpt2.lab.variations import effects, judged
 from nanogpt2.reported import LEADERBOARD, RESIDUAL_SCALARS_BPB, VALLEYS
-from nanogpt2.reporting.statistics import Comparison, seeds_needed, verdicts
+from nanogpt2.reporting.statistics import Comparison, seeds_needed
 from nanogpt2.studies.what_did_not_work.plan import IDEAS, Idea
 
 
@@ -43,8 +43,7 @@ class Worth:
 
 def tried(kept: Record) -> dict[str, Worth]:
     """Key -> what was found; of the ideas that have been run."""
-    told, found = kept.results["found"], effects(kept)
-    said = verdicts(found)
+    told, found, said = kept.results["found"], effects(kept), judged(kept)
     return {
         key: Worth(IDEAS[key], found[key], said[key], at.get("slower")) for key, at in told.items()
     }
