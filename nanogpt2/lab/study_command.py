@@ -115,7 +115,8 @@ def run_trials(
 ) -> None:
     """Train those that are pending, ``jobs`` at a time; none begins while ``pause_file`` exists.
 
-    UserError where the runs in the folder of ``results`` are of another text.
+    UserError where the folder of ``results`` cannot be written, has runs of another text or another
+    command that trains, too little text is held out, or a run was killed.
     """
     pending = results.pending(trials)
     tell(f"{len(trials) - len(pending)} of {len(trials)} trials are done, {len(pending)} to go")

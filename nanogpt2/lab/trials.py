@@ -1,7 +1,6 @@
-"""Training runs that are to be compared: several at once, each a file when it is done.
+"""Training runs that are to be compared: each on one thread in fp32, told by one small JSON.
 
-A study hands over a list of trials, most important first. Each is trained on one thread in fp32,
-and told by one small JSON; a list that was interrupted goes on with the trials that have none.
+A pair shares its seed and its machine. ``study_command`` trains a list of them.
 """
 
 from __future__ import annotations
