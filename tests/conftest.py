@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from nanogpt2.data.shards import write_shard
+
 # machines are shared: how long an example takes says nothing about it
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
@@ -47,3 +49,13 @@ def shared_dir() -> Path:
 def reference(shared_dir: Path) -> Path:
     """Reference outputs on fixed inputs."""
     return shared_dir / "reference"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of some short documents."""
+    folder = tmp_path_factory.mktemp("text")
+    for split in ("train", "val"):
+        lines = [f"In {split} document {i} stands {i * i} and no more." for i in range(200)]
+        write_shard(folder / f"{split}.parquet", lines)
+    return folder
