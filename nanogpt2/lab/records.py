@@ -20,7 +20,7 @@ from nanogpt2.errors import UserError
 from nanogpt2.files import read_json, write_json
 from nanogpt2.reporting.machine import commit, processor_name
 
-CURE = "restore it from the repository, or make it again with the command that recorded it"
+CURE = "restore it from the repository, or move it away and make it again with its command"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from nanogpt2.depth import dial
 from nanogpt2.errors import UserError
 from nanogpt2.evals.bits_per_byte import bits_per_byte
 from nanogpt2.files import read_json, write_json
-from nanogpt2.lab.records import digest
+from nanogpt2.lab.records import digest, recorded
 from nanogpt2.lab.seams import Patch
 from nanogpt2.lab.small_data import code_hash
 from nanogpt2.lab.text import Text
@@ -233,15 +233,17 @@ def diverged(entries: Sequence[Entry], sides: Iterable[tuple[Trial, Trial]]) -> 
     return [a.seed for a, b in sides if lost & {a.identity, b.identity}]
 
 
-def require_no_less(record: Path, done: int) -> None:
-    """UserError where a record in place tells of more runs than are ``done``."""
-    if record.is_file():
-        told = read_json(record, "move it away to have it made again")["results"]["done"]
-        if told > done:
-            raise UserError(
-                f"{record} tells of {told} runs, and of these seeds there are {done}; name all "
-                "seeds (--seeds), or move that record away"
-            )
+def require_no_less(name: str, folder: Path, done: int) -> None:
+    """UserError where what stands in a record's place is none, or tells of more runs than ``done``.
+
+    Nothing that the user had is replaced, and no evidence by less.
+    """
+    path = folder / f"{name}.json"
+    if path.exists() and (told := recorded(name, folder).results["done"]) > done:
+        raise UserError(
+            f"{path} tells of {told} runs, and of these seeds there are {done}; name all "
+            "seeds (--seeds), or move that record away"
+        )
 
 
 def paired(

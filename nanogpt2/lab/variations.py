@@ -114,7 +114,7 @@ def summarize(
 def record_summary(key: str, variations: Variations, seeds: Sequence[int], folder: Path) -> Path:
     """Write ``KEY.json`` beside ``folder``; its path."""
     results, top = summarize(key, variations, seeds, folder), Ladder().top
-    require_no_less(folder.parent / f"{key}.json", results["done"])
+    require_no_less(key, folder.parent, results["done"])
     return record(
         key,
         command=f"python -m nanogpt2.studies.{key} --data DIR --seeds {' '.join(map(str, seeds))}",

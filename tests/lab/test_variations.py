@@ -108,6 +108,10 @@ def test_a_record_of_more_runs_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tells of 6 runs, .* there are 3; .*--seeds"):
         record_summary("two", TWO, SEEDS[:1], results.folder)
     assert (tmp_path / "two.json").read_bytes() == before
+    (tmp_path / "two.json").write_text('["mine"]')
+    with pytest.raises(UserError, match="two.json is not what was recorded"):
+        record_summary("two", TWO, SEEDS, results.folder)
+    assert (tmp_path / "two.json").read_text() == '["mine"]'
 
 
 def test_runs_of_different_texts_are_not_compared(tmp_path: Path) -> None:

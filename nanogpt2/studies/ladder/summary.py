@@ -210,7 +210,7 @@ def record_summary(plan: Plan, folder: Path) -> Path:
         for entry in Results(folder).all()
         if entry["identity"] in planned or entry["name"].startswith("sweep-")
     ]
-    require_no_less(folder.parent / "ladder.json", results["done"])
+    require_no_less("ladder", folder.parent, results["done"])
     top = dial(recipe=plan.ladder.top)
     curves = [entry["curve"] for entry in entries if entry["identity"] == plan.top(0).identity]
     return record(

@@ -223,7 +223,7 @@ def summarize(plan: Plan, folder: Path) -> dict[str, Any]:
 def record_summary(plan: Plan, folder: Path) -> Path:
     """Write ``scaling_laws.json`` beside ``folder``; its path."""
     planned, results = {trial.identity for trial in plan.trials}, summarize(plan, folder)
-    require_no_less(folder.parent / "scaling_laws.json", results["done"])
+    require_no_less("scaling_laws", folder.parent, results["done"])
     entries = [entry for entry in Results(folder).all() if entry["identity"] in planned]
     return record(
         "scaling_laws",
